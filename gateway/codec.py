@@ -1,0 +1,232 @@
+"""Turns bytes into messages and messages into bytes. Plain functions on plain data.
+
+A message is encoded once, by the node that publishes it. That JSON, the payload, travels inside an
+envelope (msgpack) to every node, which adds a frame header and writes it out without looking inside.
+An operator's JSON, told from an envelope by its first byte `{`, is normalised here into the same shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+import orjson
+
+from gateway.errors import BadMessage, InvalidEnvelope, InvalidParam
+from gateway.message import CMD_LENGTH, Message, is_name
+
+TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+_FIN = 0x80
+_ABSENT = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What travels between nodes: the encoded message, and whom to skip."""
+
+    payload: bytes
+    exclude: Collection[str] = ()
+    connection: str | None = None
+    """The one connection this is for, when it goes to `direct`."""
+
+
+# ---- between a client and its node
+
+
+def decode(data: bytes) -> Message:
+    """Read what a client sent; raise `BadMessage` that names what was wrong.
+
+    orjson refuses what JSON does not have (NaN, lone surrogates) and nesting deeper than 1024.
+    """
+    try:
+        fields = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise BadMessage(f"expected a JSON object: {error}") from None
+    return message_of(fields)
+
+
+def message_of(fields: object) -> Message:
+    """Check the parts of a client's message; raise `BadMessage`, with the request's `id` if it has one."""
+    if not isinstance(fields, dict):
+        raise BadMessage(f"expected a JSON object, got {_kind(fields)}")
+    id = fields.get("id")
+    if id is not None and type(id) not in (str, int):
+        raise BadMessage(f"expected id to be a string or an integer, got {_kind(id)}")
+    cmd, channel = fields.get("cmd"), fields.get("channel", "")
+    if not isinstance(cmd, str) or not 0 < len(cmd) <= CMD_LENGTH:
+        raise BadMessage(f"expected cmd to be a string of 1 to {CMD_LENGTH} characters, got {_shown(cmd)}", id=id)
+    if not isinstance(channel, str):
+        raise BadMessage(f"expected channel to be a string, got {_kind(channel)}", id=id)
+    return Message(channel, cmd, fields.get("param"), id=id)
+
+
+def encode(cmd: str, param: object = None, channel: str = "", sender: str | None = None) -> bytes:
+    """Encode a message as JSON, in the shape that clients read.
+
+    Raises `InvalidParam` for what JSON cannot say: a set, a lone surrogate, an integer beyond 64 bits.
+    """
+    fields = {"channel": channel, "cmd": cmd, "param": param}
+    if sender is not None:
+        fields["from"] = sender
+    return _dumps(fields)
+
+
+def encode_reply(id: str | int, result: object, channel: str = "") -> bytes:
+    """Encode the `$reply` to a request."""
+    return _dumps({"channel": channel, "cmd": "$reply", "id": id, "param": result})
+
+
+def encode_error(code: str, message: str, id: str | int | None = None, channel: str = "", **extra: object) -> bytes:
+    """Encode the `$error` that answers a refused message."""
+    fields: dict[str, object] = {
+        "channel": channel,
+        "cmd": "$error",
+        "param": {"code": code, "message": message, **extra},
+    }
+    if id is not None:
+        fields["id"] = id
+    return _dumps(fields)
+
+
+def read(payload: bytes) -> Message:
+    """Look inside a payload: for taps, never for delivery."""
+    fields = orjson.loads(payload)
+    return Message(
+        fields.get("channel", ""),
+        fields["cmd"],
+        fields.get("param"),
+        fields.get("from"),
+        offset=fields.get("offset"),
+    )
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """Put a server's frame header before a payload (RFC 6455 section 5.2: one frame, not masked)."""
+    size = len(payload)
+    if size < 126:
+        return bytes((_FIN | opcode, size)) + payload
+    if size < 1 << 16:
+        return bytes((_FIN | opcode, 126, size >> 8, size & 255)) + payload
+    return bytes((_FIN | opcode, 127)) + size.to_bytes(8, "big") + payload
+
+
+# ---- between nodes
+
+
+def pack(envelope: Envelope) -> bytes:
+    """Encode an envelope. The parts after the payload are left out while they are empty."""
+    if envelope.connection is not None:
+        parts: tuple[object, ...] = (envelope.payload, tuple(envelope.exclude), envelope.connection)
+    else:
+        parts = (envelope.payload, tuple(envelope.exclude)) if envelope.exclude else (envelope.payload,)
+    return _pack(parts)
+
+
+def unpack(data: bytes, channel: str = "") -> Envelope:
+    """Decode what came through Redis, a node's envelope or a person's JSON.
+
+    `channel` is the channel it was written to, which a person's JSON takes over.
+    Raises `InvalidEnvelope` that names what was wrong, whatever the bytes are.
+    """
+    if data[:1] == b"{":
+        return _injected(data, channel)
+    match _unpack(data):
+        case [bytes(payload)]:
+            return Envelope(payload)
+        case [bytes(payload), [*exclude]] if _strings(exclude):
+            return Envelope(payload, frozenset(map(str, exclude)))
+        case [bytes(payload), [*exclude], str(connection)] if _strings(exclude):
+            return Envelope(payload, frozenset(map(str, exclude)), connection)
+    raise InvalidEnvelope("expected an envelope or a JSON object")
+
+
+def is_envelope(data: bytes) -> bool:
+    """Tell an envelope (a msgpack array) from what nodes say to each other (a map)."""
+    return data[:1] != b"" and data[0] & 0xF0 == 0x90
+
+
+def pack_map(fields: Mapping[str, object]) -> bytes:
+    """Encode what one node says to another, which is no message for clients."""
+    try:
+        return _pack(fields)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidParam(f"cannot be sent to another node: {error}") from None
+
+
+def unpack_map(data: bytes) -> dict[str, Any]:
+    """Decode what another node said; raise `InvalidEnvelope` for anything else."""
+    fields = _unpack(data)
+    if not isinstance(fields, dict) or not _strings(fields):
+        raise InvalidEnvelope("expected a map")
+    return fields
+
+
+def _pack(value: object) -> bytes:
+    packed: bytes = msgpack.packb(value)
+    return packed
+
+
+def _unpack(data: bytes) -> object:
+    try:
+        return msgpack.unpackb(data)
+    except Exception as error:  # msgpack documents no base class: ValueError, its own, even RecursionError
+        raise InvalidEnvelope(f"expected msgpack or JSON: {type(error).__name__} {error}") from None
+
+
+def _injected(data: bytes, channel: str) -> Envelope:
+    """Normalise `{"cmd","param"?,"from"?,"exclude"?,"channel"?,"connection"?}` written by hand."""
+    try:
+        fields = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise InvalidEnvelope(f"expected a JSON object: {error}") from None
+    cmd, sender, exclude = fields.get("cmd"), fields.get("from", _ABSENT), fields.get("exclude", [])
+    named, connection = fields.get("channel", ""), fields.get("connection", _ABSENT)
+    if not isinstance(cmd, str) or not 0 < len(cmd) <= CMD_LENGTH:
+        raise InvalidEnvelope(f"expected cmd to be a string of 1 to {CMD_LENGTH} characters, got {_shown(cmd)}")
+    if sender is not _ABSENT and not is_name(sender):
+        raise InvalidEnvelope(f"expected from to be a user id, got {_shown(sender)}")
+    if not isinstance(exclude, list) or not _strings(exclude):
+        raise InvalidEnvelope(f"expected exclude to be a list of connection ids, got {_shown(exclude)}")
+    if named != "" and not is_name(named):
+        raise InvalidEnvelope(f"expected channel to be a channel name, got {_shown(named)}")
+    if connection is not _ABSENT and not isinstance(connection, str):
+        raise InvalidEnvelope(f"expected connection to be a connection id, got {_shown(connection)}")
+    try:
+        payload = encode(cmd, fields.get("param"), channel or named, sender or None)
+    except InvalidParam as error:
+        raise InvalidEnvelope(str(error)) from None
+    return Envelope(payload, frozenset(exclude), connection or None)
+
+
+def _dumps(fields: object) -> bytes:
+    try:
+        return orjson.dumps(fields)
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        raise InvalidParam(f"cannot be written as JSON: {error}") from None
+
+
+def _strings(values: Any) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _kind(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+    return "an object"
+
+
+def _shown(value: object) -> str:
+    if not isinstance(value, str):
+        return _kind(value)
+    return ascii(value) if len(value) <= 40 else f"{len(value)} characters"

@@ -1,0 +1,213 @@
+"""Carries out what clients send: one thing at a time for each connection, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from gateway import codec
+from gateway.connection import Connection
+from gateway.errors import (
+    ABUSE,
+    BadMessage,
+    Forbidden,
+    GatewayError,
+    InvalidParam,
+    Unavailable,
+    UnknownCommand,
+)
+from gateway.message import Message, check_channel
+
+if TYPE_CHECKING:  # the service makes this and is what commands act on
+    from gateway.service import Service
+
+logger = logging.getLogger(__name__)
+
+MOST_WAITING = 32
+"""Messages of one client that may wait for the one in hand; beyond that its socket is not read."""
+ABUSE_WINDOW = 60.0
+
+Job = Callable[[], Awaitable[object]]
+
+
+class Commands:
+    """Stands between the sockets and the handlers of one node."""
+
+    def __init__(self, service: Service, *, tasks: asyncio.TaskGroup, abuse_limit: int, presence_max: int) -> None:
+        self._service = service
+        self._tasks = tasks
+        self._abuse_limit = abuse_limit
+        self._presence_max = presence_max
+
+    def opened(self, connection: Connection, channels: Sequence[str]) -> asyncio.Future[None]:
+        """Make the first joins, greet, and tell the handler; the future is done after that."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._put(connection, partial(self._open, connection, channels, done))
+        return done
+
+    def received(self, connection: Connection, opcode: int, payload: bytes) -> None:
+        """Take one message off the socket; stop reading from a client that is far ahead of its handler."""
+        self._put(connection, partial(self._handle, connection, opcode, payload))
+        if connection.inbox is not None and len(connection.inbox) >= MOST_WAITING:
+            connection.socket.pause_reading()
+
+    def closed(self, connection: Connection) -> None:
+        """Tell the handler, once the command in hand is done; what waited behind it is dropped."""
+        if connection.inbox is not None:
+            connection.inbox.clear()
+        self._put(connection, partial(connection.handler.on_close, self._service, connection))
+
+    # ---- one at a time
+
+    def _put(self, connection: Connection, job: Job) -> None:
+        if connection.inbox is not None:
+            connection.inbox.append(job)
+            return
+        connection.inbox = deque((job,))
+        self._tasks.create_task(self._work(connection, connection.inbox))
+
+    async def _work(self, connection: Connection, inbox: deque[Job]) -> None:
+        try:
+            while inbox:
+                await self._guarded(connection, inbox.popleft())
+                if len(inbox) <= MOST_WAITING // 2:
+                    connection.socket.resume_reading()
+        finally:
+            connection.inbox = None
+
+    async def _guarded(self, connection: Connection, job: Job) -> None:
+        """Let nothing that an application raises go further than its own client, SystemExit included."""
+        message = None
+        try:
+            await job()
+        except GatewayError as error:
+            message = connection.message
+            self._refuse(connection, error, message)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and _being_cancelled():
+                raise
+            self._service.counters.handler_errors += 1
+            logger.exception("handler failed: connection=%s cmd=%s", connection.id, _cmd(connection.message))
+            self._send_error(connection, "internal", "the server failed to handle this", connection.message)
+        finally:
+            connection.message = None
+
+    # ---- jobs
+
+    async def _open(self, connection: Connection, channels: Sequence[str], done: asyncio.Future[None]) -> None:
+        try:
+            await self._service.admit(connection, channels)
+            if connection.protocol and not connection.closed:
+                self._greet(connection)
+            await connection.handler.on_open(self._service, connection)
+        finally:
+            if not done.done():
+                done.set_result(None)
+
+    async def _handle(self, connection: Connection, opcode: int, payload: bytes) -> None:
+        if opcode != codec.TEXT:
+            raise BadMessage("expected a text frame, got a binary one")
+        message = codec.decode(payload)
+        connection.message = message
+        result = await self._carry_out(connection, message)
+        if message.id is not None and connection.protocol:
+            self._reply(connection, message, result)
+
+    async def _carry_out(self, connection: Connection, message: Message) -> object:
+        if message.channel:
+            check_channel(message.channel)
+        if message.cmd.startswith("$"):
+            return await self._own(connection, message)
+        channel = message.channel or connection.channel
+        if channel and not await connection.handler.authorize(connection, channel, "send"):
+            raise Forbidden(f"not allowed to send to {channel}")
+        connection.message = replace(message, channel=channel)
+        return await connection.handler.on(self._service, connection, message.cmd, message.param)
+
+    async def _own(self, connection: Connection, message: Message) -> object:
+        """Carry out a command that belongs to the gateway."""
+        command = _COMMANDS.get(message.cmd) if connection.protocol else None
+        if command is None:
+            raise UnknownCommand(f"unknown command {message.cmd!r}")
+        return await command(self, connection, check_channel(message.channel))
+
+    async def _join(self, connection: Connection, channel: str) -> object:
+        if not await connection.handler.authorize(connection, channel, "join"):
+            raise Forbidden(f"not allowed to join {channel}")
+        await self._service.join(connection.id, channel)
+        return {"epoch": None, "offset": None, "recovered": False}
+
+    async def _leave(self, connection: Connection, channel: str) -> object:
+        await self._service.leave(connection.id, channel)
+        return {}
+
+    async def _presence(self, connection: Connection, channel: str) -> object:
+        if channel not in connection.channels:
+            raise Forbidden(f"only members of {channel} may see who is there")
+        users = [user async for user in self._service.get_online(channel)]
+        if 0 < self._presence_max < len(users):
+            return {"count": len(users)}
+        return {"count": len(users), "users": users}
+
+    # ---- answers
+
+    def _greet(self, connection: Connection) -> None:
+        welcome = {
+            "connection": connection.id,
+            "node": connection.node,
+            "user": connection.user,
+            "channels": connection.channels,
+            "heartbeat": self._service.settings.heartbeat,
+        }
+        _write(connection, codec.encode("$welcome", welcome))
+
+    def _reply(self, connection: Connection, message: Message, result: object) -> None:
+        assert message.id is not None
+        try:
+            _write(connection, codec.encode_reply(message.id, result, message.channel))
+        except InvalidParam as error:  # the handler's fault, not the client's
+            raise TypeError(f"the answer to {message.cmd!r} {error}") from None
+
+    def _refuse(self, connection: Connection, error: GatewayError, message: Message | None) -> None:
+        self._service.counters.refused += 1
+        self._send_error(connection, error.code, error.message, message, **error.fields)
+        if not isinstance(error, Unavailable):
+            self._count_abuse(connection)
+
+    def _count_abuse(self, connection: Connection) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - connection.refused_since > ABUSE_WINDOW:
+            connection.refused, connection.refused_since = 0, now
+        connection.refused += 1
+        if 0 < self._abuse_limit < connection.refused:
+            connection.socket.close(ABUSE)
+
+    def _send_error(self, connection: Connection, code: str, text: str, message: Message | None, **fields: Any) -> None:
+        if message is not None:
+            fields["id"], fields["channel"] = message.id, message.channel
+        _write(connection, codec.encode_error(code, text, **fields))
+
+
+_COMMANDS: dict[str, Callable[[Commands, Connection, str], Awaitable[object]]] = {
+    "$join": Commands._join,
+    "$leave": Commands._leave,
+    "$presence": Commands._presence,
+}
+
+
+def _write(connection: Connection, payload: bytes) -> None:
+    connection.socket.write(codec.frame(codec.TEXT, payload))
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _cmd(message: Message | None) -> str:
+    return ascii(message.cmd) if message else "-"

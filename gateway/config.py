@@ -1,0 +1,133 @@
+"""Settings: one name in four places (command line, environment, TOML file, this class).
+
+The environment is read here and nowhere else. What is given on the command line wins over the
+environment, the environment over the file, the file over the defaults.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from gateway.errors import InvalidSettings
+from gateway.message import is_name
+
+ENVIRONMENT_PREFIX = "GATEWAY_"
+REDIS_SCHEMES = ("memory", "redis", "rediss", "unix")
+
+
+def _split(value: object) -> object:
+    """Read a list as people write it in one string: JSON, or separated by commas."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+def _own_name() -> str:
+    """Name this node after its host, and so that two on one host differ."""
+    host = "".join(c if c.isalnum() or c in "-_." else "-" for c in socket.gethostname())
+    return f"{host[:60]}-{secrets.token_hex(3)}"
+
+
+class Settings(BaseSettings):
+    """How a node behaves. Sizes are in bytes, times in seconds; 0 switches a limit off."""
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes any free one")
+    redis_url: str = Field("memory://", description="the Redis that joins the nodes; memory:// is one node alone")
+    prefix: str = Field("gateway", description="first part of every Redis key and topic")
+    node_id: str = Field(default_factory=_own_name, description="name of this node, unique in the cluster")
+    handler: str = Field("gateway.handlers.demo:DemoHandler", description="your handler class, as module:Class")
+    allowed_origins: Names = Field((), description="origins allowed to connect beside the node's own; * is any")
+    max_message_bytes: int = Field(65536, ge=0, description="largest message a client may send")
+    max_connections: int = Field(0, ge=0, description="connections this node holds at most")
+    max_channels_per_connection: int = Field(128, ge=0, description="channels one connection may be in")
+    presence_max: int = Field(1000, ge=0, description="online users up to which a channel announces each by name")
+    abuse_limit: int = Field(100, ge=0, description="refused messages a minute that end a connection")
+    outbox_bytes: int = Field(1 << 20, ge=0, description="what may wait for one slow reader")
+    publish_queue: int = Field(10_000, ge=0, description="messages that may wait for Redis")
+    publish_queue_bytes: int = Field(64 << 20, ge=0, description="bytes of messages that may wait for Redis")
+    publish_timeout: float = Field(10, gt=0, description="how long a write or a join waits for Redis")
+    heartbeat: float = Field(25, ge=0, description="time between pings to a client")
+    drain_seconds: float = Field(20, ge=0, description="how long a stopping node takes to close its connections")
+    startup_timeout: float = Field(30, gt=0, description="how long a starting node waits for Redis")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_scheme(cls, url: str) -> str:
+        scheme, separator, _ = url.partition("://")
+        if not separator or scheme not in REDIS_SCHEMES:
+            expected = ", ".join(f"{known}://" for known in REDIS_SCHEMES)
+            raise ValueError(f"expected a URL that begins with one of {expected}")
+        return url
+
+    @field_validator("node_id", "prefix")
+    @classmethod
+    def _legal_name(cls, name: str) -> str:
+        if not is_name(name) or "~" in name:
+            raise ValueError("expected 1 to 200 bytes without white space, control characters, ~ or any of {}*?[]\\")
+        return name
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = os.environ.get(ENVIRONMENT_PREFIX + "CONFIG")
+        if file is None:
+            return init_settings, env_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _readable(file))
+
+
+def load(**given: Any) -> Settings:
+    """Read the settings; raise `InvalidSettings` with one line that names what was wrong."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise InvalidSettings("; ".join(map(_line, error.errors()))) from None
+    except ValueError as error:
+        raise InvalidSettings(f"the configuration file does not parse: {error}") from None
+
+
+def use_file(path: str) -> None:
+    """Make `load` read this TOML file, as `GATEWAY_CONFIG` does."""
+    os.environ[ENVIRONMENT_PREFIX + "CONFIG"] = path
+
+
+def _readable(path: str) -> Path:
+    file = Path(path)
+    if not file.is_file():
+        raise InvalidSettings(f"config: expected a TOML file, found none at {path}")
+    return file
+
+
+def _line(error: Any) -> str:
+    name = ".".join(str(part) for part in error["loc"]) or "settings"
+    if error["type"] == "extra_forbidden":
+        return f"{name}: no such setting"
+    return f"{name}: {error['msg'].removeprefix('Value error, ')}, got {error['input']!r}"

@@ -1,0 +1,139 @@
+"""One client, as the rest of the node sees it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from gateway.errors import Close
+from gateway.message import Message
+
+if TYPE_CHECKING:  # a handler is the application's; a connection only carries it
+    from gateway.handler import Handler
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Who a connection belongs to. Without an `id` it is anonymous: its connection id stands in."""
+
+    id: str = ""
+    name: str = ""
+
+
+class ConnectionInfo(NamedTuple):
+    """What the cluster knows of a connection, wherever it is held. `started` is in ms since the epoch."""
+
+    id: str
+    node: str
+    user: str
+    name: str
+    channels: tuple[str, ...]
+    started: int
+    remote: str
+
+
+class Socket(Protocol):
+    """The little that the gateway asks of a WebSocket. Nothing here waits for the client."""
+
+    write: Callable[[bytes], None]
+    """Send whole frames, in order; what the client does not take at once waits in a bounded outbox."""
+
+    def close(self, close: Close) -> None:
+        """Begin the closing handshake; what is written afterwards is dropped. Repeating it is harmless."""
+
+    def pause_reading(self) -> None:
+        """Take no more from the client, so that it feels the back pressure."""
+
+    def resume_reading(self) -> None: ...
+
+    def ping(self) -> bool:
+        """Send a ping; False when the client has not been heard of since the last one."""
+
+
+class Connection:
+    """One WebSocket held by this node."""
+
+    __slots__ = (
+        "agent",
+        "channels",
+        "closed",
+        "handler",
+        "id",
+        "inbox",
+        "message",
+        "profile",
+        "protocol",
+        "received",
+        "refused",
+        "refused_since",
+        "remote",
+        "socket",
+        "started",
+    )
+
+    socket: Socket
+
+    def __init__(
+        self,
+        id: str,
+        profile: Profile,
+        handler: Handler,
+        *,
+        protocol: str = "",
+        started: int = 0,
+        remote: str = "",
+        agent: str = "",
+    ) -> None:
+        self.id = id
+        self.profile = profile
+        self.handler = handler
+        self.protocol = protocol
+        """The subprotocol agreed on, "" for the original's plain messages."""
+        self.started = started
+        self.remote = remote
+        self.agent = agent
+        self.channels: tuple[str, ...] = ()
+        """In the order joined."""
+        self.message: Message | None = None
+        """The message in hand, while the handler runs."""
+        self.closed = False
+        self.received = 0
+        self.refused = 0
+        self.refused_since = 0.0
+        self.inbox: deque[Callable[[], Awaitable[object]]] | None = None
+        """What waits to be done for this client, one at a time; None while it is idle."""
+
+    @property
+    def user(self) -> str:
+        """The user id; for an anonymous connection its own id."""
+        return self.profile.id or self.id
+
+    @property
+    def channel(self) -> str:
+        """The first channel joined, "" when it is in none."""
+        return self.channels[0] if self.channels else ""
+
+    @property
+    def node(self) -> str:
+        return node_of(self.id)
+
+    def info(self) -> ConnectionInfo:
+        """Say what other nodes may know of this connection."""
+        return ConnectionInfo(
+            self.id, self.node, self.user, self.profile.name, self.channels, self.started, self.remote
+        )
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.id} user={self.user}>"
+
+
+def node_of(connection_id: str) -> str:
+    """Tell which node holds a connection, from its id alone; "" when this cannot be a connection id."""
+    return connection_id.rpartition("~")[0]
+
+
+def make_id(node_id: str, unique: str) -> str:
+    """Make a connection id that names its node, so that finding the node takes no look-up."""
+    return f"{node_id}~{unique}"

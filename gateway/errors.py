@@ -1,0 +1,122 @@
+"""Everything the gateway raises, and every reason it gives for closing a connection.
+
+    GatewayError                   `code` is what the client reads in `$error`
+    ├── BadMessage                 bad-message
+    ├── UnknownCommand             unknown-command
+    ├── InvalidParam               invalid-param      (`field` names what was wrong)
+    ├── Unauthorized               unauthorized
+    ├── Forbidden                  forbidden
+    ├── InvalidChannel             invalid-channel
+    ├── InvalidUser                invalid-param
+    ├── TooManyChannels            too-many-channels
+    ├── RateLimited                rate-limited       (`retry_after` in seconds)
+    ├── Unavailable                unavailable        (`retry_after` in seconds)
+    ├── ConnectionNotFound         invalid-param      to a client whose handler lets it through
+    ├── InvalidEnvelope            what came from Redis is no message; never sent to a client
+    └── InvalidSettings            the configuration is wrong; never sent to a client
+
+A handler may raise any of the first ten: its client is sent the matching `$error`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class GatewayError(Exception):
+    """What the gateway refuses, with the code and the extra fields a client is told."""
+
+    code = "internal"
+
+    def __init__(self, message: str = "", **fields: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields = fields
+
+
+class BadMessage(GatewayError):
+    code = "bad-message"
+
+
+class UnknownCommand(GatewayError):
+    code = "unknown-command"
+
+
+class InvalidParam(GatewayError):
+    code = "invalid-param"
+
+
+class Unauthorized(GatewayError):
+    code = "unauthorized"
+
+
+class Forbidden(GatewayError):
+    code = "forbidden"
+
+
+class InvalidChannel(GatewayError):
+    code = "invalid-channel"
+
+
+class InvalidUser(GatewayError):
+    code = "invalid-param"
+
+
+class TooManyChannels(GatewayError):
+    code = "too-many-channels"
+
+
+class RateLimited(GatewayError):
+    code = "rate-limited"
+
+
+class Unavailable(GatewayError):
+    """Redis did not take it in time; worth another try after `retry_after` seconds."""
+
+    code = "unavailable"
+
+    def __init__(self, message: str, *, retry_after: float = 1) -> None:
+        super().__init__(message, retry_after=retry_after)
+
+
+class ConnectionNotFound(GatewayError):
+    """No node holds a connection of this id (any more)."""
+
+    code = "invalid-param"
+
+
+class InvalidEnvelope(GatewayError):
+    pass
+
+
+class InvalidSettings(GatewayError):
+    pass
+
+
+KINDS: dict[str, type[GatewayError]] = {
+    kind.__name__: kind
+    for kind in (
+        *(BadMessage, UnknownCommand, InvalidParam, Unauthorized, Forbidden, InvalidChannel, InvalidUser),
+        *(TooManyChannels, RateLimited, Unavailable, ConnectionNotFound),
+    )
+}
+"""By the name under which one node tells another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Why the gateway ends a connection (RFC 6455 section 7.4; 4000 and up are the gateway's own)."""
+
+    code: int
+    reason: str = ""
+
+
+GOING_AWAY = Close(1001, "node is shutting down")
+PROTOCOL_ERROR = Close(1002, "protocol error")
+INVALID_UTF8 = Close(1007, "invalid UTF-8")
+ABUSE = Close(1008, "too many refused messages")
+TOO_BIG = Close(1009, "message too big")
+INTERNAL = Close(1011, "internal error")
+TOO_SLOW = Close(4008, "reading too slowly")
+NO_PONG = Close(4408, "no pong")
+ENDED = Close(4410, "ended by an operator")

@@ -1,0 +1,46 @@
+"""What an application writes: its part of the conversation with each client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gateway.connection import Connection, Profile
+from gateway.errors import UnknownCommand
+
+if TYPE_CHECKING:  # for the annotations an application's methods repeat
+    from aiohttp import web
+
+    from gateway.service import Service
+
+
+class Handler:
+    """Answers the commands of clients. Every method may be left out.
+
+    The commands of one connection are handled one at a time, in order; those of different connections
+    at the same time. Whatever a method raises ends only the command in hand: a `GatewayError` is sent to
+    the client as its `$error`, anything else is logged and is `internal` to the client.
+    """
+
+    async def authenticate(self, request: web.Request) -> Profile | None:
+        """Say who wants to connect, before the upgrade; None refuses with 401.
+
+        This one lets everyone in, under the name in `?name=`.
+        """
+        return Profile(name=request.query.get("name", "")[:NAME_LENGTH])
+
+    async def authorize(self, connection: Connection, channel: str, action: str) -> bool:
+        """Say whether a client may `"join"` a channel or `"send"` to it. This one allows everything."""
+        return True
+
+    async def on_open(self, service: Service, connection: Connection) -> None:
+        """Hear that a client has come, after its first channels are joined and before its first command."""
+
+    async def on(self, service: Service, connection: Connection, cmd: str, param: Any) -> object:
+        """Handle one command. What this returns answers the request, if the client asked for an answer."""
+        raise UnknownCommand(f"unknown command {cmd!r}")
+
+    async def on_close(self, service: Service, connection: Connection) -> None:
+        """Hear that a client has gone, after its last command."""
+
+
+NAME_LENGTH = 100

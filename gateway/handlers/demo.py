@@ -1,0 +1,53 @@
+"""The demo chat, command for command as in the original's example (DESIGN section 5)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from gateway.connection import Connection
+from gateway.errors import InvalidParam, UnknownCommand
+from gateway.handler import Handler
+from gateway.service import Service
+
+
+class DemoHandler(Handler):
+    """A chat with rooms."""
+
+    async def on(self, service: Service, connection: Connection, cmd: str, param: Any) -> object:
+        match cmd:
+            case "ping":
+                await _answer(service, connection, "pong", {"timestamp": _now()}, sender=None)
+            case "chat":
+                user = connection.profile.name or connection.user
+                said = {"user": user, "text": _text(param, "text"), "time": _now()}
+                await _answer(service, connection, "chat", said, sender=connection.user)
+            case "join-room":
+                await service.join(connection.id, _text(param, "room"))
+            case "leave-room":
+                await service.leave(connection.id, _text(param, "room"))
+            case _:
+                raise UnknownCommand(f"unknown command {cmd!r}")
+        return None
+
+
+async def _answer(service: Service, connection: Connection, cmd: str, param: object, *, sender: str | None) -> None:
+    """Write to the channel the message names, if the sender is in it; else to the first, else to the sender."""
+    named = connection.message.channel if connection.message else ""
+    channel = named if named in connection.channels else connection.channel
+    if channel:
+        await service.write_channel(cmd, param, channel, sender=sender)
+    else:
+        await service.write_connection(cmd, param, connection.id, sender=sender)
+
+
+def _text(param: Any, field: str) -> str:
+    value = param.get(field) if isinstance(param, dict) else None
+    if not isinstance(value, str):
+        raise InvalidParam(f"expected {field} to be a string", field=field)
+    return value
+
+
+def _now() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,98 @@
+"""Keeps a connection's place in the hub, the subscriptions and presence, in the order that loses nothing.
+
+Joining: hub first, then the subscription, then presence, so that whoever sees a member can reach it.
+Leaving goes the other way, and never waits before the node itself has forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from gateway.backplane import Backplane, Target
+from gateway.config import Settings
+from gateway.connection import Connection
+from gateway.errors import ConnectionNotFound, TooManyChannels, Unavailable
+from gateway.hub import Hub
+from gateway.presence import Presence
+
+RETRY = 1.0
+"""Seconds between tries at a first join while Redis is away."""
+
+
+class Membership:
+    """Where the connections of this node are."""
+
+    def __init__(self, hub: Hub, backplane: Backplane, presence: Presence, settings: Settings) -> None:
+        self._hub = hub
+        self._backplane = backplane
+        self._presence = presence
+        self._most = settings.max_channels_per_connection
+        self._timeout = settings.publish_timeout
+
+    async def admit(self, connection: Connection, channels: Iterable[str]) -> None:
+        """Register a connection of the hub and make its first joins, however long Redis stays away."""
+        self._presence.open(connection.info(), connection.agent)
+        if connection.profile.id:
+            await _persist(connection, self._backplane.subscribe, [Target("user", connection.profile.id)])
+        for channel in dict.fromkeys(channels):
+            await _persist(connection, self.join, connection, channel)
+
+    async def join(self, connection: Connection, channel: str) -> bool:
+        """Return once the membership is stored; tell whether that created the channel.
+
+        A join that fails is undone. Raises `TooManyChannels`, `Unavailable`, or `ConnectionNotFound` when
+        the connection left meanwhile.
+        """
+        if channel in connection.channels:
+            return False
+        if 0 < self._most <= len(connection.channels):
+            raise TooManyChannels(f"a connection may be in {self._most} channels at most")
+        self._hub.join(connection, channel)
+        try:
+            await self._backplane.subscribe([Target("channel", channel)])
+            if channel not in connection.channels:
+                raise ConnectionNotFound(f"connection {connection.id} left before it had joined {channel}")
+            return await self._stored(self._presence.join(connection.info(), channel))
+        except Unavailable:
+            self._depart(connection, channel)
+            raise
+
+    async def leave(self, connection: Connection, channel: str) -> bool:
+        """Return once the membership is removed; tell whether that emptied the channel."""
+        return channel in connection.channels and await self._stored(self._depart(connection, channel))
+
+    def drop(self, connection: Connection) -> None:
+        """Take a connection that is gone out of everything; does not wait."""
+        last_known = connection.info()
+        for channel in last_known.channels:
+            self._forget(connection, channel)
+            self._presence.leave(last_known, channel)
+        if self._hub.remove(connection):
+            self._backplane.unsubscribe([Target("user", connection.profile.id)])
+        self._presence.forget(last_known)
+
+    def _depart(self, connection: Connection, channel: str) -> Awaitable[bool]:
+        self._forget(connection, channel)
+        return self._presence.leave(connection.info(), channel)
+
+    def _forget(self, connection: Connection, channel: str) -> None:
+        if self._hub.leave(connection, channel):
+            self._backplane.unsubscribe([Target("channel", channel)])
+
+    async def _stored(self, done: Awaitable[bool]) -> bool:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return bool(await done)
+        except TimeoutError:
+            raise Unavailable("Redis did not store it in time") from None
+
+
+async def _persist(connection: Connection, do: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
+    while not connection.closed:
+        try:
+            await do(*arguments)
+            return
+        except Unavailable:
+            await asyncio.sleep(RETRY)

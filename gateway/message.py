@@ -1,0 +1,68 @@
+"""Messages and the names in them: what clients, handlers and taps talk about."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.errors import InvalidChannel, InvalidUser
+
+CMD_LENGTH = 128
+NAME_BYTES = 200
+
+_ILLEGAL = re.compile(r"[\x00-\x1f\x7f-\x9f\s{}*?\[\]\\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a client sends or receives. `sender` is the wire's `from`: only the server sets it.
+
+    `channel` is "" where there is none. `id` is the client's own mark on a request,
+    `offset` the position in a channel that keeps history.
+    """
+
+    channel: str
+    cmd: str
+    param: Any = None
+    sender: str | None = None
+    id: str | int | None = None
+    offset: int | None = None
+
+
+def check_channel(name: object) -> str:
+    """Return a legal channel name as it is; raise `InvalidChannel` for anything else."""
+    if problem := _problem(name):
+        raise InvalidChannel(f"expected a channel name, got {_shown(name)}: {problem}")
+    return str(name)
+
+
+def check_user(user_id: object) -> str:
+    """Return a legal user id as it is; raise `InvalidUser` for anything else."""
+    if problem := _problem(user_id):
+        raise InvalidUser(f"expected a user id, got {_shown(user_id)}: {problem}")
+    return str(user_id)
+
+
+def is_name(name: object) -> bool:
+    """Tell whether this would pass as a channel name or user id."""
+    return _problem(name) is None
+
+
+def _problem(name: object) -> str | None:
+    if not isinstance(name, str):
+        return "not a string"
+    if not name:
+        return "empty"
+    if found := _ILLEGAL.search(name):
+        return f"{found.group()!r} is not allowed"
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "not valid Unicode"
+    return f"{size} bytes, at most {NAME_BYTES} are allowed" if size > NAME_BYTES else None
+
+
+def _shown(name: object) -> str:
+    text = ascii(name)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,134 @@
+"""Presence of a node that is alone."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable
+from typing import TypeVar
+
+from gateway.backplane import MemoryBackplane, Target
+from gateway.config import Settings
+from gateway.connection import ConnectionInfo
+from gateway.presence.crowds import Crowds
+from gateway.presence.protocol import Counts, NodeInfo, announcement
+from gateway.version import __version__
+
+T = TypeVar("T")
+
+
+class MemoryPresence:
+    """Keeps the same sets as Redis would, in this process."""
+
+    def __init__(self, settings: Settings, backplane: MemoryBackplane) -> None:
+        self._node = settings.node_id
+        self._presence_max = settings.presence_max
+        self._backplane = backplane
+        self._started = time.time_ns() // 1_000_000
+        self._connections: dict[str, ConnectionInfo] = {}
+        self._members: dict[str, dict[str, str]] = {}
+        """Of each channel: connection id to user."""
+        self._online: dict[str, Counter[str]] = {}
+        self._users: Counter[str] = Counter()
+        self._crowds = Crowds(self._size, backplane)
+
+    async def run(self) -> None:
+        await self._crowds.run()
+
+    async def ready(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def open(self, connection: ConnectionInfo, agent: str) -> Awaitable[None]:
+        self._connections[connection.id] = connection
+        if connection.user != connection.id:
+            self._users[connection.user] += 1
+        return _done(None)
+
+    def join(self, connection: ConnectionInfo, channel: str) -> Awaitable[bool]:
+        self._connections[connection.id] = connection
+        created = channel not in self._members
+        members = self._members.setdefault(channel, {})
+        if connection.id in members:
+            return _done(False)
+        members[connection.id] = connection.user
+        online = self._online.setdefault(channel, Counter())
+        online[connection.user] += 1
+        if online[connection.user] == 1:
+            self._announce(connection, channel, connected=True)
+        return _done(created)
+
+    def leave(self, connection: ConnectionInfo, channel: str) -> Awaitable[bool]:
+        members, online = self._members.get(channel, {}), self._online.get(channel, Counter())
+        if members.pop(connection.id, None) is None:
+            return _done(False)
+        self._connections[connection.id] = connection
+        if _decrement(online, connection.user):
+            self._announce(connection, channel, connected=False)
+        if not members:
+            del self._members[channel], self._online[channel]
+        return _done(not members)
+
+    def forget(self, connection: ConnectionInfo) -> Awaitable[None]:
+        if self._connections.pop(connection.id, None) and connection.user != connection.id:
+            _decrement(self._users, connection.user)
+        return _done(None)
+
+    async def connections(self) -> AsyncIterator[ConnectionInfo]:
+        for connection in list(self._connections.values()):
+            yield connection
+
+    async def members(self, channel: str) -> AsyncIterator[ConnectionInfo]:
+        for id in list(self._members.get(channel, ())):
+            if id in self._connections:
+                yield self._connections[id]
+
+    async def online(self, channel: str) -> AsyncIterator[str]:
+        for user in list(self._online.get(channel, ())):
+            yield user
+
+    async def count(self) -> Counts:
+        return Counts(1, len(self._members), len(self._connections), len(self._users))
+
+    async def nodes(self) -> list[NodeInfo]:
+        counts = await self.count()
+        return [
+            NodeInfo(
+                self._node,
+                socket.gethostname(),
+                __version__,
+                self._started,
+                counts.connections,
+                counts.channels,
+            )
+        ]
+
+    def _announce(self, connection: ConnectionInfo, channel: str, *, connected: bool) -> None:
+        if 0 < self._presence_max < len(self._online[channel]) + (not connected):
+            self._crowds.add(channel)
+            return
+        word = announcement(connection.user, channel, connected=connected, exclude=connection.id)
+        self._backplane.put(Target("channel", channel), word)
+
+    async def _size(self, channel: str) -> int:
+        return len(self._online.get(channel, ()))
+
+
+def _done(value: T) -> Awaitable[T]:
+    """Return what has been done already as something to await."""
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    future.set_result(value)
+    return future
+
+
+def _decrement(counter: Counter[str], name: str) -> bool:
+    """Count one less; tell whether that was the last."""
+    counter[name] -= 1
+    if counter[name] > 0:
+        return False
+    del counter[name]
+    return True

@@ -1,0 +1,113 @@
+"""Reads the backplane, batch by batch, and hands on what it brings to sockets, taps and other nodes' talk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from gateway import codec
+from gateway.backplane import DIRECT, GAP, NODES, TAP, Arrival, Backplane, Target
+from gateway.codec import Envelope
+from gateway.counters import Counters
+from gateway.delivery import Delivery
+from gateway.errors import GatewayError, InvalidEnvelope, Unavailable
+from gateway.remote import Remote
+from gateway.tap import Taps
+
+logger = logging.getLogger(__name__)
+
+LOG_PERIOD = 1.0
+
+
+class Reader:
+    """The one reader of this node's backplane."""
+
+    def __init__(
+        self,
+        backplane: Backplane,
+        delivery: Delivery,
+        taps: Taps,
+        remote: Remote,
+        counters: Counters,
+        *,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._backplane = backplane
+        self._delivery = delivery
+        self._taps = taps
+        self._remote = remote
+        self._counters = counters
+        self._tasks = tasks
+        self._node = remote.node
+        self._logged = 0.0
+
+    async def run(self) -> None:
+        async for batch in self._backplane.batches():
+            for arrival in batch:
+                self._take(arrival)
+            self._counters.delivered += self._delivery.write()
+
+    def _take(self, arrival: Arrival) -> None:
+        """Hand on one arrival. Whatever its bytes are, only this one is lost, and that is counted."""
+        target, data = arrival
+        try:
+            match target.kind:
+                case "channel" | "user" | "all" | "direct":
+                    self._message(target, data)
+                case "node":
+                    self._for_this_node(data)
+                case NODES.kind:
+                    self._taps.wanted_by(str(codec.unpack_map(data).get("tap")))
+                case TAP.kind:
+                    self._show(data)
+                case GAP.kind:
+                    self._counters.gaps += 1
+        except InvalidEnvelope as error:
+            self._reject(target, data, error)
+
+    def _message(self, target: Target, data: bytes) -> None:
+        envelope = codec.unpack(data, target.name if target.kind == "channel" else "")
+        if target == DIRECT and envelope.connection is None:
+            raise InvalidEnvelope("expected connection to say whom this is for")
+        self._delivery.add(target, envelope)
+        if data[:1] == b"{" and self._taps.tapped():
+            self._tasks.create_task(self._report(data, envelope))
+
+    def _for_this_node(self, data: bytes) -> None:
+        """Deliver what this node wrote to a connection of its own; everything else is talk between nodes."""
+        if codec.is_envelope(data):
+            self._delivery.add(DIRECT, codec.unpack(data))
+        else:
+            self._tasks.create_task(self._talk(data))
+
+    async def _report(self, data: bytes, envelope: Envelope) -> None:
+        """Copy what a person published to the taps, which no node did."""
+        with suppress(Unavailable):
+            report = {"node": self._node, "injected": data, "payload": envelope.payload}
+            await self._backplane.publish(TAP, codec.pack_map(report))
+
+    def _show(self, data: bytes) -> None:
+        if codec.is_envelope(data):
+            self._taps.show(codec.read(codec.unpack(data).payload))
+            return
+        match codec.unpack_map(data):
+            case {"node": str(node), "injected": bytes(injected), "payload": bytes(payload)}:
+                self._taps.show_injected(node, injected, codec.read(payload))
+
+    async def _talk(self, data: bytes) -> None:
+        try:
+            await self._remote.heard(data)
+        except InvalidEnvelope as error:
+            self._reject(Target("node"), data, error)
+        except GatewayError as error:
+            logger.warning("another node's question was not answered: %s", error)
+        except Exception:
+            logger.exception("another node's question failed")
+
+    def _reject(self, target: Target, data: bytes, error: InvalidEnvelope) -> None:
+        self._counters.rejected += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._logged >= LOG_PERIOD:
+            self._logged = now
+            logger.warning("rejected what was published to %s %s: %s: %.80r", *target, error, data)

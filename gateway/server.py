@@ -1,0 +1,134 @@
+"""The HTTP surface of a node (DESIGN section 3), and how an application takes the gateway in."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from collections.abc import AsyncIterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import aiohttp_jinja2
+import jinja2
+from aiohttp import web
+
+from gateway.config import Settings, load
+from gateway.connection import Connection
+from gateway.errors import InvalidChannel, InvalidSettings, InvalidUser
+from gateway.handler import Handler
+from gateway.handlers.demo import DemoHandler
+from gateway.message import check_channel
+from gateway.service import Service
+from gateway.version import __version__
+
+SERVICE = web.AppKey("gateway", Service)
+"""Where an application finds the service: `request.app[gateway.SERVICE]`."""
+HANDLER = web.AppKey("gateway_handler", Handler)
+
+STATIC = Path(__file__).parent / "static"
+TEMPLATES = Path(__file__).parent / "templates"
+_CONTENT_SECURITY = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; frame-ancestors 'none'"
+
+routes = web.RouteTableDef()
+
+
+def setup(app: web.Application, settings: Settings | None = None, **fields: Any) -> Service:
+    """Take the gateway into an application: `app[SERVICE]`, running as long as the application does.
+
+    `fields` are fields of `Settings`, as in `setup(app, redis_url="redis://localhost:6379/0")`; what is not
+    given comes from the environment, then from the defaults. Raises `InvalidSettings`. Adds no routes.
+    """
+    if settings is not None and fields:
+        raise InvalidSettings("expected either settings or fields of Settings, got both")
+    service = app[SERVICE] = Service(settings or load(**fields))
+    app.cleanup_ctx.append(_run_service)
+    return service
+
+
+def create_app(settings: Settings) -> web.Application:
+    """Make the application of a standalone node, with its handler and all routes."""
+    app = web.Application(middlewares=[_say_what_was_wrong])
+    setup(app, settings)
+    app[HANDLER] = load_handler(settings.handler)
+    aiohttp_jinja2.setup(app, loader=jinja2.FileSystemLoader(TEMPLATES))
+    app.add_routes(routes)
+    app.router.add_static("/static/", STATIC)
+    return app
+
+
+def load_handler(name: str) -> Handler:
+    """Import `module:Class` (or `module:instance`). Raises `InvalidSettings`."""
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidSettings(f"handler: expected module:Class, got {name!r}: {error}") from None
+    handler = found() if isinstance(found, type) else found
+    if not isinstance(handler, Handler):
+        raise InvalidSettings(f"handler: expected a gateway.Handler, got {name!r}")
+    return handler
+
+
+async def _run_service(app: web.Application) -> AsyncIterator[None]:
+    service = app[SERVICE]
+    async with service.running():
+        yield
+
+
+@web.middleware
+async def _say_what_was_wrong(request: web.Request, handler: Any) -> web.StreamResponse:
+    try:
+        response: web.StreamResponse = await handler(request)
+    except (InvalidChannel, InvalidUser) as error:
+        raise web.HTTPBadRequest(text=f"{error}\n") from None
+    return response
+
+
+@routes.get("/connect")
+async def _connect(request: web.Request) -> web.StreamResponse:
+    service, handler = request.app[SERVICE], request.app[HANDLER]
+    channels = [channel for channel in request.query.getall("ch", []) if channel]
+    return await _open(request, service, handler, channels)
+
+
+async def _open(request: web.Request, service: Service, handler: Handler, channels: list[str]) -> web.StreamResponse:
+    """Let a client in: what is wrong with the request is said before the upgrade."""
+    most = service.settings.max_channels_per_connection
+    if 0 < most < len(set(channels)):
+        raise web.HTTPBadRequest(text=f"{len(set(channels))} channels, at most {most} are allowed\n")
+    profile = await handler.authenticate(request)
+    if profile is None:
+        raise web.HTTPUnauthorized(text="who are you?\n")
+    visitor = Connection("", profile, handler)
+    for channel in channels:
+        if not await handler.authorize(visitor, check_channel(channel), "join"):
+            raise web.HTTPForbidden(text=f"not allowed to join {channel}\n")
+    return await service.serve(request, channels, profile, handler)
+
+
+# ---- the demo
+
+
+@routes.get("/example")
+async def _example(request: web.Request) -> web.StreamResponse:
+    page = {"channel": request.query.get("ch", ""), "version": __version__}
+    response = aiohttp_jinja2.render_template("example.html", request, page)
+    response.headers["Content-Security-Policy"] = _CONTENT_SECURITY
+    return response
+
+
+@routes.get("/example/socket")
+async def _example_socket(request: web.Request) -> web.StreamResponse:
+    channels = [channel for channel in request.query.getall("ch", []) if channel]
+    chosen = channels or ["example-" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(8))]
+    return await _open(request, request.app[SERVICE], DemoHandler(), chosen)
+
+
+# ---- for operators
+
+
+@routes.get("/healthz")
+async def _healthz(request: web.Request) -> web.StreamResponse:
+    service = request.app[SERVICE]
+    return web.json_response({"status": "ok", "node": service.node_id, "version": __version__})
