@@ -1,0 +1,223 @@
+import { Emitter } from "./emitter";
+import { GatewayError } from "./errors";
+import { type Gap, type Joined, Membership, type Position } from "./membership";
+import type { Message } from "./message";
+import type { AnySchema, Arguments, ChannelMessages, Command, Param, Reply, Schema } from "./schema";
+
+/** What `$presence` answers; `users` is missing where there are too many. */
+export interface Presence {
+  count: number;
+  users?: string[];
+}
+
+/** What `$history` answers, oldest first. */
+export interface History {
+  messages: Message[];
+  epoch: string | null;
+  offset: number;
+}
+
+export interface RequestOptions {
+  /** The subject; default the connection's first channel. */
+  channel?: string;
+  /** Milliseconds, waiting for a connection included. */
+  timeout?: number;
+  signal?: AbortSignal;
+}
+
+/** What a channel needs of its client. */
+export interface Port {
+  /** Whether a node has welcomed us and still holds us, so that `urgent` has a way. */
+  readonly welcomed: boolean;
+  send(cmd: string, param: unknown, options: { channel: string }): boolean;
+  request(cmd: string, param: unknown, options: RequestOptions): Promise<unknown>;
+  /** As `request`, past the queue: only the handshake may speak before the connection is open. */
+  urgent(cmd: string, param: unknown, options: RequestOptions): Promise<unknown>;
+  delivered(message: Message): void;
+  gap(gap: Gap & { channel: string }): void;
+  failed(error: GatewayError): void;
+}
+
+type Listener<P> = (param: P, message: Message<P>) => void;
+
+/** How long until a join that failed for a passing reason is tried again. */
+const REJOIN_DELAY = 2000;
+
+/** Longer than a node waits for its Redis; a lost connection ends the wait anyway. */
+const JOIN_TIMEOUT = 30_000;
+
+const PASSING = ["unavailable", "rate-limited", "timeout", "internal"];
+
+/**
+ * One channel. `on` hears whatever the server sends on it; `join` also keeps it joined: across
+ * reconnects, without losing or repeating messages where the channel keeps a history, and with a
+ * `$gap` where messages may have been missed.
+ */
+export class Channel<S extends Schema = AnySchema> {
+  readonly name: string;
+  readonly #port: Port;
+  readonly #events = new Emitter<Record<string, Listener<never>>>();
+  readonly #membership = new Membership();
+  /** Settled when the node first lets us in; null while we do not want in. */
+  #joined: PromiseWithSettle | null = null;
+  /** Numbers the joins, so that the answer to an abandoned one is not taken for the latest's. */
+  #attempt = 0;
+  #retry: ReturnType<typeof setTimeout> | undefined;
+
+  /** @internal */
+  constructor(name: string, port: Port) {
+    this.name = name;
+    this.#port = port;
+  }
+
+  /** Whether the channel is to be joined, now and after every reconnect. */
+  get wanted(): boolean {
+    return this.#joined !== null;
+  }
+
+  /** How far the messages of a channel with history were delivered. */
+  get position(): Position | null {
+    return this.#membership.position;
+  }
+
+  /** Join, and stay joined. Resolves when the node has confirmed it, rejects when it refuses. */
+  join(): Promise<void> {
+    if (!this.#joined) {
+      this.#joined = promiseWithSettle();
+      if (this.#port.welcomed) void this.enter();
+    }
+    return this.#joined.promise;
+  }
+
+  /** Leave, and stay away. Resolves when that is so, which the end of the connection brings as well. */
+  async leave(): Promise<void> {
+    const joined = this.#forget();
+    if (!joined) return;
+    joined.reject(new GatewayError("aborted", "the channel was left", { channel: this.name }));
+    if (!this.#port.welcomed) return;
+    await this.#port.urgent("$leave", null, { channel: this.name }).catch((error) => {
+      if (error.code !== "closed") throw error;
+    });
+  }
+
+  /** Send a command about this channel. False when it waits for a connection. */
+  send<C extends Command<S>>(cmd: C, ...[param]: Arguments<Param<S, C>>): boolean {
+    return this.#port.send(cmd, param, { channel: this.name });
+  }
+
+  /** Send a command about this channel, and wait for the handler's answer. */
+  request<C extends Command<S>>(
+    cmd: C,
+    ...[param, options]: Arguments<Param<S, C>, [options?: Omit<RequestOptions, "channel">]>
+  ): Promise<Reply<S, C>> {
+    return this.#port.request(cmd, param, { ...options, channel: this.name }) as Promise<Reply<S, C>>;
+  }
+
+  /**
+   * Hear a command on this channel: `$gap` when messages may have been missed, `*` for all but that.
+   * Returns what takes the listener off again.
+   */
+  on(cmd: "$gap", listener: Listener<Gap>): () => void;
+  on(cmd: "*", listener: Listener<unknown>): () => void;
+  on<C extends keyof ChannelMessages>(cmd: C, listener: Listener<ChannelMessages[C]>): () => void;
+  on<C extends keyof S["messages"] & string>(cmd: C, listener: Listener<S["messages"][C]>): () => void;
+  on(cmd: string, listener: Listener<never>): () => void {
+    return this.#events.on(cmd, listener);
+  }
+
+  /** Who is here; members only. */
+  presence(options?: Omit<RequestOptions, "channel">): Promise<Presence> {
+    return this.#port.request("$presence", null, { ...options, channel: this.name }) as Promise<Presence>;
+  }
+
+  /** Past messages, oldest first: the newest `limit` ones, or the first ones after `since`. Members only. */
+  history(
+    range: { since?: Position; limit?: number } = {},
+    options?: Omit<RequestOptions, "channel">,
+  ): Promise<History> {
+    return this.#port.request("$history", range, { ...options, channel: this.name }) as Promise<History>;
+  }
+
+  /** @internal Messages that were not delivered because they had been before. */
+  get duplicates(): number {
+    return this.#membership.duplicates;
+  }
+
+  /** @internal Take part again over a new connection; resolves when that is settled, one way or the other. */
+  async enter(): Promise<void> {
+    const attempt = ++this.#attempt;
+    clearTimeout(this.#retry);
+    this.#deliver(this.#membership.begin());
+    const { position: since } = this;
+    try {
+      const options = { channel: this.name, timeout: JOIN_TIMEOUT };
+      const reply = await this.#port.urgent("$join", since && { since }, options);
+      if (attempt === this.#attempt) this.#entered(reply as Joined | null);
+    } catch (error) {
+      if (attempt === this.#attempt) this.#refused(error as GatewayError);
+    }
+  }
+
+  /** @internal */
+  receive(message: Message): void {
+    if (message.cmd === "$gap") this.#gap(this.#membership.interrupt(message.param as Partial<Gap> | null));
+    else this.#deliver(this.#membership.accept(message));
+  }
+
+  #entered(reply: Joined | null): void {
+    const { gap, messages } = this.#membership.settle(reply);
+    if (gap) this.#gap(gap);
+    this.#deliver(messages);
+    this.#joined?.resolve();
+  }
+
+  #refused(error: GatewayError): void {
+    // A new connection joins again by itself.
+    if (error.code === "closed") return this.#deliver(this.#membership.abandon());
+    const failure = new GatewayError(error.code, error.message, { channel: this.name });
+    if (PASSING.includes(error.code)) this.#enterLater(error.retryAfter);
+    else this.#forget()?.reject(failure);
+    this.#port.failed(failure);
+  }
+
+  /** Try again over the same connection; what arrives is held back until then. */
+  #enterLater(delay = REJOIN_DELAY): void {
+    this.#retry = setTimeout(() => this.#port.welcomed && this.enter(), delay * (1 + Math.random()));
+  }
+
+  #forget(): PromiseWithSettle | null {
+    const joined = this.#joined;
+    this.#joined = null;
+    this.#attempt++;
+    clearTimeout(this.#retry);
+    this.#deliver(this.#membership.leave());
+    return joined;
+  }
+
+  #gap(gap: Gap): void {
+    this.#events.emit("$gap", gap as never, { channel: this.name, cmd: "$gap", param: gap } as never);
+    this.#port.gap({ ...gap, channel: this.name });
+  }
+
+  #deliver(messages: Message[]): void {
+    for (const message of messages) {
+      this.#events.emit(message.cmd, message.param as never, message as never);
+      this.#events.emit("*", message.param as never, message as never);
+      this.#port.delivered(message);
+    }
+  }
+}
+
+interface PromiseWithSettle {
+  promise: Promise<void>;
+  resolve(): void;
+  reject(error: GatewayError): void;
+}
+
+function promiseWithSettle(): PromiseWithSettle {
+  const settle = {} as PromiseWithSettle;
+  settle.promise = new Promise((resolve, reject) => Object.assign(settle, { resolve, reject }));
+  // Who does not wait for a join hears of its failure as an `error` of the client.
+  settle.promise.catch(() => {});
+  return settle;
+}

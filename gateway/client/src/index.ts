@@ -1,0 +1,17 @@
+export type { Channel, History, Presence, RequestOptions } from "./channel";
+export {
+  Client,
+  type ClientEvents,
+  type ClientOptions,
+  type Source,
+  type Stats,
+  type Welcome,
+} from "./client";
+export type { Close } from "./close";
+export { GatewayError } from "./errors";
+export type { Gap, Position } from "./membership";
+export type { Message, Outgoing } from "./message";
+export type { Dropped, QueueLimits } from "./queue";
+export type { AnySchema, Schema } from "./schema";
+export { Socket } from "./socket";
+export type { State, StateChange } from "./states";
