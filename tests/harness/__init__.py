@@ -1,0 +1,41 @@
+"""What the tests stand on: real processes on free loopback ports, and nothing that pretends.
+
+Each module is one thing a test may want, and is imported by name (`from harness.node import Node`), so that a
+test of pure logic loads none of them. The fixtures over them are in `conftest.py`.
+
+`wait`      wait for a state, with a deadline
+`ports`     free ports
+`process`   a child process: output, signals, end
+`watchdog`  ends what a killed test run leaves behind
+`redis`     one Redis server
+`sentinel`  a master, two replicas, three sentinels
+`cluster`   a Redis Cluster
+`proxy`     a bad network between two processes
+`address`   where a node or a balancer listens
+`node`      gateway nodes
+`http`      one HTTP request, without a session
+`client`    a WebSocket client that keeps what it received
+`crowd`     thousands of WebSocket clients that only count
+`wire`      a WebSocket client that can break every rule
+`haproxy`   a real balancer in front of nodes
+`browser`   real Chromium
+"""
+
+__all__ = [
+    "address",
+    "browser",
+    "client",
+    "cluster",
+    "crowd",
+    "haproxy",
+    "http",
+    "node",
+    "ports",
+    "process",
+    "proxy",
+    "redis",
+    "sentinel",
+    "wait",
+    "watchdog",
+    "wire",
+]
