@@ -9,16 +9,12 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from aiohttp import web
-
 from gateway.config import Settings, load, use_file
 from gateway.errors import GatewayError, InvalidSettings
-from gateway.server import create_app
+from gateway.server import running_node
 from gateway.version import __version__
 
 WRONG_USE, CANNOT_START = 2, 1
-BACKLOG = 4096
-"""Connections the kernel may hold for us: a whole cluster's clients come back at once."""
 
 
 def main() -> NoReturn:
@@ -47,30 +43,10 @@ async def _serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = web.AppRunner(create_app(settings), access_log=None, shutdown_timeout=1)
-    await server.setup()
-    try:
-        port = await _listen(server, settings)
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    async with running_node(settings) as address:
         print(f"gateway {__version__} node {settings.node_id}", flush=True)
-        print(f"chat demo: http://{host}:{port}/example", flush=True)
+        print(f"chat demo: {address}/example", flush=True)
         await stop.wait()
-    finally:
-        await server.cleanup()
-
-
-async def _listen(server: web.AppRunner, settings: Settings) -> int:
-    site = web.TCPSite(server, settings.host, settings.port, backlog=BACKLOG)
-    try:
-        await site.start()
-    except OSError as error:
-        raise CannotListen(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from None
-    port: int = server.addresses[0][1]
-    return port
-
-
-class CannotListen(GatewayError):
-    pass
 
 
 def _loop_factory() -> Any:

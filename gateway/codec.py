@@ -7,7 +7,7 @@ An operator's JSON, told from an envelope by its first byte `{`, is normalised h
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ import msgpack  # type: ignore[import-untyped]
 import orjson
 
 from gateway.errors import BadMessage, InvalidEnvelope, InvalidParam
-from gateway.message import CMD_LENGTH, Message, is_name
+from gateway.message import CMD_LENGTH, Message, Position, is_name
 
+PLAIN, JSON, MSGPACK = "", "gateway.v1.json", "gateway.v1.msgpack"
+"""What a client speaks: the original's messages alone, or one of the subprotocols."""
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _FIN = 0x80
 _ABSENT = ""
@@ -30,6 +32,8 @@ class Envelope:
     exclude: Collection[str] = ()
     connection: str | None = None
     """The one connection this is for, when it goes to `direct`."""
+    position: Position | None = None
+    """Where this stands in its channel's history, if it is kept."""
 
 
 # ---- between a client and its node
@@ -44,6 +48,18 @@ def decode(data: bytes) -> Message:
         fields = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise BadMessage(f"expected a JSON object: {error}") from None
+    return message_of(fields)
+
+
+def decode_msgpack(data: bytes) -> Message:
+    """Read what a client of the binary protocol sent; raise `BadMessage` that names what was wrong.
+
+    What msgpack has beyond JSON, such as raw bytes, is refused by whoever encodes it.
+    """
+    try:
+        fields = _unpack(data)
+    except InvalidEnvelope:
+        raise BadMessage("expected a map in msgpack") from None
     return message_of(fields)
 
 
@@ -78,6 +94,12 @@ def encode_reply(id: str | int, result: object, channel: str = "") -> bytes:
     return _dumps({"channel": channel, "cmd": "$reply", "id": id, "param": result})
 
 
+def encode_history(messages: Iterable[Envelope]) -> list[orjson.Fragment]:
+    """Encode messages as v1 clients read them, to be a part of a reply."""
+    found = ((message.payload, message.position) for message in messages)
+    return [orjson.Fragment(with_offset(payload, at.offset) if at else payload) for payload, at in found]
+
+
 def encode_error(code: str, message: str, id: str | int | None = None, channel: str = "", **extra: object) -> bytes:
     """Encode the `$error` that answers a refused message."""
     fields: dict[str, object] = {
@@ -102,6 +124,26 @@ def read(payload: bytes) -> Message:
     )
 
 
+def to_client(envelope: Envelope, protocol: str = PLAIN) -> bytes:
+    """Frame a message for the clients that speak a protocol; those of v1 are told its offset."""
+    payload = envelope.payload
+    if envelope.position is not None and protocol:
+        payload = with_offset(payload, envelope.position.offset)
+    return frame_for(protocol, payload)
+
+
+def frame_for(protocol: str, payload: bytes) -> bytes:
+    """Frame JSON for a client: as it is, or as msgpack."""
+    if protocol == MSGPACK:
+        return frame(BINARY, _pack(orjson.loads(payload)))
+    return frame(TEXT, payload)
+
+
+def with_offset(payload: bytes, offset: int) -> bytes:
+    """Write the offset into an encoded message, as its last field."""
+    return b'%b,"offset":%d}' % (payload[:-1], offset)
+
+
 def frame(opcode: int, payload: bytes) -> bytes:
     """Put a server's frame header before a payload (RFC 6455 section 5.2: one frame, not masked)."""
     size = len(payload)
@@ -116,12 +158,18 @@ def frame(opcode: int, payload: bytes) -> bytes:
 
 
 def pack(envelope: Envelope) -> bytes:
-    """Encode an envelope. The parts after the payload are left out while they are empty."""
+    """Encode an envelope. The parts after the payload are left out while they are empty.
+
+    One that is kept is wrapped as `[epoch, offset, time, [payload, ...]]`, as the script that numbers it does.
+    """
+    parts = _parts(envelope)
+    return _pack(parts if envelope.position is None else (*envelope.position, parts))
+
+
+def _parts(envelope: Envelope) -> tuple[object, ...]:
     if envelope.connection is not None:
-        parts: tuple[object, ...] = (envelope.payload, tuple(envelope.exclude), envelope.connection)
-    else:
-        parts = (envelope.payload, tuple(envelope.exclude)) if envelope.exclude else (envelope.payload,)
-    return _pack(parts)
+        return (envelope.payload, tuple(envelope.exclude), envelope.connection)
+    return (envelope.payload, tuple(envelope.exclude)) if envelope.exclude else (envelope.payload,)
 
 
 def unpack(data: bytes, channel: str = "") -> Envelope:
@@ -133,13 +181,35 @@ def unpack(data: bytes, channel: str = "") -> Envelope:
     if data[:1] == b"{":
         return _injected(data, channel)
     match _unpack(data):
-        case [bytes(payload)]:
-            return Envelope(payload)
-        case [bytes(payload), [*exclude]] if _strings(exclude):
-            return Envelope(payload, frozenset(map(str, exclude)))
-        case [bytes(payload), [*exclude], str(connection)] if _strings(exclude):
-            return Envelope(payload, frozenset(map(str, exclude)), connection)
+        case [str(epoch), int(offset), int(time), [*parts]]:
+            return _envelope(parts, Position(epoch, offset, time))
+        case [*parts]:
+            return _envelope(parts)
     raise InvalidEnvelope("expected an envelope or a JSON object")
+
+
+def _envelope(parts: list[object], position: Position | None = None) -> Envelope:
+    match parts:
+        case [bytes(payload)]:
+            return Envelope(payload, position=position)
+        case [bytes(payload), [*exclude]] if _strings(exclude):
+            return Envelope(payload, frozenset(map(str, exclude)), position=position)
+        case [bytes(payload), [*exclude], str(connection)] if _strings(exclude):
+            return Envelope(payload, frozenset(map(str, exclude)), connection, position)
+    raise InvalidEnvelope("expected an envelope or a JSON object")
+
+
+def stored(payload: bytes, exclude: bytes, position: Position) -> Envelope:
+    """Make an envelope of what history holds; raise `InvalidEnvelope` for what nobody can have appended."""
+    try:
+        fields, excluded = orjson.loads(payload), orjson.loads(exclude)
+    except orjson.JSONDecodeError as error:
+        raise InvalidEnvelope(f"expected a JSON object: {error}") from None
+    if not isinstance(fields, dict) or not isinstance(fields.get("cmd"), str):
+        raise InvalidEnvelope("expected a message")
+    if not isinstance(excluded, list) or not _strings(excluded):
+        raise InvalidEnvelope("expected exclude to be a list of connection ids")
+    return Envelope(payload.strip(), frozenset(excluded), position=position)
 
 
 def is_envelope(data: bytes) -> bool:

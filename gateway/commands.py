@@ -21,7 +21,8 @@ from gateway.errors import (
     Unavailable,
     UnknownCommand,
 )
-from gateway.message import Message, check_channel
+from gateway.membership import Membership
+from gateway.message import Message, Position, check_channel
 
 if TYPE_CHECKING:  # the service makes this and is what commands act on
     from gateway.service import Service
@@ -38,11 +39,12 @@ Job = Callable[[], Awaitable[object]]
 class Commands:
     """Stands between the sockets and the handlers of one node."""
 
-    def __init__(self, service: Service, *, tasks: asyncio.TaskGroup, abuse_limit: int, presence_max: int) -> None:
+    def __init__(self, service: Service, membership: Membership, *, tasks: asyncio.TaskGroup) -> None:
         self._service = service
+        self._membership = membership
         self._tasks = tasks
-        self._abuse_limit = abuse_limit
-        self._presence_max = presence_max
+        self._abuse_limit = service.settings.abuse_limit
+        self._presence_max = service.settings.presence_max
 
     def opened(self, connection: Connection, channels: Sequence[str]) -> asyncio.Future[None]:
         """Make the first joins, greet, and tell the handler; the future is done after that."""
@@ -101,18 +103,21 @@ class Commands:
 
     async def _open(self, connection: Connection, channels: Sequence[str], done: asyncio.Future[None]) -> None:
         try:
-            await self._service.admit(connection, channels)
-            if connection.protocol and not connection.closed:
+            try:
+                await self._membership.admit(connection, channels)
+            finally:
                 self._greet(connection)
+            logger.info(
+                "opened: connection=%s user=%s remote=%s channels=%s",
+                *(connection.id, connection.user, connection.remote, ",".join(connection.channels)),
+            )
             await connection.handler.on_open(self._service, connection)
         finally:
             if not done.done():
                 done.set_result(None)
 
     async def _handle(self, connection: Connection, opcode: int, payload: bytes) -> None:
-        if opcode != codec.TEXT:
-            raise BadMessage("expected a text frame, got a binary one")
-        message = codec.decode(payload)
+        message = _decoded(connection, opcode, payload)
         connection.message = message
         result = await self._carry_out(connection, message)
         if message.id is not None and connection.protocol:
@@ -134,21 +139,33 @@ class Commands:
         command = _COMMANDS.get(message.cmd) if connection.protocol else None
         if command is None:
             raise UnknownCommand(f"unknown command {message.cmd!r}")
-        return await command(self, connection, check_channel(message.channel))
+        return await command(self, connection, check_channel(message.channel), message.param)
 
-    async def _join(self, connection: Connection, channel: str) -> object:
+    async def _join(self, connection: Connection, channel: str, param: object) -> object:
+        since = since_of(param)
         if not await connection.handler.authorize(connection, channel, "join"):
             raise Forbidden(f"not allowed to join {channel}")
-        await self._service.join(connection.id, channel)
-        return {"epoch": None, "offset": None, "recovered": False}
+        return await self._service.resume(connection, channel, since)
 
-    async def _leave(self, connection: Connection, channel: str) -> object:
+    async def _history(self, connection: Connection, channel: str, param: object) -> object:
+        since, limit = since_of(param), limit_of(param)
+        if channel not in connection.channels:
+            raise Forbidden(f"only members of {channel} may read its history")
+        most = self._service.settings.rule(channel).history
+        if not most:
+            raise Forbidden(f"{channel} keeps no history")
+        page = await self._service.history(channel, since=since, limit=most if limit is None else min(limit, most))
+        return {"messages": codec.encode_history(page.messages), "epoch": page.epoch, "offset": page.offset}
+
+    async def _leave(self, connection: Connection, channel: str, param: object) -> object:
         await self._service.leave(connection.id, channel)
         return {}
 
-    async def _presence(self, connection: Connection, channel: str) -> object:
+    async def _presence(self, connection: Connection, channel: str, param: object) -> object:
         if channel not in connection.channels:
             raise Forbidden(f"only members of {channel} may see who is there")
+        if not self._service.settings.rule(channel).presence:
+            raise Forbidden(f"{channel} does not tell who is there")
         users = [user async for user in self._service.get_online(channel)]
         if 0 < self._presence_max < len(users):
             return {"count": len(users)}
@@ -157,6 +174,9 @@ class Commands:
     # ---- answers
 
     def _greet(self, connection: Connection) -> None:
+        """Let the client's first message be `$welcome`, whatever its channels brought meanwhile."""
+        if not connection.protocol:
+            return
         welcome = {
             "connection": connection.id,
             "node": connection.node,
@@ -164,7 +184,7 @@ class Commands:
             "channels": connection.channels,
             "heartbeat": self._service.settings.heartbeat,
         }
-        _write(connection, codec.encode("$welcome", welcome))
+        connection.socket.release(codec.frame_for(connection.protocol, codec.encode("$welcome", welcome)))
 
     def _reply(self, connection: Connection, message: Message, result: object) -> None:
         assert message.id is not None
@@ -193,15 +213,44 @@ class Commands:
         _write(connection, codec.encode_error(code, text, **fields))
 
 
-_COMMANDS: dict[str, Callable[[Commands, Connection, str], Awaitable[object]]] = {
+_COMMANDS: dict[str, Callable[[Commands, Connection, str, object], Awaitable[object]]] = {
     "$join": Commands._join,
     "$leave": Commands._leave,
     "$presence": Commands._presence,
+    "$history": Commands._history,
 }
 
 
 def _write(connection: Connection, payload: bytes) -> None:
-    connection.socket.write(codec.frame(codec.TEXT, payload))
+    connection.socket.write(codec.frame_for(connection.protocol, payload))
+
+
+def _decoded(connection: Connection, opcode: int, payload: bytes) -> Message:
+    is_binary = connection.protocol == codec.MSGPACK
+    if (opcode == codec.BINARY) != is_binary:
+        raise BadMessage(f"expected a {'binary' if is_binary else 'text'} frame")
+    return codec.decode_msgpack(payload) if is_binary else codec.decode(payload)
+
+
+def since_of(param: object) -> Position | None:
+    """Read the `since` of `$join` and `$history`; raise `InvalidParam`."""
+    if param is not None and not isinstance(param, dict):
+        raise InvalidParam("expected param to be an object", field="param")
+    since = (param or {}).get("since")
+    if since is None:
+        return None
+    match since:
+        case {"epoch": str(epoch), "offset": int(offset)} if type(offset) is int and offset >= 0:
+            return Position(epoch, offset)
+    raise InvalidParam('expected since to be {"epoch": string, "offset": integer}', field="since")
+
+
+def limit_of(param: object) -> int | None:
+    """Read the `limit` of `$history`; raise `InvalidParam`."""
+    limit = param.get("limit") if isinstance(param, dict) else None
+    if limit is not None and (type(limit) is not int or limit < 0):
+        raise InvalidParam("expected limit to be an integer from 0", field="limit")
+    return limit
 
 
 def _being_cancelled() -> bool:

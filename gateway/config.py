@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import socket
+from collections.abc import Callable
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -22,11 +25,17 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from gateway.address import RedisAddress
 from gateway.errors import InvalidSettings
 from gateway.message import is_name
 
 ENVIRONMENT_PREFIX = "GATEWAY_"
-REDIS_SCHEMES = ("memory", "redis", "rediss", "unix")
+CHANNELS_REMEMBERED = 65_536
+"""Channels whose rule is not looked for again; past that the least recently used one is."""
+REDIS_SCHEMES = (
+    *("memory", "redis", "rediss", "unix"),
+    *("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"),
+)
 
 
 def _split(value: object) -> object:
@@ -41,6 +50,41 @@ def _split(value: object) -> object:
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
+class Rule(BaseModel):
+    """What holds for the channels whose name matches; without a rule the defaults hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    match: str = Field(description="channel name, in which * stands for any characters or none")
+    history: int = Field(default=0, ge=0, description="messages kept; 0 keeps none")
+    ttl: int = Field(default=86_400, ge=0, description="seconds after the last message for which they are kept")
+    presence: bool = Field(default=True, description="whether members may ask who is there")
+
+    @field_validator("match")
+    @classmethod
+    def _legal_pattern(cls, pattern: str) -> str:
+        if not is_name(pattern.replace("*", "-")):
+            raise ValueError("expected a channel name, in which * stands for any characters")
+        return pattern
+
+    def matches(self, channel: str) -> bool:
+        """Tell whether this rule is about a channel."""
+        parts = (re.escape(part) for part in self.match.split("*"))
+        return re.fullmatch(".*".join(parts), channel, re.DOTALL) is not None
+
+
+def _tables(value: object) -> object:
+    """Read rules as people write them in one string: JSON."""
+    tables = json.loads(value) if isinstance(value, str) and value.strip() else value or ()
+    if not isinstance(tables, list | tuple) or not all(isinstance(table, dict | Rule) for table in tables):
+        raise ValueError('expected a list of rules, such as [{"match": "lobby-*", "history": 100}]')
+    return tables
+
+
+DEFAULT_RULE = Rule(match="*")
+Rules = Annotated[tuple[Rule, ...], NoDecode, BeforeValidator(_tables)]
+
+
 def _own_name() -> str:
     """Name this node after its host, and so that two on one host differ."""
     host = "".join(c if c.isalnum() or c in "-_." else "-" for c in socket.gethostname())
@@ -50,7 +94,7 @@ def _own_name() -> str:
 class Settings(BaseSettings):
     """How a node behaves. Sizes are in bytes, times in seconds; 0 switches a limit off."""
 
-    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True, allow_inf_nan=False)
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes any free one")
@@ -63,6 +107,7 @@ class Settings(BaseSettings):
     max_connections: int = Field(0, ge=0, description="connections this node holds at most")
     max_channels_per_connection: int = Field(128, ge=0, description="channels one connection may be in")
     presence_max: int = Field(1000, ge=0, description="online users up to which a channel announces each by name")
+    presence_grace: float = Field(0, ge=0, description="how long a user whose connection was lost may take to return")
     abuse_limit: int = Field(100, ge=0, description="refused messages a minute that end a connection")
     outbox_bytes: int = Field(1 << 20, ge=0, description="what may wait for one slow reader")
     publish_queue: int = Field(10_000, ge=0, description="messages that may wait for Redis")
@@ -71,7 +116,17 @@ class Settings(BaseSettings):
     heartbeat: float = Field(25, ge=0, description="time between pings to a client")
     drain_seconds: float = Field(20, ge=0, description="how long a stopping node takes to close its connections")
     startup_timeout: float = Field(30, gt=0, description="how long a starting node waits for Redis")
+    channels: Rules = Field((), description="rules for channels, as JSON; the first whose match fits counts")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
+
+    @cached_property
+    def rule(self) -> Callable[[str], Rule]:
+        """Find the rule of a channel: the first that matches. Cheap for a channel it was asked for before."""
+
+        def first(channel: str) -> Rule:
+            return next((rule for rule in self.channels if rule.matches(channel)), DEFAULT_RULE)
+
+        return lru_cache(CHANNELS_REMEMBERED)(first)
 
     @field_validator("redis_url")
     @classmethod
@@ -80,6 +135,7 @@ class Settings(BaseSettings):
         if not separator or scheme not in REDIS_SCHEMES:
             expected = ", ".join(f"{known}://" for known in REDIS_SCHEMES)
             raise ValueError(f"expected a URL that begins with one of {expected}")
+        RedisAddress.parse(url)
         return url
 
     @field_validator("node_id", "prefix")
@@ -102,6 +158,11 @@ class Settings(BaseSettings):
         if file is None:
             return init_settings, env_settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _readable(file))
+
+
+def without_password(url: str) -> str:
+    """Return a URL as it may be shown in a log."""
+    return re.sub(r"(?<=://)([^/@]*):[^/]*@", r"\1:***@", url)
 
 
 def load(**given: Any) -> Settings:
@@ -130,4 +191,9 @@ def _line(error: Any) -> str:
     name = ".".join(str(part) for part in error["loc"]) or "settings"
     if error["type"] == "extra_forbidden":
         return f"{name}: no such setting"
-    return f"{name}: {error['msg'].removeprefix('Value error, ')}, got {error['input']!r}"
+    return f"{name}: {error['msg'].removeprefix('Value error, ')}, got {_shown(error['input'])}"
+
+
+def _shown(value: object) -> str:
+    text = ascii(without_password(value) if isinstance(value, str) else value)
+    return text if len(text) <= 100 else text[:97] + "..."

@@ -43,6 +43,12 @@ class Socket(Protocol):
     def close(self, close: Close) -> None:
         """Begin the closing handshake; what is written afterwards is dropped. Repeating it is harmless."""
 
+    def hold(self) -> None:
+        """Let everything that is written wait until `release`."""
+
+    def release(self, first: bytes = b"") -> None:
+        """Write `first`, then what was held back."""
+
     def pause_reading(self) -> None:
         """Take no more from the client, so that it feels the back pressure."""
 

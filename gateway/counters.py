@@ -23,4 +23,12 @@ class Counters:
     no_pong: int = 0
     gaps: int = 0
     """Times this node's subscription was lost, so that messages may have been missed."""
+    gaps_told: int = 0
+    """Channels whose members were told that messages may be lost."""
+    recovered: int = 0
+    """Messages that came from history: after an outage, or to a client that came back."""
+    rereads: int = 0
+    """Reads of history to mend what the subscription had missed."""
     handler_errors: int = 0
+    repairs: int = 0
+    """Times Redis was found to differ from what this node holds, and was repaired."""

@@ -13,7 +13,8 @@
     ├── Unavailable                unavailable        (`retry_after` in seconds)
     ├── ConnectionNotFound         invalid-param      to a client whose handler lets it through
     ├── InvalidEnvelope            what came from Redis is no message; never sent to a client
-    └── InvalidSettings            the configuration is wrong; never sent to a client
+    ├── InvalidSettings            the configuration is wrong; never sent to a client
+    └── CannotStart                the port is taken, or Redis stays away; never sent to a client
 
 A handler may raise any of the first ten: its client is sent the matching `$error`.
 """
@@ -90,6 +91,10 @@ class InvalidEnvelope(GatewayError):
 
 
 class InvalidSettings(GatewayError):
+    pass
+
+
+class CannotStart(GatewayError):
     pass
 
 

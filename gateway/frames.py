@@ -35,7 +35,10 @@ def next_frame(data: bytes | bytearray, start: int, limit: int) -> tuple[int, by
             return None
         head += width
         size = int.from_bytes(data[start + 2 : head], "big")
-    if 0 < limit < size:
+        _check_size(size, width)
+        if 0 < limit < size:
+            raise Violation(TOO_BIG)
+    elif 0 < limit < size and first & _OPCODE < CLOSE:
         raise Violation(TOO_BIG)
     end = head + 4 + size
     if len(data) < end:
@@ -48,6 +51,12 @@ def _check(first: int, second: int) -> None:
     if first & _RESERVED or opcode not in _OPCODES or not second & _MASKED:
         raise Violation(PROTOCOL_ERROR)
     if opcode >= CLOSE and (second & _SIZE > 125 or not first & FIN):
+        raise Violation(PROTOCOL_ERROR)
+
+
+def _check_size(size: int, width: int) -> None:
+    """Refuse a length that is not written in the fewest bytes, or has 64 bits (RFC 6455 section 5.2)."""
+    if size < (126 if width == 2 else 1 << 16) or size >> 63:
         raise Violation(PROTOCOL_ERROR)
 
 

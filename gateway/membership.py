@@ -8,25 +8,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.backplane import Backplane, Target
 from gateway.config import Settings
 from gateway.connection import Connection
 from gateway.errors import ConnectionNotFound, TooManyChannels, Unavailable
+from gateway.history import History
 from gateway.hub import Hub
+from gateway.message import Position
 from gateway.presence import Presence
 
 RETRY = 1.0
 """Seconds between tries at a first join while Redis is away."""
 
 
+class Joined(NamedTuple):
+    """What a join has done."""
+
+    created: bool = False
+    """Whether the channel was created by it."""
+    recovered: bool = False
+    """Whether the member was written all that it had missed."""
+
+
 class Membership:
     """Where the connections of this node are."""
 
-    def __init__(self, hub: Hub, backplane: Backplane, presence: Presence, settings: Settings) -> None:
+    def __init__(
+        self, hub: Hub, backplane: Backplane, history: History, presence: Presence, settings: Settings
+    ) -> None:
         self._hub = hub
         self._backplane = backplane
+        self._history = history
         self._presence = presence
         self._most = settings.max_channels_per_connection
         self._timeout = settings.publish_timeout
@@ -39,22 +53,24 @@ class Membership:
         for channel in dict.fromkeys(channels):
             await _persist(connection, self.join, connection, channel)
 
-    async def join(self, connection: Connection, channel: str) -> bool:
-        """Return once the membership is stored; tell whether that created the channel.
+    async def join(self, connection: Connection, channel: str, since: Position | None = None) -> Joined:
+        """Return once the membership is stored, and what was missed since a position is written.
 
         A join that fails is undone. Raises `TooManyChannels`, `Unavailable`, or `ConnectionNotFound` when
-        the connection left meanwhile.
+        the connection left meanwhile. A member that joins again is written what came since the position.
         """
+        kept = self._history.keeps(channel)
         if channel in connection.channels:
-            return False
+            return Joined(recovered=kept and await self._history.enter(connection, channel, since))
         if 0 < self._most <= len(connection.channels):
             raise TooManyChannels(f"a connection may be in {self._most} channels at most")
-        self._hub.join(connection, channel)
+        self._hub.join(connection, channel, receiving=not kept)
         try:
             await self._backplane.subscribe([Target("channel", channel)])
+            recovered = kept and await self._history.enter(connection, channel, since)
             if channel not in connection.channels:
                 raise ConnectionNotFound(f"connection {connection.id} left before it had joined {channel}")
-            return await self._stored(self._presence.join(connection.info(), channel))
+            return Joined(await self._stored(self._presence.join(connection.info(), channel)), recovered)
         except Unavailable:
             self._depart(connection, channel)
             raise
@@ -68,10 +84,9 @@ class Membership:
         last_known = connection.info()
         for channel in last_known.channels:
             self._forget(connection, channel)
-            self._presence.leave(last_known, channel)
         if self._hub.remove(connection):
             self._backplane.unsubscribe([Target("user", connection.profile.id)])
-        self._presence.forget(last_known)
+        self._presence.lose(last_known)
 
     def _depart(self, connection: Connection, channel: str) -> Awaitable[bool]:
         self._forget(connection, channel)
@@ -79,6 +94,7 @@ class Membership:
 
     def _forget(self, connection: Connection, channel: str) -> None:
         if self._hub.leave(connection, channel):
+            self._history.forget(channel)
             self._backplane.unsubscribe([Target("channel", channel)])
 
     async def _stored(self, done: Awaitable[bool]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.errors import InvalidChannel, InvalidUser
 
@@ -28,6 +28,18 @@ class Message:
     sender: str | None = None
     id: str | int | None = None
     offset: int | None = None
+
+
+class Position(NamedTuple):
+    """A place in a channel's history: offsets count the messages of an epoch, without holes.
+
+    `time` is when the message there was written (ms since the epoch), 0 where nobody knows. After Redis has
+    lost the newest messages, it tells the message that took an offset from the one that had it.
+    """
+
+    epoch: str
+    offset: int
+    time: int = 0
 
 
 def check_channel(name: object) -> str:

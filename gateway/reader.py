@@ -12,6 +12,7 @@ from gateway.codec import Envelope
 from gateway.counters import Counters
 from gateway.delivery import Delivery
 from gateway.errors import GatewayError, InvalidEnvelope, Unavailable
+from gateway.history import History
 from gateway.remote import Remote
 from gateway.tap import Taps
 
@@ -27,6 +28,7 @@ class Reader:
         self,
         backplane: Backplane,
         delivery: Delivery,
+        history: History,
         taps: Taps,
         remote: Remote,
         counters: Counters,
@@ -35,6 +37,7 @@ class Reader:
     ) -> None:
         self._backplane = backplane
         self._delivery = delivery
+        self._history = history
         self._taps = taps
         self._remote = remote
         self._counters = counters
@@ -46,7 +49,10 @@ class Reader:
         async for batch in self._backplane.batches():
             for arrival in batch:
                 self._take(arrival)
-            self._counters.delivered += self._delivery.write()
+            self._write()
+
+    def _write(self) -> None:
+        self._counters.delivered += self._delivery.write()
 
     def _take(self, arrival: Arrival) -> None:
         """Hand on one arrival. Whatever its bytes are, only this one is lost, and that is counted."""
@@ -62,7 +68,7 @@ class Reader:
                 case TAP.kind:
                     self._show(data)
                 case GAP.kind:
-                    self._counters.gaps += 1
+                    self._gap(target.name)
         except InvalidEnvelope as error:
             self._reject(target, data, error)
 
@@ -70,9 +76,18 @@ class Reader:
         envelope = codec.unpack(data, target.name if target.kind == "channel" else "")
         if target == DIRECT and envelope.connection is None:
             raise InvalidEnvelope("expected connection to say whom this is for")
-        self._delivery.add(target, envelope)
+        if envelope.position is None or self._history.arrived(target.name, envelope):
+            self._delivery.add(target, envelope)
         if data[:1] == b"{" and self._taps.tapped():
             self._tasks.create_task(self._report(data, envelope))
+
+    def _gap(self, channel: str) -> None:
+        """Let what came before the loss be written, then see to it."""
+        self._write()
+        if channel:
+            self._history.lost(channel)
+        else:
+            self._counters.gaps += 1
 
     def _for_this_node(self, data: bytes) -> None:
         """Deliver what this node wrote to a connection of its own; everything else is talk between nodes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import string
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from aiohttp import web
 
 from gateway.config import Settings, load
 from gateway.connection import Connection
-from gateway.errors import InvalidChannel, InvalidSettings, InvalidUser
+from gateway.errors import CannotStart, InvalidChannel, InvalidSettings, InvalidUser
 from gateway.handler import Handler
 from gateway.handlers.demo import DemoHandler
 from gateway.message import check_channel
@@ -29,6 +30,9 @@ HANDLER = web.AppKey("gateway_handler", Handler)
 STATIC = Path(__file__).parent / "static"
 TEMPLATES = Path(__file__).parent / "templates"
 _CONTENT_SECURITY = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; frame-ancestors 'none'"
+
+BACKLOG = 4096
+"""Connections the kernel may hold for us: a whole cluster's clients come back at once."""
 
 routes = web.RouteTableDef()
 
@@ -74,6 +78,34 @@ async def _run_service(app: web.Application) -> AsyncIterator[None]:
     service = app[SERVICE]
     async with service.running():
         yield
+
+
+@asynccontextmanager
+async def running_node(settings: Settings) -> AsyncIterator[str]:
+    """Run a standalone node; yield its address. At the end its clients are sent away while the port still answers.
+
+    Raises `CannotStart` and `InvalidSettings`.
+    """
+    app = create_app(settings)
+    server = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    try:
+        await server.setup()
+        port = await _listen(server, settings)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        yield f"http://{host}:{port}"
+        await app[SERVICE].drain()
+    finally:
+        await server.cleanup()
+
+
+async def _listen(server: web.AppRunner, settings: Settings) -> int:
+    site = web.TCPSite(server, settings.host, settings.port, backlog=BACKLOG)
+    try:
+        await site.start()
+    except OSError as error:
+        raise CannotStart(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from None
+    port: int = server.addresses[0][1]
+    return port
 
 
 @web.middleware

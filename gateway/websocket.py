@@ -91,6 +91,16 @@ class WebSocket(asyncio.Protocol):
         self.write = _drop
         self._timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._transport.abort)
 
+    def hold(self) -> None:
+        """Let everything wait in the outbox until `release`."""
+        self.pause_writing()
+
+    def release(self, first: bytes = b"") -> None:
+        """Write `first`, then what was held back."""
+        if self._outbox is not None:
+            self._outbox.appendleft(first)
+            self.resume_writing()
+
     def ping(self) -> bool:
         heard, self._heard = self._heard, False
         self.write(_PING_FRAME)

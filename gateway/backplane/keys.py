@@ -6,37 +6,79 @@ from gateway.backplane.target import Target
 
 
 class Keys:
-    """Names keys and topics under a prefix."""
+    """Names keys and topics under a prefix; in a Redis Cluster what belongs to one name shares a slot."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, *, cluster: bool = False) -> None:
         self.prefix = prefix
+        self.cluster = cluster
         self.nodes = f"{prefix}:nodes"
         self.channels = f"{prefix}:channels"
         self.users = f"{prefix}:users"
 
     def topic(self, target: Target) -> bytes:
         """Name the pub/sub topic of a target."""
-        name = f":{target.name}" if target.name else ""
+        name = f":{self._tag(target.name)}" if target.name else ""
         return f"{self.prefix}:{target.kind}{name}".encode()
 
+    def beat(self, node: str, tag: str = "") -> bytes:
+        """Name the topic on which a node hears itself; with a tag, in the slot of that tag."""
+        return f"{self.prefix}:beat:{node}{f':{{{tag}}}' if tag else ''}".encode()
+
     def node(self, id: str) -> str:
-        return f"{self.prefix}:node:{id}"
+        return f"{self.prefix}:node:{self._tag(id)}"
 
     def node_connections(self, id: str) -> str:
-        return f"{self.prefix}:node:{id}:connections"
+        return f"{self.prefix}:node:{self._tag(id)}:connections"
 
     def members(self, channel: str) -> str:
-        return f"{self.prefix}:members:{channel}"
+        return f"{self.prefix}:members:{self._tag(channel)}"
 
     def online(self, channel: str) -> str:
-        return f"{self.prefix}:online:{channel}"
-
-    def tabs(self, channel: str) -> str:
-        """Of users with several connections in a channel: how many beside the first (internal)."""
-        return f"{self.prefix}:tabs:{channel}"
+        return f"{self.prefix}:online:{self._tag(channel)}"
 
     def user_connections(self, id: str) -> str:
-        return f"{self.prefix}:user:{id}:connections"
+        return f"{self.prefix}:user:{self._tag(id)}:connections"
 
     def connection(self, id: str) -> str:
-        return f"{self.prefix}:connection:{id}"
+        return f"{self.prefix}:connection:{self._tag(id)}"
+
+    def stream(self, channel: str) -> str:
+        return f"{self.prefix}:stream:{self._tag(channel)}"
+
+    # ---- internal
+
+    def position(self, channel: str) -> str:
+        """Epoch and newest offset of a channel's history."""
+        return f"{self.prefix}:position:{self._tag(channel)}"
+
+    def sent(self, channel: str, sender: str) -> str:
+        """Number of the last message that a sender appended to a channel's history, for a while."""
+        return f"{self.prefix}:sent:{self._tag(channel)}:{sender}"
+
+    def tabs(self, channel: str) -> str:
+        """Of users with several connections in a channel: how many beside the first."""
+        return f"{self.prefix}:tabs:{self._tag(channel)}"
+
+    def leaving(self, channel: str) -> str:
+        """Users whose last connection was lost, by the time (ms) until which they may come back unnoticed."""
+        return f"{self.prefix}:leaving:{self._tag(channel)}"
+
+    @property
+    def leaving_channels(self) -> str:
+        """Channels with somebody leaving, by the time (ms) of the first."""
+        return f"{self.prefix}:leaving"
+
+    def counted(self, channel: str) -> str:
+        """There while the online count of a channel was published less than a second ago."""
+        return f"{self.prefix}:counted:{self._tag(channel)}"
+
+    def claim(self, node: str) -> str:
+        """Held by whoever writes or removes all that a node holds."""
+        return f"{self.prefix}:claim:{self._tag(node)}"
+
+    def reaped(self, node: str) -> str:
+        """There when others have removed, and announced the end of, what a node held."""
+        return f"{self.prefix}:reaped:{self._tag(node)}"
+
+    def _tag(self, name: str) -> str:
+        return f"{{{name}}}" if self.cluster else name

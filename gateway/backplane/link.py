@@ -2,29 +2,33 @@
 
 redis-py's asyncio client costs 16 microseconds of CPU a message read, repeats a PUBLISH whose fate is
 unknown, and swallows cancellation on Python 3.11; this reads at 1 microsecond, and a link that breaks
-says so once and is never used again. What redis-py knows about URLs and TLS is taken from it.
+says so once and is never used again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, Protocol, cast
 
 import hiredis
-from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
 from gateway.errors import GatewayError
 
-logger = logging.getLogger(__name__)
-
-DIAL_TIMEOUT = 5.0
-FIRST_RETRY, LAST_RETRY = 0.05, 2.0
-
 Command = tuple[str | bytes | int | float, ...]
+Received = Callable[[list[Any]], None]
+"""Takes a batch of replies."""
+
+
+class Reply(Protocol):
+    """Where an answer goes: a future, or what stands in for one."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, value: Any, /) -> None: ...
+
+    def set_exception(self, error: Exception, /) -> None: ...
 
 
 class LinkLost(GatewayError):
@@ -38,20 +42,36 @@ class RedisRefused(GatewayError):
 
     code = "unavailable"
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another server of the cluster has to be asked, or this one a little later."""
+        return self.word in ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
+
+    @property
+    def word(self) -> str:
+        """The code of the error."""
+        return self.message.partition(" ")[0]
+
 
 class Link(asyncio.Protocol):
     """Pipelines commands: what is sent in one loop tick leaves in one write, replies come in order."""
 
-    def __init__(self, received: Callable[[list[Any]], None] | None = None) -> None:
+    def __init__(self, received: Received | None = None) -> None:
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.address = ""
+        """`host:port` of the server."""
+        self.begun = self._heard = asyncio.get_running_loop().time()
         self._received = received
         """Takes whole batches of replies, where pushes come unasked; else they go to the futures of `send`."""
         self._reader = hiredis.Reader(replyError=RedisRefused, protocolError=ConnectionError)
         self._transport: asyncio.Transport | None = None
         self._unsent: list[bytes] = []
-        self._replies: deque[asyncio.Future[Any]] = deque()
+        self._replies: deque[Reply] = deque()
+        self._asked: float | None = None
+        """Since when a sign of life is due."""
+        self.paused = False
 
-    def send(self, reply: asyncio.Future[Any], *command: str | bytes | int | float) -> None:
+    def send(self, reply: Reply, *command: str | bytes | int | float) -> None:
         """Send a command whose answer, or `LinkLost` or `RedisRefused`, goes to `reply`."""
         if self.lost.done():
             _fail(reply, LinkLost("the connection to Redis is lost"))
@@ -71,6 +91,10 @@ class Link(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._flush)
         self._unsent.append(hiredis.pack_command(command))  # type: ignore[arg-type]
 
+    def hand_to(self, received: Received | None) -> None:
+        """Give replies to `received` from now on."""
+        self._received = received
+
     def abort(self) -> None:
         """Break the connection at once: what waits is answered with `LinkLost`."""
         if self._transport is not None:
@@ -81,12 +105,48 @@ class Link(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(unsent))
 
+    # ---- signs of life
+
+    @property
+    def owes_answer(self) -> bool:
+        return self._asked is not None
+
+    def ask(self) -> None:
+        """Note that a question was sent which a living server answers."""
+        self._asked = asyncio.get_running_loop().time()
+
+    def answered(self) -> None:
+        """Note that the question was answered."""
+        self._asked = None
+
+    def silence(self) -> tuple[float, float]:
+        """For how long nothing has come though an answer is due, and for how long that answer is due."""
+        if self._asked is None or self.paused:
+            return 0.0, 0.0
+        now = asyncio.get_running_loop().time()
+        return now - max(self._asked, self._heard), now - self._asked
+
+    def pause(self) -> None:
+        """Read no more, so that what is not read waits in Redis."""
+        if self._transport is not None and not self.paused:
+            self.paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._transport is not None and self.paused:
+            self.paused = False
+            self._transport.resume_reading()
+            if self._asked is not None:
+                self.ask()
+
     # ---- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        self._heard = asyncio.get_running_loop().time()
         self._reader.feed(data)
         replies = []
         while (reply := self._reader.gets()) is not False:
@@ -113,71 +173,6 @@ class Link(asyncio.Protocol):
             _fail(self._replies.popleft(), LinkLost("the connection to Redis broke"))
 
 
-def _fail(reply: asyncio.Future[Any], error: Exception) -> None:
+def _fail(reply: Reply, error: Exception) -> None:
     if not reply.done():
         reply.set_exception(error)
-
-
-class Dialer:
-    """Opens links to the Redis that a URL names; users, passwords, database and TLS as in redis-py's URLs."""
-
-    def __init__(self, url: str, name: str) -> None:
-        options = dict(parse_url(url))
-        self._kind = options.pop("connection_class", None)
-        self._options: dict[str, Any] = options
-        self._name = name
-
-    async def dial(self, received: Callable[[list[Any]], None] | None = None) -> Link:
-        """Connect and log in. Raises `OSError`, `TimeoutError`, `LinkLost` or `RedisRefused`."""
-        async with asyncio.timeout(DIAL_TIMEOUT):
-            link = await self._connect()
-            try:
-                for command in self._greeting():
-                    await link.call(*command)
-            except BaseException:
-                link.abort()
-                raise
-        link._received = received
-        return link
-
-    async def _connect(self) -> Link:
-        loop = asyncio.get_running_loop()
-        if self._kind is UnixDomainSocketConnection:
-            return (await loop.create_unix_connection(Link, str(self._options["path"])))[1]
-        context = SSLConnection(**self._options).ssl_context.get() if self._kind is SSLConnection else None
-        host, port = self._options.get("host", "localhost"), self._options.get("port", 6379)
-        return (await loop.create_connection(Link, host, port, ssl=context))[1]
-
-    def _greeting(self) -> list[Command]:
-        user, password = self._options.get("username"), self._options.get("password")
-        commands: list[Command] = []
-        if password:
-            commands.append(("AUTH", *(part for part in (user, password) if part)))
-        if database := int(self._options.get("db") or 0):
-            commands.append(("SELECT", database))
-        return [*commands, ("CLIENT", "SETNAME", self._name), ("PING",)]
-
-
-async def stay_connected(
-    dial: Callable[[], Awaitable[Link]], use: Callable[[Link], Awaitable[None]], what: str
-) -> None:
-    """Dial, hand the link to `use` until it is lost, and dial again, with full jitter; for ever.
-
-    An outage is logged when it begins, when its cause changes, and when it is over.
-    """
-    pause, trouble = FIRST_RETRY, ""
-    while True:
-        try:
-            link = await dial()
-            if trouble:
-                logger.warning("%s: connected to Redis again", what)
-            pause, trouble = FIRST_RETRY, ""
-            try:
-                await use(link)
-            finally:
-                link.abort()
-        except (OSError, TimeoutError, LinkLost, RedisRefused) as error:
-            if trouble != (trouble := f"{type(error).__name__} {error}".strip()):
-                logger.warning("%s: no connection to Redis: %s", what, trouble)
-        await asyncio.sleep(random.uniform(0, pause))
-        pause = min(pause * 2, LAST_RETRY)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 
-from gateway.backplane.target import Arrival, Target
+from gateway import codec
+from gateway.backplane.counters import BackplaneCounters
+from gateway.backplane.streams_memory import MemoryStreams
+from gateway.backplane.target import Arrival, Page, Target
+from gateway.backplane.trouble import Troubles
+from gateway.codec import Envelope
+from gateway.config import Rule
+from gateway.message import Position
 
 
 class MemoryBackplane:
@@ -15,6 +22,11 @@ class MemoryBackplane:
         self._targets: set[Target] = set()
         self._arrived: list[Arrival] = []
         self._wake = asyncio.Event()
+        self._streams = MemoryStreams()
+        self.troubles = Troubles()
+        self.trouble: list[str] = []
+        self.deaf = False
+        self.counters = BackplaneCounters()
 
     async def run(self) -> None:
         pass
@@ -32,6 +44,17 @@ class MemoryBackplane:
         self._arrived.append(Arrival(target, data))
         self._wake.set()
         return 1
+
+    async def append(self, channel: str, envelope: Envelope, rule: Rule) -> Position:
+        kept = self._streams.append(channel, envelope, rule)
+        self.put(Target("channel", channel), codec.pack(kept))
+        assert kept.position is not None
+        return kept.position
+
+    async def read(
+        self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0, ends: str = ""
+    ) -> Page:
+        return self._streams.read(channel, after, limit, seen, ends)
 
     async def subscribe(self, targets: Iterable[Target]) -> None:
         self._targets.update(targets)

@@ -4,101 +4,325 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any
 
-from gateway.backplane.link import Link, LinkLost, RedisRefused
+from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
+from gateway.backplane.script import SCRIPTS
+from gateway.backplane.trouble import PASSING, Troubles
 from gateway.errors import Unavailable
 
+STALLED = 1.0
+"""A link that owes an answer for so long is sent no more: what waits here can still be taken back."""
+FIRST_PAUSE, LAST_PAUSE = 0.01, 1.0
+"""How soon a refused command is tried again."""
+EXPIRY_STEP = 0.05
+"""The queue is looked through for what waited too long no more often than this."""
 
-class Publication(NamedTuple):
-    topic: bytes
-    data: bytes
-    deadline: float
-    answer: asyncio.Future[int]
+
+class Room:
+    """What may wait for Redis, in all queues of a node together."""
+
+    def __init__(self, *, messages: int, size: int) -> None:
+        self._most_messages = messages
+        self._most_bytes = size
+        self.waiting = 0
+        """Publications that have no answer yet."""
+        self.waiting_bytes = 0
+
+    def take(self, size: int) -> None:
+        """Count one more in. Raises `Unavailable` when too much waits already."""
+        if 0 < self._most_messages <= self.waiting:
+            raise Unavailable(f"{self.waiting} messages wait for Redis already")
+        if 0 < self._most_bytes < self.waiting_bytes + size:
+            raise Unavailable(f"{self.waiting_bytes} bytes wait for Redis already")
+        self.waiting += 1
+        self.waiting_bytes += size
+
+    def leave(self, size: int) -> None:
+        self.waiting -= 1
+        self.waiting_bytes -= size
+
+
+def key_of(command: Command) -> bytes:
+    """Return the topic or first key of a command: what its order is kept by, and its slot in a cluster."""
+    key = command[3 if command[0] in ("EVALSHA", b"EVALSHA") else 1]
+    return key if isinstance(key, bytes) else str(key).encode()
+
+
+class Publication:
+    """One command on its way."""
+
+    __slots__ = ("answer", "asking", "command", "deadline", "repeatable", "sent")
+
+    def __init__(self, command: Command, deadline: float, *, repeatable: bool) -> None:
+        self.command = command
+        self.deadline = deadline
+        self.repeatable = repeatable
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.sent = 0.0
+        self.asking = ""
+        """Where a cluster told us to ask for it, once, while its slot is on the way there."""
+
+    @property
+    def key(self) -> bytes:
+        return key_of(self.command)
+
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
 
 
 class Publishing:
     """Publishes in the order of the calls, over whatever link there is; waits while there is none.
 
     A PUBLISH is sent once: if the link breaks before its answer, it may or may not have been carried
-    out, and doing it again could double the message. Such a publication fails with `Unavailable`.
+    out, and doing it again could double the message. Such a publication fails with `Unavailable`. What
+    is `repeatable` is sent again over the next link, before anything else.
+
+    What Redis refuses because of its own state was not carried out, and is sent again until it is taken or
+    its time is up: before what came later, and not at all once something later on the same key was taken.
     """
 
-    def __init__(self, *, timeout: float, messages: int, size: int) -> None:
+    def __init__(
+        self,
+        room: Room,
+        troubles: Troubles,
+        *,
+        timeout: float,
+        what: str = "publishing",
+        verb: bytes = b"PUBLISH",
+        redirected: Callable[[RedisRefused], None] | None = None,
+        regroup: Callable[[Publishing], None] | None = None,
+    ) -> None:
+        self._room = room
+        self._troubles = troubles
         self._timeout = timeout
-        self._most_messages = messages
-        self._most_bytes = size
-        self._link: Link | None = None
-        self._unsent: deque[Publication] = deque()
-        self._unanswered: deque[Publication] = deque()
+        self._what = what
+        self._verb = verb
+        self._redirected = redirected
+        """In a cluster: hears of MOVED."""
+        self._regroup = regroup
+        """In a cluster: may take what waits elsewhere, at a moment when nothing is under way."""
+        self.link: Link | None = None
+        self._waiting: deque[Publication] = deque()
+        self._under_way: deque[Publication] = deque()
+        """Sent over the present link, in the order in which the answers come."""
+        self._refused: list[Publication] = []
+        self._refused_keys: set[bytes] = set()
+        self._turning = False
+        """Whether nothing is sent until all that is under way is answered."""
+        self._careful = False
+        """Whether the last answer was a refusal: then only one at a time is tried."""
+        self._troubled: set[str] = set()
+        self._pause = FIRST_PAUSE
+        self._retry: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self.waiting = 0
-        """Publications that have no answer yet."""
-        self.waiting_bytes = 0
 
     async def publish(self, topic: bytes, data: bytes) -> int:
         """Return how many subscribers got it. Raises `Unavailable`: too much waits, or it took too long."""
-        self._check_room(len(data))
-        loop = asyncio.get_running_loop()
-        publication = Publication(topic, data, loop.time() + self._timeout, loop.create_future())
-        self.waiting += 1
-        self.waiting_bytes += len(data)
+        receivers: int = await self.call((self._verb, topic, data), size=len(data))
+        return receivers
+
+    async def call(self, command: Command, *, size: int, repeatable: bool = False) -> Any:
+        """Send any command in its turn and return the answer; `size` counts against the bound."""
+        self._room.take(size)
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        publication = Publication(command, deadline, repeatable=repeatable)
         try:
-            self._send(publication) if self._link else self._unsent.append(publication)
-            self._expire_later()
+            self.put(publication)
             return await publication.answer
         except (LinkLost, RedisRefused) as error:
             raise Unavailable(f"Redis did not take the message: {error}") from None
         finally:
-            self.waiting -= 1
-            self.waiting_bytes -= len(data)
+            self._room.leave(size)
 
     async def use(self, link: Link) -> None:
         """Send over this link, what waited first, until it is lost."""
-        self._link = link
-        while self._unsent:
-            self._send(self._unsent.popleft())
+        self.link, self._careful = link, False
+        _teach(link)
+        self._go_on()
         try:
             await asyncio.shield(link.lost)
         finally:
-            self._link = None
+            self.link = None
 
-    def _check_room(self, size: int) -> None:
-        if 0 < self._most_messages <= self.waiting:
-            raise Unavailable(f"{self.waiting} messages wait for Redis already")
-        if 0 < self._most_bytes < self.waiting_bytes + size:
-            raise Unavailable(f"{self.waiting_bytes} bytes wait for Redis already")
+    def put(self, publication: Publication) -> None:
+        """Send it, or let it wait its turn."""
+        if self._waiting or not self._may_send():
+            self._waiting.append(publication)
+        else:
+            self._send(publication)
+        if self._expiry is None:
+            self._expiry = asyncio.get_running_loop().call_at(publication.deadline, self._expire)
+
+    def turn(self) -> None:
+        """Let `regroup` have what waits, as soon as nothing is under way."""
+        self._turning = True
+        self._go_on()
+
+    def take(self) -> list[Publication]:
+        """Hand over what waits, in order."""
+        taken = [publication for publication in self._waiting if not publication.answer.done()]
+        self._waiting.clear()
+        return taken
+
+    # ---- sending
+
+    def _may_send(self) -> bool:
+        if self.link is None or self.link.lost.done() or self._turning or self._retry is not None:
+            return False
+        if not self._under_way:
+            return True
+        return not self._careful and asyncio.get_running_loop().time() - self._under_way[0].sent < STALLED
 
     def _send(self, publication: Publication) -> None:
-        if self._link is None or publication.answer.done():
-            return
-        self._unanswered.append(publication)
-        self._link.send(publication.answer, b"PUBLISH", publication.topic, publication.data)
-
-    # One timer serves all: everything waits equally long, so the oldest expires first.
-
-    def _expire_later(self) -> None:
-        while self._unanswered and self._unanswered[0].answer.done():
-            self._unanswered.popleft()
-        if self._expiry is None and (oldest := self._oldest()):
-            self._expiry = asyncio.get_running_loop().call_at(oldest.deadline, self._expire)
-
-    def _oldest(self) -> Publication | None:
-        if self._unanswered:
-            return self._unanswered[0]
-        return self._unsent[0] if self._unsent else None
-
-    def _expire(self) -> None:
-        self._expiry = None
-        now = asyncio.get_running_loop().time()
-        for waiting in (self._unanswered, self._unsent):
-            while waiting and (waiting[0].answer.done() or waiting[0].deadline <= now):
-                self._give_up(waiting.popleft())
-        self._expire_later()
-
-    def _give_up(self, publication: Publication) -> None:
         if publication.answer.done():
             return
-        publication.answer.set_exception(Unavailable(f"Redis did not answer within {self._timeout:g} s"))
-        if self._link is not None:
-            self._link.abort()  # sent and never answered: this link is dead, or as good as
+        assert self.link is not None
+        publication.sent = asyncio.get_running_loop().time()
+        self._under_way.append(publication)
+        if publication.asking:
+            self.link.send(_Ignored(), b"ASKING")
+        self.link.send(_Sent(self, publication), *publication.command)
+
+    def _go_on(self) -> None:
+        """Do what has become possible."""
+        if not self._under_way and (self._turning or self._refused):
+            self._start_over()
+        while self._waiting and self._may_send():
+            self._send(self._waiting.popleft())
+
+    def _start_over(self) -> None:
+        """Put what was refused back in front, and let a cluster look at it all."""
+        self._waiting.extendleft(reversed(self._refused))
+        self._refused.clear()
+        self._refused_keys.clear()
+        if self._regroup is not None:
+            self._turning = True  # what it puts back waits here, until it is through
+            self._regroup(self)
+        self._turning = False
+
+    # ---- answers, in the order of sending
+
+    def taken(self, publication: Publication, value: object) -> None:
+        """Take the answer of Redis."""
+        self._under_way.popleft()
+        if not publication.answer.done():
+            publication.answer.set_result(value)
+        self._careful, self._pause = False, FIRST_PAUSE
+        if self._troubled:
+            self._untrouble(publication)
+        if self._refused_keys and publication.key in self._refused_keys:
+            self._overtaken(publication.key)
+        self._go_on()
+
+    def failed(self, publication: Publication, error: Exception) -> None:
+        """Take a refusal, or word that the link broke."""
+        self._under_way.popleft()
+        if isinstance(error, LinkLost) and publication.repeatable:
+            self._refused.append(publication)
+        elif isinstance(error, RedisRefused):
+            self._refuse(publication, error)
+        else:
+            publication.fail(error)
+        self._go_on()
+
+    def _refuse(self, publication: Publication, error: RedisRefused) -> None:
+        if error.word == "NOSCRIPT":
+            if not self._refused and self.link is not None:
+                _teach(self.link)
+        elif error.word not in PASSING:
+            self._trouble(publication, error)
+            publication.fail(error)
+            return
+        publication.asking = error.message.split()[2] if error.word == "ASK" else ""
+        self._refused.append(publication)
+        self._refused_keys.add(publication.key)
+        self._careful = True
+        if error.word == "MOVED" and self._redirected is not None:
+            self._redirected(error)
+        elif error.word not in ("ASK", "NOSCRIPT"):
+            self._trouble(publication, error)
+        if error.word == "READONLY" and self.link is not None:
+            self.link.abort()
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(self._pause, self._try_again)
+            self._pause = min(self._pause * 2, LAST_PAUSE)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._go_on()
+
+    def _overtaken(self, key: bytes) -> None:
+        """Give up what was refused before something later on its key was taken: order goes before delivery."""
+        self._refused_keys.discard(key)
+        for publication in self._refused:
+            if publication.key == key:
+                publication.fail(Unavailable("Redis was busy, and took a later message first"))
+
+    def _trouble(self, publication: Publication, error: RedisRefused) -> None:
+        self._troubled.add(self._name(publication))
+        self._troubles.note(self._name(publication), error)
+
+    def _untrouble(self, publication: Publication) -> None:
+        self._troubled.discard(name := self._name(publication))
+        self._troubles.clear(name)
+
+    def _name(self, publication: Publication) -> str:
+        word = publication.command[0]
+        return f"{self._what} ({word.decode() if isinstance(word, bytes) else word})"
+
+    # ---- time
+
+    def _expire(self) -> None:
+        """Fail what waited too long. What is under way keeps its place: its answer may come yet."""
+        self._expiry = None
+        now = asyncio.get_running_loop().time()
+        error = f"Redis did not answer within {self._timeout:g} s"
+        for waiting in (self._under_way, self._refused, self._waiting):
+            for publication in waiting:
+                if publication.deadline > now:
+                    break
+                publication.fail(Unavailable(error))
+        while self._waiting and self._waiting[0].answer.done():
+            self._waiting.popleft()
+        oldest = [each.deadline for queue in (self._under_way, self._waiting) for each in queue if each.deadline > now]
+        if oldest:
+            self._expiry = asyncio.get_running_loop().call_at(max(min(oldest), now + EXPIRY_STEP), self._expire)
+
+
+def _teach(link: Link) -> None:
+    """Give Redis the scripts: it may be new, or have been told to forget them."""
+    for script in SCRIPTS:
+        link.send(_Ignored(), b"SCRIPT", b"LOAD", script.text)
+
+
+class _Sent:
+    """Stands for a publication on one link, until it is answered there."""
+
+    __slots__ = ("_publication", "_publishing")
+
+    def __init__(self, publishing: Publishing, publication: Publication) -> None:
+        self._publishing = publishing
+        self._publication = publication
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, value: object) -> None:
+        self._publishing.taken(self._publication, value)
+
+    def set_exception(self, error: Exception) -> None:
+        self._publishing.failed(self._publication, error)
+
+
+class _Ignored:
+    """Takes an answer that says nothing."""
+
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, value: object) -> None: ...
+
+    def set_exception(self, error: Exception) -> None: ...

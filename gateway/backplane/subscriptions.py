@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
-from gateway.backplane.link import Link
-from gateway.backplane.target import GAP, Arrival, Target
+from redis.crc import key_slot
+
+from gateway.backplane.counters import BackplaneCounters
+from gateway.backplane.inbox import Inbox
+from gateway.backplane.link import Link, RedisRefused
+from gateway.backplane.target import BEAT, GAP, Arrival, Target
+from gateway.backplane.trouble import Troubles
 from gateway.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -18,146 +24,330 @@ LINGER = 1.0
 """How long an emptied topic stays subscribed, so that a member who comes right back costs nothing."""
 AT_ONCE = 500
 """Topics in one SUBSCRIBE."""
+RETRY = 0.5
+"""How soon refused subscriptions are tried again: a few, and all once one is granted."""
+RETRIED = 100
+
+PING = b"PING"
+
+
+class Verbs(NamedTuple):
+    """The commands of plain or of sharded pub/sub."""
+
+    publish: bytes
+    subscribe: bytes
+    unsubscribe: bytes
+
+
+PLAIN = Verbs(b"PUBLISH", b"SUBSCRIBE", b"UNSUBSCRIBE")
+SHARDED = Verbs(b"SPUBLISH", b"SSUBSCRIBE", b"SUNSUBSCRIBE")
+
+
+class Wish:
+    """One topic that is wanted."""
+
+    __slots__ = ("asked", "sure", "target", "waiter")
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.asked = 0
+        """SUBSCRIBEs under way: only the answer to the last one makes it sure."""
+        self.sure = False
+        self.waiter: asyncio.Future[None] | None = None
 
 
 class Subscriptions:
     """Keeps what Redis sends equal to what is wanted. One task writes, whoever asks waits for Redis' word."""
 
-    def __init__(self, *, timeout: float) -> None:
-        self._timeout = timeout
-        self._wanted: dict[bytes, Target] = {}
+    def __init__(
+        self,
+        inbox: Inbox,
+        troubles: Troubles,
+        counters: BackplaneCounters,
+        *,
+        what: str = "subscribing",
+        verbs: Verbs = PLAIN,
+        beat: Callable[[bytes], None] = lambda data: None,
+        redirected: Callable[[RedisRefused | None], None] | None = None,
+    ) -> None:
+        self._inbox = inbox
+        self._troubles = troubles
+        self._counters = counters
+        self._what = what
+        self._verbs = verbs
+        self._beat = beat
+        self._redirected = redirected
+        """In a cluster: hears that a topic is served elsewhere."""
+        self.link: Link | None = None
+        self._wishes: dict[bytes, Wish] = {}
         self._missing: dict[bytes, None] = {}
         """Wanted, and not asked for over the present link."""
-        self._asked: dict[bytes, int] = {}
-        """SUBSCRIBEs under way: only the answer to the last one makes it sure."""
-        self._sure: set[bytes] = set()
+        self._refused: dict[bytes, None] = {}
+        """Asked for, and refused or withdrawn."""
+        self._restoring: set[bytes] = set()
+        """After a loss: what was sure, and is not again yet."""
         self._lingering: dict[bytes, float] = {}
-        self._waiters: dict[bytes, asyncio.Future[None]] = {}
+        self._sent: deque[tuple[bytes, list[bytes]]] = deque()
+        """Commands under way: each is answered once for every topic, or by one error."""
+        self._answers = 0
+        """How many answers the first of them has had."""
         self._changed = asyncio.Event()
-        self._arrived: list[Arrival] = []
-        self._arrival = asyncio.Event()
-        self._restoring: set[bytes] | None = None
-        """After a loss: what has not been confirmed again. Once it is empty the gap is told."""
-        self.heard = 0.0
-        """Loop time at which anything last came through."""
 
-    async def subscribe(self, topics: dict[bytes, Target]) -> None:
-        waiters = [waiter for topic, target in topics.items() if (waiter := self._want(topic, target))]
-        if not waiters:
-            return
+    # ---- what is wanted
+
+    def want(self, topic: bytes, target: Target) -> asyncio.Future[None] | None:
+        """Subscribe, and return what to wait for unless it is sure already; see `granted`."""
+        self._lingering.pop(topic, None)
+        wish = self._wishes.get(topic)
+        if wish is None:
+            wish = self._wishes[topic] = Wish(target)
+            self._missing[topic] = None
+            self._changed.set()
+        if wish.sure:
+            return None
+        if wish.waiter is None:
+            wish.waiter = asyncio.get_running_loop().create_future()
+        return wish.waiter
+
+    def unsubscribe(self, topic: bytes) -> None:
+        """Forget a topic soon, unless it is wanted again."""
+        if topic in self._wishes:
+            self._lingering[topic] = asyncio.get_running_loop().time() + LINGER
+            self._changed.set()
+
+    def release(self, is_leaving: Callable[[bytes], bool]) -> list[tuple[bytes, Wish]]:
+        """Give up topics to others; from now on nothing arrives for them here."""
+        emptied = set(self._lingering)
+        released = [(topic, wish) for topic, wish in self._wishes.items() if wish.target != BEAT and is_leaving(topic)]
+        for topic, wish in released:
+            if self.link is not None and (wish.sure or wish.asked):
+                self._write(self.link, self._verbs.unsubscribe, [topic])
+            wish.sure = wish.sure or topic in self._restoring
+            self._restoring.discard(topic)
+            self._drop(topic)
+        return [(topic, wish) for topic, wish in released if topic not in emptied]
+
+    def adopt(self, topic: bytes, wish: Wish) -> None:
+        """Take over a topic that another one released; what it missed on the way is told as a gap."""
+        if wish.sure:
+            self._restoring.add(topic)
+        wish.sure, wish.asked = False, 0
+        self._wishes[topic] = wish
+        self._missing[topic] = None
         self._changed.set()
-        try:
-            async with asyncio.timeout(self._timeout):
-                for waiter in waiters:
-                    await asyncio.shield(waiter)
-        except TimeoutError:
-            raise Unavailable("Redis did not confirm the subscription") from None
 
-    def unsubscribe(self, topics: Iterable[bytes]) -> None:
-        now = asyncio.get_running_loop().time()
-        for topic in topics:
-            if topic in self._wanted:
-                self._lingering[topic] = now + LINGER
-        self._changed.set()
+    def _drop(self, topic: bytes) -> Wish:
+        self._lingering.pop(topic, None)
+        self._missing.pop(topic, None)
+        self._refused.pop(topic, None)
+        wish = self._wishes.pop(topic)
+        self._restored(topic)
+        return wish
 
-    async def batches(self) -> AsyncIterator[list[Arrival]]:
-        while await self._arrival.wait():
-            self._arrival.clear()
-            batch, self._arrived = self._arrived, []
-            yield batch
+    # ---- one link
 
     async def use(self, link: Link) -> None:
         """Subscribe to everything wanted over this link, and follow what is wanted until it is lost."""
-        self._begin()
+        self.link = link
+        self._sent.clear()
+        self._answers = 0
         link.lost.add_done_callback(lambda _: self._changed.set())
-        while not link.lost.done():
-            self._reconcile(link)
-            await self._change()
-        self._sure.clear()
-        self._restoring = set(self._wanted)
+        try:
+            while not link.lost.done():
+                self._reconcile(link)
+                await self._change()
+        finally:
+            self._lose()
 
-    def received(self, replies: list[list[Any]]) -> None:
+    def ping(self, link: Link) -> None:
+        """Ask for a sign of life."""
+        self._sent.append((PING, []))
+        link.write(PING)
+
+    def received(self, replies: list[Any]) -> None:
         """Take what came over the link."""
         for reply in replies:
             match reply:
-                case [b"message", topic, data]:
-                    if target := self._wanted.get(topic):
-                        self._arrived.append(Arrival(target, data))
-                case [b"subscribe", topic, _]:
+                case [b"message" | b"smessage", topic, data]:
+                    self._message(topic, data)
+                case [b"subscribe" | b"ssubscribe", topic, _]:
                     self._confirm(topic)
-        self.heard = asyncio.get_running_loop().time()
-        if self._arrived:
-            self._arrival.set()
+                case [b"unsubscribe" | b"sunsubscribe", topic, _]:
+                    self._ended(topic)
+                case [b"pong", _] | b"PONG":
+                    self._next_answer(PING)
+                case RedisRefused():
+                    self._refuse(reply)
+        if self.link is not None:
+            self._inbox.pause_when_full(self.link)
 
-    def _want(self, topic: bytes, target: Target) -> asyncio.Future[None] | None:
-        self._lingering.pop(topic, None)
-        if topic not in self._wanted:
-            self._wanted[topic] = target
-            self._missing[topic] = None
-        if topic in self._sure:
-            return None
-        if topic not in self._waiters:
-            self._waiters[topic] = asyncio.get_running_loop().create_future()
-        return self._waiters[topic]
+    def _message(self, topic: bytes, data: bytes) -> None:
+        if wish := self._wishes.get(topic):
+            if wish.target is BEAT:
+                self._beat(data)
+            else:
+                self._inbox.put(Arrival(wish.target, data))
 
-    def _begin(self) -> None:
-        self._sure.clear()
-        self._asked.clear()
-        self._missing = dict.fromkeys(self._wanted)
+    def _lose(self) -> None:
+        """Note what was sure: of each of those a gap is told."""
+        self.link = None
+        for topic, wish in self._wishes.items():
+            if wish.sure:
+                self._restoring.add(topic)
+            wish.sure, wish.asked = False, 0
+        self._refused.clear()
+        self._missing = dict.fromkeys(self._wishes)
 
     def _reconcile(self, link: Link) -> None:
         self._changed.clear()
-        for topics in _chunks(self._emptied()):
-            link.write(b"UNSUBSCRIBE", *topics)
+        for topics in self._together(self._emptied()):
+            self._write(link, self._verbs.unsubscribe, topics)
         missing, self._missing = self._missing, {}
-        for topics in _chunks(missing):
-            for topic in topics:
-                self._asked[topic] = self._asked.get(topic, 0) + 1
-            link.write(b"SUBSCRIBE", *topics)
+        for topics in self._together(missing):
+            self._ask(link, topics)
+
+    def _ask(self, link: Link, topics: list[bytes]) -> None:
+        for topic in topics:
+            self._wishes[topic].asked += 1
+        self._write(link, self._verbs.subscribe, topics)
+
+    def _write(self, link: Link, verb: bytes, topics: list[bytes]) -> None:
+        self._sent.append((verb, topics))
+        link.write(verb, *topics)
 
     def _emptied(self) -> list[bytes]:
         """Forget what has lingered long enough; return what Redis must be told of."""
         now = asyncio.get_running_loop().time()
         over = [topic for topic, end in self._lingering.items() if end <= now]
-        for topic in over:
-            del self._lingering[topic], self._wanted[topic]
-            self._sure.discard(topic)
-            self._settle(topic)
         told = [topic for topic in over if topic not in self._missing]
         for topic in over:
-            self._missing.pop(topic, None)
+            _grant(self._drop(topic))
         return told
 
     async def _change(self) -> None:
+        """Wait until there is something to do."""
+        pauses = [pause for pause, wanted in ((LINGER / 2, self._lingering), (RETRY, self._refused)) if wanted]
         try:
-            async with asyncio.timeout(LINGER / 2 if self._lingering else None):
+            async with asyncio.timeout(min(pauses, default=None)):
                 await self._changed.wait()
         except TimeoutError:
-            pass
+            for topic in list(islice(self._refused, RETRIED)):
+                del self._refused[topic]
+                self._missing[topic] = None
+
+    def _together(self, topics: Iterable[bytes]) -> Iterator[list[bytes]]:
+        """Yield topics as they may stand in one command: a cluster takes those of one slot only."""
+        if self._verbs is PLAIN:
+            yield from _chunks(topics)
+            return
+        slots: dict[int, list[bytes]] = {}
+        for topic in topics:
+            slots.setdefault(key_slot(topic), []).append(topic)
+        for together in slots.values():
+            yield from _chunks(together)
+
+    # ---- answers
 
     def _confirm(self, topic: bytes) -> None:
-        under_way = self._asked.get(topic, 1) - 1
-        if under_way:
-            self._asked[topic] = under_way
+        self._next_answer(self._verbs.subscribe)
+        wish = self._wishes.get(topic)
+        if wish is None or wish.asked == 0:
             return
-        self._asked.pop(topic, None)
-        if topic in self._wanted:
-            self._sure.add(topic)
-        self._settle(topic)
+        wish.asked -= 1
+        if wish.asked:
+            return
+        wish.sure = True
+        _grant(wish)
+        self._restored(topic)
+        if self._refused:
+            self._missing.update(self._refused)
+            self._refused.clear()
+            self._changed.set()
+        elif self._what in self._troubles:
+            self._troubles.clear(self._what)
 
-    def _settle(self, topic: bytes) -> None:
-        if (waiter := self._waiters.pop(topic, None)) is not None and not waiter.done():
-            waiter.set_result(None)
-        if self._restoring is not None:
-            self._restoring.discard(topic)
-            if not self._restoring:
-                self._tell_gap()
+    def _ended(self, topic: bytes) -> None:
+        """Take the answer to UNSUBSCRIBE, or word that a cluster serves this topic elsewhere now."""
+        if self._sent and self._sent[0][0] == self._verbs.unsubscribe and topic in self._sent[0][1]:
+            self._next_answer(self._verbs.unsubscribe)
+            return
+        if (wish := self._wishes.get(topic)) is not None and wish.sure:
+            wish.sure = False
+            self._restoring.add(topic)
+            self._refused[topic] = None
+            self._changed.set()
+            if self._redirected is not None:
+                self._redirected(None)
 
-    def _tell_gap(self) -> None:
-        self._restoring = None
-        logger.warning("subscriptions are back after a loss: %s topics", len(self._wanted))
-        self._arrived.append(Arrival(GAP, b""))
-        self._arrival.set()
+    def _refuse(self, error: RedisRefused) -> None:
+        if not self._sent:
+            return
+        verb, topics = self._sent.popleft()
+        self._answers = 0
+        if verb == PING:
+            self._alive()
+        elif verb == self._verbs.subscribe:
+            wanted = [topic for topic in topics if topic in self._wishes]
+            for topic in wanted:
+                self._wishes[topic].asked = max(0, self._wishes[topic].asked - 1)
+            self._refused_topics(wanted, error)
+
+    def _refused_topics(self, topics: list[bytes], error: RedisRefused) -> None:
+        if error.word == "NOPERM" and len(topics) > 1 and self.link is not None:
+            for topic in topics:  # one that is forbidden must not keep the others out
+                self._ask(self.link, [topic])
+            return
+        self._refused.update(dict.fromkeys(topics))
+        self._changed.set()
+        if error.word == "MOVED" and self._redirected is not None:
+            self._redirected(error)
+        else:
+            self._troubles.note(self._what, error)
+
+    def _next_answer(self, verb: bytes) -> None:
+        """Count one answer to the first command under way."""
+        if verb == PING:
+            self._alive()
+        if not self._sent or self._sent[0][0] != verb:
+            return
+        self._answers += 1
+        if self._answers >= len(self._sent[0][1]):
+            self._sent.popleft()
+            self._answers = 0
+
+    def _alive(self) -> None:
+        if self.link is not None:
+            self.link.answered()
+
+    def _restored(self, topic: bytes) -> None:
+        """Tell the gap of one topic, ahead of all that comes now; and the end of the loss behind the last one."""
+        if topic not in self._restoring:
+            return
+        self._restoring.discard(topic)
+        if (wish := self._wishes.get(topic)) is not None and wish.target.kind == "channel":
+            self._inbox.put(Arrival(Target(GAP.kind, wish.target.name), b""))
+        if not self._restoring:
+            logger.warning("%s: back after a loss, %s topics", self._what, len(self._wishes))
+            self._counters.gaps += 1
+            self._inbox.put(Arrival(GAP, b""))
+
+
+async def granted(waiters: Iterable[asyncio.Future[None] | None], timeout: float) -> None:
+    """Wait for what `want` returned. Raises `Unavailable` past the timeout."""
+    try:
+        async with asyncio.timeout(timeout):
+            for waiter in waiters:
+                if waiter is not None:
+                    await asyncio.shield(waiter)
+    except TimeoutError:
+        raise Unavailable("Redis did not confirm the subscription") from None
+
+
+def _grant(wish: Wish) -> None:
+    """Let those go on who wait for a topic."""
+    if wish.waiter is not None and not wish.waiter.done():
+        wish.waiter.set_result(None)
+    wish.waiter = None
 
 
 def _chunks(topics: Iterable[bytes]) -> Iterator[list[bytes]]:

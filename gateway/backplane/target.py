@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from typing import NamedTuple, Protocol
 
+from gateway.backplane.counters import BackplaneCounters
+from gateway.backplane.trouble import Troubles
+from gateway.codec import Envelope
+from gateway.config import Rule
+from gateway.message import Position
+
 
 class Target(NamedTuple):
     """A place to write to: a `channel`, a `user` or a `node` by its name; `all`, `direct`, `nodes`, `tap`."""
@@ -21,10 +27,11 @@ NODES = Target("nodes")
 """Every node itself, not its connections."""
 TAP = Target("tap")
 """Copies of the traffic, while somebody taps."""
-
-
+BEAT = Target("beat")
+"""A backplane to itself, to know that it hears."""
 GAP = Target("gap")
-"""Nowhere: what arrives from there is word of a loss."""
+"""Nowhere: what arrives from there is word of a loss. `Target("gap", NAME)` says that messages to channel
+NAME may have been missed; `GAP` itself ends a loss, of everything or of one shard, and counts it."""
 
 
 class Arrival(NamedTuple):
@@ -34,12 +41,42 @@ class Arrival(NamedTuple):
     data: bytes
 
 
+class Page(NamedTuple):
+    """A part of a channel's history, oldest first, and where the whole stands."""
+
+    epoch: str
+    offset: int
+    """Of the newest message, 0 before the first one; there may be no message left."""
+    start: int
+    """Where the epoch began: its first message has the next offset."""
+    seen: int | None
+    """The time of the message at the offset that was asked about, None when it is not there."""
+    messages: list[Envelope]
+    more: bool
+    """Whether there are further messages behind these."""
+
+
 class Backplane(Protocol):
     """Carries bytes between nodes by target: at most once, in order per target and publisher.
 
     All nodes see the publications to one target in the same order. Once `subscribe` returns, whatever
     any node publishes there reaches this one, its own publications included.
     """
+
+    @property
+    def trouble(self) -> list[str]:
+        """What is wrong with Redis now, as short lines for people; empty while all is well."""
+
+    @property
+    def troubles(self) -> Troubles:
+        """Where whoever else talks to the same Redis notes what is wrong."""
+
+    @property
+    def deaf(self) -> bool:
+        """Whether this node alone is deaf: Redis takes its beats, and they do not come back."""
+
+    @property
+    def counters(self) -> BackplaneCounters: ...
 
     async def run(self) -> None:
         """Be connected, and connect again whenever that is lost, until cancelled."""
@@ -55,6 +92,22 @@ class Backplane(Protocol):
         connection broke while it was under way.
         """
 
+    async def append(self, channel: str, envelope: Envelope, rule: Rule) -> Position:
+        """Publish to a channel and keep the message as its rule says, in one step; return its position.
+
+        Other than `publish` this is never done twice, and tried again when the connection broke while it
+        was under way; then the position returned may be that of a later message. Raises `Unavailable`.
+        """
+
+    async def read(
+        self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0, ends: str = ""
+    ) -> Page:
+        """Read the first `limit` messages after a position, or the newest ones.
+
+        After a position of another epoch all messages of the present one are. `seen` asks about the
+        message at that offset; `ends` begins a new epoch if that is the present one. Raises `Unavailable`.
+        """
+
     async def subscribe(self, targets: Iterable[Target]) -> None:
         """Receive what is published there; returns once that is sure. Repeating it is free.
 
@@ -67,6 +120,8 @@ class Backplane(Protocol):
     def batches(self) -> AsyncIterator[list[Arrival]]:
         """Yield what arrives, as many as came together, in order. For one reader.
 
-        An arrival at `GAP` says: the subscriptions are back after a loss, and what was published
-        in between did not come.
+        After a loss each channel that was subscribed has an arrival at `Target("gap", NAME)`, empty, as soon
+        as its own subscription is sure again: behind the last message before the loss and ahead of the first
+        one after it. What was published there in between did not come. A nameless `GAP` follows when
+        the last of them is back; there is nothing to do about that one but count it.
         """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from gateway.backplane import Backplane, MemoryBackplane
 from gateway.config import Settings
+from gateway.counters import Counters
+from gateway.hub import Hub
 from gateway.presence.memory import MemoryPresence
 from gateway.presence.protocol import Counts, NodeInfo, Presence
 from gateway.presence.redis import RedisPresence
@@ -11,8 +13,8 @@ from gateway.presence.redis import RedisPresence
 __all__ = ["Counts", "NodeInfo", "Presence", "open_presence"]
 
 
-def open_presence(settings: Settings, backplane: Backplane) -> Presence:
+def open_presence(settings: Settings, backplane: Backplane, hub: Hub, counters: Counters) -> Presence:
     """Make the presence that `redis_url` asks for; nothing is connected before it runs."""
     if isinstance(backplane, MemoryBackplane):
         return MemoryPresence(settings, backplane)
-    return RedisPresence(settings, backplane)
+    return RedisPresence(settings, backplane, hub, counters)

@@ -15,8 +15,9 @@ PERIOD = 1.0
 class Crowds:
     """Publishes `online-count` for the channels whose count has changed."""
 
-    def __init__(self, size: Callable[[str], Awaitable[int]], backplane: Backplane) -> None:
+    def __init__(self, size: Callable[[str], Awaitable[int | None]], backplane: Backplane) -> None:
         self._size = size
+        """Counts a channel's online users; None when it is another node's turn to say so."""
         self._backplane = backplane
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
@@ -36,7 +37,11 @@ class Crowds:
 
     async def _publish(self, channel: str) -> None:
         try:
-            payload = codec.encode("online-count", {"count": await self._size(channel)}, channel)
+            size = await self._size(channel)
+            if size is None:  # said already, perhaps before the change that was noted here
+                self.add(channel)
+                return
+            payload = codec.encode("online-count", {"count": size}, channel)
             await self._backplane.publish(Target("channel", channel), codec.pack(codec.Envelope(payload)))
         except Unavailable:
             self.add(channel)

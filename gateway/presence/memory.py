@@ -24,6 +24,7 @@ class MemoryPresence:
 
     def __init__(self, settings: Settings, backplane: MemoryBackplane) -> None:
         self._node = settings.node_id
+        self._grace = settings.presence_grace
         self._presence_max = settings.presence_max
         self._backplane = backplane
         self._started = time.time_ns() // 1_000_000
@@ -32,6 +33,8 @@ class MemoryPresence:
         """Of each channel: connection id to user."""
         self._online: dict[str, Counter[str]] = {}
         self._users: Counter[str] = Counter()
+        self._leaving: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        """Who may still come back, by channel and user."""
         self._crowds = Crowds(self._size, backplane)
 
     async def run(self) -> None:
@@ -58,22 +61,30 @@ class MemoryPresence:
         members[connection.id] = connection.user
         online = self._online.setdefault(channel, Counter())
         online[connection.user] += 1
-        if online[connection.user] == 1:
+        came_back = self._leaving.pop((channel, connection.user), None)
+        if came_back is not None:
+            came_back.cancel()
+        elif online[connection.user] == 1:
             self._announce(connection, channel, connected=True)
         return _done(created)
 
     def leave(self, connection: ConnectionInfo, channel: str) -> Awaitable[bool]:
+        self._connections[connection.id] = connection
+        return _done(self._take(connection, channel))
+
+    def _take(self, connection: ConnectionInfo, channel: str, *, grace: float = 0) -> bool:
         members, online = self._members.get(channel, {}), self._online.get(channel, Counter())
         if members.pop(connection.id, None) is None:
-            return _done(False)
-        self._connections[connection.id] = connection
+            return False
         if _decrement(online, connection.user):
-            self._announce(connection, channel, connected=False)
+            self._say_farewell(connection, channel, grace)
         if not members:
             del self._members[channel], self._online[channel]
-        return _done(not members)
+        return not members
 
-    def forget(self, connection: ConnectionInfo) -> Awaitable[None]:
+    def lose(self, connection: ConnectionInfo) -> Awaitable[None]:
+        for channel in connection.channels:
+            self._take(connection, channel, grace=self._grace)
         if self._connections.pop(connection.id, None) and connection.user != connection.id:
             _decrement(self._users, connection.user)
         return _done(None)
@@ -107,14 +118,24 @@ class MemoryPresence:
             )
         ]
 
+    def _say_farewell(self, connection: ConnectionInfo, channel: str, grace: float) -> None:
+        def over() -> None:
+            self._leaving.pop((channel, connection.user), None)
+            self._announce(connection, channel, connected=False)
+
+        if grace:
+            self._leaving[channel, connection.user] = asyncio.get_running_loop().call_later(grace, over)
+        else:
+            over()
+
     def _announce(self, connection: ConnectionInfo, channel: str, *, connected: bool) -> None:
-        if 0 < self._presence_max < len(self._online[channel]) + (not connected):
+        if 0 < self._presence_max < len(self._online.get(channel, ())) + (not connected):
             self._crowds.add(channel)
             return
         word = announcement(connection.user, channel, connected=connected, exclude=connection.id)
         self._backplane.put(Target("channel", channel), word)
 
-    async def _size(self, channel: str) -> int:
+    async def _size(self, channel: str) -> int | None:
         return len(self._online.get(channel, ()))
 
 

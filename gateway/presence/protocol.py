@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gateway import codec
 from gateway.connection import ConnectionInfo
@@ -45,17 +45,23 @@ class Presence(Protocol):
     async def close(self) -> None:
         """Carry out what is still noted down, and take this node out of the set of nodes."""
 
-    def open(self, connection: ConnectionInfo, agent: str) -> Awaitable[None]:
+    def open(self, connection: ConnectionInfo, agent: str) -> Awaitable[Any]:
         """Note a new connection."""
 
     def join(self, connection: ConnectionInfo, channel: str) -> Awaitable[bool]:
         """Note a member; tell the others if it is its user's first there. True if that created the channel."""
 
     def leave(self, connection: ConnectionInfo, channel: str) -> Awaitable[bool]:
-        """Note that a member left; tell the others if it was its user's last there. True if that emptied it."""
+        """Note that a member left of its own will; tell the others if it was its user's last there.
 
-    def forget(self, connection: ConnectionInfo) -> Awaitable[None]:
-        """Note that a connection is gone, after it left its channels."""
+        True if that emptied the channel.
+        """
+
+    def lose(self, connection: ConnectionInfo) -> Awaitable[Any]:
+        """Note that a connection is gone, from all its channels.
+
+        With a `presence_grace` its user is announced as gone only if not back by then, on any node.
+        """
 
     def connections(self) -> AsyncIterator[ConnectionInfo]:
         """Yield every connection of the cluster; one that comes or goes meanwhile may be missed."""

@@ -1,120 +1,140 @@
-"""Writes to presence's sets, in order, as many as have gathered in one pipeline."""
+"""Writes to one Redis server, in order, as many commands in one pipeline as have gathered."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from importlib import resources
+from collections.abc import Callable
 from typing import Any
 
-from gateway.backplane.link import Link, LinkLost, RedisRefused
+from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
+from gateway.errors import Unavailable
+from gateway.presence.scripts import ALL
 
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 500
 """Commands in one pipeline: what Redis does without a look at its other clients."""
-_PASSING = (
-    "LOADING",
-    "READONLY",
-    "OOM",
-    "MISCONF",
-    "NOREPLICAS",
-    "MASTERDOWN",
-    "BUSY",
-    "NOAUTH",
-    "NOPERM",
-    "NOSCRIPT",
-)
-"""Refusals that say something of the server and nothing of the command."""
+MOST_WAITING = 200_000
+"""Writes that may wait for Redis; past that they are dropped, and the node registers anew when it is back."""
+_PASSING = ("LOADING", "READONLY", "OOM", "MISCONF", "NOREPLICAS", "MASTERDOWN", "BUSY", "NOAUTH", "NOPERM", "NOSCRIPT")
+"""Refusals that say something of the server and nothing of the command: it is sent again."""
+
+Read = Callable[[Any], Any]
 
 
-class Script:
-    """A Lua script, sent by its hash; Redis is given the text at each new connection."""
-
-    def __init__(self, name: str) -> None:
-        self.text = resources.files("gateway.presence").joinpath(f"lua/{name}.lua").read_text()
-        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
-
-    def command(self, keys: Sequence[str], *arguments: str | bytes | int) -> tuple[str | bytes | int, ...]:
-        return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
-
-
-@dataclass(slots=True)
 class Write:
-    command: tuple[str | bytes | int, ...]
-    read: Callable[[Any], Any]
-    done: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """A command, what to make of its answer, and the future of that."""
 
+    __slots__ = ("command", "done", "key", "read")
 
-def _as_it_is(answer: object) -> object:
-    return answer
+    def __init__(self, command: Command, read: Read | None, key: str = "") -> None:
+        self.command = command
+        self.read = read
+        self.key = key
+        self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def settle(self, answer: Any) -> None:
+        """Take the answer. One that Redis refused for good is logged, and is None to whoever waits."""
+        if isinstance(answer, BaseException):
+            logger.error("Redis refused %s %s: %s", *self.command[:2], answer)
+            answer = None
+        result = self.read(answer) if self.read is not None and answer is not None else answer
+        if not self.done.done():
+            self.done.set_result(result)
+
+    def drop(self) -> None:
+        """Give up: whoever waits is told, and nobody need be waiting."""
+        if not self.done.done():
+            self.done.set_exception(Unavailable("too much waits for Redis already"))
+            self.done.exception()
 
 
 class Writer:
-    """Sends what is put in, in order.
+    """Sends what is put in, in order, over whatever link there is.
 
-    What a broken connection left unanswered is sent again: every write may be repeated, because the
-    scripts act only on what they change.
+    What a broken link left unanswered is sent again: every write of presence may be repeated, because
+    its scripts act only on what they change.
     """
 
-    def __init__(self, scripts: Sequence[Script]) -> None:
-        self._scripts = scripts
+    def __init__(self, moved: Callable[[Write, RedisRefused], None] | None = None) -> None:
+        self._moved = moved
+        """Takes writes that this server of a cluster refused because another one serves the key."""
         self._waiting: deque[Write] = deque()
         self._put = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
+        self.link: Link | None = None
+        self.overflowed = False
+        """Whether writes were dropped: what Redis holds is not what this node holds."""
 
-    def put(self, *command: str | bytes | int, read: Callable[[Any], Any] = _as_it_is) -> asyncio.Future[Any]:
+    def put(self, command: Command, read: Read | None = None) -> asyncio.Future[Any]:
         """Note a write; the future is what `read` makes of its answer. Nobody need await it."""
         write = Write(command, read)
+        self.add(write)
+        return write.done
+
+    def add(self, write: Write) -> None:
+        """Note a write made elsewhere."""
+        if len(self._waiting) >= MOST_WAITING:
+            self._drop_all()
         self._waiting.append(write)
         self._empty.clear()
         self._put.set()
-        return write.done
+
+    def take(self) -> list[Write]:
+        """Take back what has not been answered."""
+        writes = list(self._waiting)
+        self._waiting.clear()
+        return writes
 
     async def flushed(self) -> None:
-        """Wait until Redis has everything."""
+        """Wait until Redis has answered everything."""
         await self._empty.wait()
 
     async def use(self, link: Link) -> None:
-        """Write over this link until it is lost."""
-        for script in self._scripts:
+        """Write over this link until it is lost. Raises `RedisRefused` when the server takes no writes now."""
+        for script in ALL:
             await link.call("SCRIPT", "LOAD", script.text)
         link.lost.add_done_callback(lambda _: self._put.set())
-        while not link.lost.done():
-            await self._write_some(link)
-            if not self._waiting:
-                self._empty.set()
-                self._put.clear()
-                await self._put.wait()
+        self.link = link
+        try:
+            while not link.lost.done():
+                await self._write_some(link)
+                if not self._waiting:
+                    self._empty.set()
+                    self._put.clear()
+                    await self._put.wait()
+        finally:
+            self.link = None
 
     async def _write_some(self, link: Link) -> None:
-        loop = asyncio.get_running_loop()
         writes = [self._waiting[i] for i in range(min(AT_ONCE, len(self._waiting)))]
-        answers: list[asyncio.Future[Any]] = [loop.create_future() for _ in writes]
-        for write, answer in zip(writes, answers, strict=True):
-            link.send(answer, *write.command)
-        results = await asyncio.gather(*answers, return_exceptions=True)
-        for write, result in zip(writes, results, strict=True):
-            if isinstance(result, LinkLost) or _is_passing(result):
-                assert isinstance(result, Exception)
-                raise result
-            self._waiting.popleft()
-            _settle(write, result)
+        for write, answer in zip(writes, await _sent(link, writes), strict=True):
+            if isinstance(answer, LinkLost) or _is_passing(answer):
+                raise answer
+            if self._waiting and self._waiting[0] is write:  # else all was dropped meanwhile
+                self._waiting.popleft()
+            if self._moved is not None and isinstance(answer, RedisRefused) and answer.elsewhere:
+                self._moved(write, answer)
+            else:
+                write.settle(answer)
+
+    def _drop_all(self) -> None:
+        logger.error("more than %s writes wait for Redis: registering anew when it is back", MOST_WAITING)
+        self.overflowed = True
+        while self._waiting:
+            self._waiting.popleft().drop()
 
 
-def _settle(write: Write, result: object) -> None:
-    if isinstance(result, BaseException):
-        logger.error("Redis refused %s: %s", write.command[0], result)
-        result = None
-    answer = write.read(result) if result is not None else None
-    if not write.done.done():
-        write.done.set_result(answer)
+async def _sent(link: Link, writes: list[Write]) -> list[Any]:
+    loop = asyncio.get_running_loop()
+    answers: list[asyncio.Future[Any]] = [loop.create_future() for _ in writes]
+    for write, answer in zip(writes, answers, strict=True):
+        link.send(answer, *write.command)
+    return await asyncio.gather(*answers, return_exceptions=True)
 
 
-def _is_passing(result: object) -> bool:
-    return isinstance(result, RedisRefused) and result.message.startswith(_PASSING)
+def _is_passing(answer: object) -> bool:
+    return isinstance(answer, RedisRefused) and answer.message.startswith(_PASSING)

@@ -1,21 +1,34 @@
 -- Puts a connection in a channel; tells the others when it is its user's first connection there.
--- KEYS  members, online, tabs, [channels]
--- ARGV  connection, user, channel, topic, announcement, presence_max
--- Returns {whether this created the channel, whether the online count is to be published instead}.
-if redis.call('SADD', KEYS[1], ARGV[1]) == 0 then
+-- KEYS  members, online, tabs, leaving, [channels, connection, node's connections, nodes]
+-- ARGV  connection, user, channel, its channels as JSON, publish command, topic, announcement, presence_max,
+--       grace (unused), node
+-- The connection is written, too, for whoever cleans up: Redis may have lost it since it was opened.
+-- An empty announcement stays silent. Returns {whether the channel was created, whether to publish its count}.
+local id, user, channel = ARGV[1], ARGV[2], ARGV[3]
+if KEYS[6] then
+  redis.call('HSET', KEYS[6], 'node', ARGV[10], 'user', user, 'channels', ARGV[4])
+  redis.call('SADD', KEYS[7], id)
+  redis.call('SADD', KEYS[8], ARGV[10])
+end
+if redis.call('SADD', KEYS[1], id) == 0 then
+  redis.call('SADD', KEYS[2], user)
   return {0, 0}
 end
 local created = redis.call('SCARD', KEYS[1]) == 1 and 1 or 0
-if created == 1 and KEYS[4] then
-  redis.call('SADD', KEYS[4], ARGV[3])
+if KEYS[5] then
+  redis.call('SADD', KEYS[5], channel)
 end
-if redis.call('SADD', KEYS[2], ARGV[2]) == 0 then
-  redis.call('HINCRBY', KEYS[3], ARGV[2], 1)
+local back = redis.call('ZREM', KEYS[4], user)
+if redis.call('SADD', KEYS[2], user) == 0 then
+  redis.call('HINCRBY', KEYS[3], user, 1)
   return {created, 0}
 end
-local most = tonumber(ARGV[6])
+if back == 1 or ARGV[7] == '' then
+  return {created, 0}
+end
+local most = tonumber(ARGV[8])
 if most > 0 and redis.call('SCARD', KEYS[2]) > most then
   return {created, 1}
 end
-redis.call('PUBLISH', ARGV[4], ARGV[5])
+redis.call(ARGV[5], ARGV[6], ARGV[7])
 return {created, 0}

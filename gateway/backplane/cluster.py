@@ -1,0 +1,151 @@
+"""The backplane over a Redis Cluster: a map of shards, each the same pair of links as a Redis that stands alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from redis.crc import key_slot
+
+from gateway.address import RedisAddress
+from gateway.backplane.keys import Keys
+from gateway.backplane.link import Command, RedisRefused
+from gateway.backplane.publishing import Publication, Publishing, key_of
+from gateway.backplane.redis import reached
+from gateway.backplane.shard import OverRedis, Shard, Shared
+from gateway.backplane.streams import Streams
+from gateway.backplane.subscriptions import SHARDED, granted
+from gateway.backplane.target import Target
+from gateway.backplane.topology import SLOTS, Topology
+from gateway.config import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class ClusterBackplane(OverRedis):
+    """Carries envelopes by SPUBLISH and SSUBSCRIBE, each over the links to the master that serves the topic.
+
+    What moves when slots do: subscriptions at once, and each tells its gap when the new master has granted it;
+    publications as soon as nothing is under way to the old master, so that their order stays.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._node = settings.node_id
+        self._keys = Keys(settings.prefix, cluster=True)
+        self._shared = Shared(settings)
+        address = RedisAddress.parse(settings.redis_url)
+        name = f"{settings.prefix}-{settings.node_id}"
+        self.topology = Topology(address, name, self._shared.troubles)
+        self._nowhere = self._new_shard("nowhere")
+        """Never connected: keeps what nobody serves, until somebody does."""
+        self._shards: dict[str, Shard] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._arranged = asyncio.Event()
+        self._hears = [self._nowhere] * SLOTS
+        """By slot: the shard that keeps the subscriptions."""
+        self._publishes = [self._nowhere] * SLOTS
+        """By slot: the shard that takes publications; follows `_hears`."""
+        self._streams = Streams(self._call, self._keys, verb=SHARDED.publish, timeout=self._shared.timeout)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.topology.run())
+            version = 0
+            while True:
+                version = await self.topology.changed(version)
+                self._rearrange(tasks)
+
+    async def ready(self) -> None:
+        await reached(self.topology.dial_any)
+        await self._arranged.wait()
+        beats = [self._beat(address, shard) for address, shard in self._shards.items()]
+        for beat in beats:
+            if beat is not None:
+                await asyncio.shield(beat)
+
+    async def publish(self, target: Target, data: bytes) -> int:
+        topic = self._keys.topic(target)
+        return await self._publishes[key_slot(topic)].publishing.publish(topic, data)
+
+    async def subscribe(self, targets: Iterable[Target]) -> None:
+        topics = [(self._keys.topic(target), target) for target in targets]
+        wanted = [self._hears[key_slot(topic)].subscriptions.want(topic, target) for topic, target in topics]
+        await granted(wanted, self._shared.timeout)
+
+    def unsubscribe(self, targets: Iterable[Target]) -> None:
+        for topic in map(self._keys.topic, targets):
+            self._hears[key_slot(topic)].subscriptions.unsubscribe(topic)
+
+    @property
+    def deaf(self) -> bool:
+        return any(shard.pulse.deaf for shard in self._shards.values())
+
+    async def _call(self, command: Command, *, size: int, repeatable: bool = False) -> Any:
+        publishing = self._publishes[key_slot(key_of(command))].publishing
+        return await publishing.call(command, size=size, repeatable=repeatable)
+
+    # ---- following the cluster
+
+    def _new_shard(self, address: str) -> Shard:
+        return Shard(self._shared, name=address, redirected=self._redirected, regroup=self._regroup)
+
+    def _redirected(self, refusal: RedisRefused | None) -> None:
+        """Hear that a slot has moved; who refused named the new master."""
+        words = refusal.message.split() if refusal else []
+        self.topology.suspect(words[2] if len(words) > 2 else "")
+
+    def _rearrange(self, tasks: asyncio.TaskGroup) -> None:
+        """Make the shards those of the topology."""
+        masters = self.topology.masters
+        for address in masters - self._shards.keys():
+            shard = self._shards[address] = self._new_shard(address)
+            self._running[address] = tasks.create_task(shard.run(self.topology.dialer(address)))
+        gone = [self._shards.pop(address) for address in self._shards.keys() - masters]
+        losers = self._move_subscriptions()
+        for address in [address for address in self._running if address not in masters]:
+            self._running.pop(address).cancel()
+        for shard in losers | set(gone):
+            shard.publishing.turn()
+        for address, shard in self._shards.items():
+            self._beat(address, shard)
+        self._arranged.set()
+
+    def _move_subscriptions(self) -> set[Shard]:
+        """Let each slot be heard at its shard; return who lost slots."""
+        losers = set()
+        for slot in range(SLOTS):
+            shard = self._shards.get(self.topology.shard_at(slot), self._nowhere)
+            if self._hears[slot] is not shard:
+                losers.add(self._hears[slot])
+                self._hears[slot] = shard
+        for loser in losers:
+            for topic, wish in loser.subscriptions.release(partial(self._left, loser)):
+                self._hears[key_slot(topic)].subscriptions.adopt(topic, wish)
+        return losers
+
+    def _left(self, shard: Shard, topic: bytes) -> bool:
+        return self._hears[key_slot(topic)] is not shard
+
+    def _regroup(self, publishing: Publishing) -> None:
+        """Send on what waits, in order, each to the shard that takes it by now. Nothing is under way here."""
+        for slot in range(SLOTS):
+            if self._publishes[slot].publishing is publishing:
+                self._publishes[slot] = self._hears[slot]
+        for publication in publishing.take():
+            self._shard_for(publication).publishing.put(publication)
+
+    def _shard_for(self, publication: Publication) -> Shard:
+        asking = self._shards.get(publication.asking)
+        if asking is None:
+            publication.asking = ""
+        return asking or self._publishes[key_slot(publication.key)]
+
+    def _beat(self, address: str, shard: Shard) -> asyncio.Future[None] | None:
+        """Let a shard's beats go to a topic in a slot of its own."""
+        topic = shard.pulse.topic
+        if not topic or self.topology.shard_at(key_slot(topic)) != address:
+            topic = self._keys.beat(self._node, self.topology.tag_of(address))
+        return shard.beat_at(topic)

@@ -1,0 +1,22 @@
+"""What a backplane counts, read when somebody asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class BackplaneCounters:
+    """Totals since this node started, and the last figures."""
+
+    reconnects: int = 0
+    """Links to Redis made anew after a loss."""
+    gaps: int = 0
+    """Times subscriptions were lost and restored: all of them, or in a cluster those of one shard."""
+    deaf_seconds: float = 0.0
+    """Time during which Redis took this node's beats and none came back."""
+    lag: float = 0.0
+    """Seconds from the last beat's publication until it was heard."""
+    waiting: int = 0
+    """Publications that Redis has not answered yet."""
+    waiting_bytes: int = 0

@@ -1,0 +1,92 @@
+"""Opens links. What redis-py knows about URLs and TLS is taken from it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
+
+from gateway.backplane.link import Command, Link, Received, RedisRefused
+
+DIAL_TIMEOUT = 3.0
+
+
+class Dials(Protocol):
+    """Knows the way to a master, however often that changes."""
+
+    async def dial(self, received: Received | None = None) -> Link:
+        """Connect and log in. Raises `OSError`, `TimeoutError`, `LinkLost` or `RedisRefused`."""
+
+    async def is_stale(self, link: Link) -> bool:
+        """Tell whether `dial` would lead elsewhere by now. Raises nothing: who cannot tell says no."""
+
+
+class Dialer:
+    """Opens links to one server; users, passwords, database and TLS as in redis-py's URLs."""
+
+    def __init__(self, url: str, name: str, *, host: str = "", port: int = 0) -> None:
+        self._options: dict[str, Any] = dict(parse_url(url))
+        self._kind = self._options.pop("connection_class", None)
+        self._name = name
+        self._host = host or str(self._options.get("host", "localhost"))
+        self._port = port or int(self._options.get("port", 6379))
+
+    async def dial(self, received: Received | None = None, *, master: bool = True) -> Link:
+        """Connect and log in; with `master`, make sure that it is one."""
+        async with asyncio.timeout(DIAL_TIMEOUT):
+            link = await self._connect()
+            try:
+                await self._greet(link, master=master)
+            except BaseException:
+                link.abort()
+                raise
+        link.hand_to(received)
+        return link
+
+    async def is_stale(self, link: Link) -> bool:
+        return False
+
+    async def _connect(self) -> Link:
+        loop = asyncio.get_running_loop()
+        if self._kind is UnixDomainSocketConnection:
+            return (await loop.create_unix_connection(Link, str(self._options["path"])))[1]
+        context = SSLConnection(**self._options).ssl_context.get() if self._kind is SSLConnection else None
+        link = (await loop.create_connection(Link, self._host, self._port, ssl=context))[1]
+        link.address = f"{self._host}:{self._port}"
+        return link
+
+    async def _greet(self, link: Link, *, master: bool) -> None:
+        """Log in, and make sure that the server is ready."""
+        calls = [link.call(*command) for command in (*self._login(), ("CLIENT", "SETNAME", self._name))]
+        *done, ready, role = await asyncio.gather(*calls, link.call("PING"), link.call("ROLE"), return_exceptions=True)
+        for answer in done:
+            if isinstance(answer, BaseException):
+                raise answer
+        # A server that cannot save refuses even PING, and yet carries messages.
+        if isinstance(ready, BaseException) and not _is_refused(ready, "MISCONF", "NOPERM"):
+            raise ready
+        if master:
+            check_role(role)
+
+    def _login(self) -> list[Command]:
+        user, password = self._options.get("username"), self._options.get("password")
+        commands: list[Command] = []
+        if password:
+            commands.append(("AUTH", *(part for part in (user, password) if part)))
+        if database := int(self._options.get("db") or 0):
+            commands.append(("SELECT", database))
+        return commands
+
+
+def check_role(role: object) -> None:
+    """Raise `RedisRefused` for the answer that a replica gives to ROLE; where ROLE is forbidden, hope."""
+    match role:
+        case [b"slave", *_]:
+            raise RedisRefused("READONLY this server is a replica")
+        case BaseException() if not _is_refused(role, "NOPERM"):
+            raise role
+
+
+def _is_refused(error: BaseException, *words: str) -> bool:
+    return isinstance(error, RedisRefused) and error.word in words

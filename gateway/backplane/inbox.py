@@ -1,0 +1,44 @@
+"""What has arrived and was not read yet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from gateway.backplane.link import Link
+from gateway.backplane.target import Arrival
+
+BACKLOG = 16 << 20
+"""Bytes unread at which links stop reading. Redis keeps what follows, and breaks the link when that is too much."""
+OVERHEAD = 100
+
+
+class Inbox:
+    """Gathers arrivals of all links for the one reader."""
+
+    def __init__(self, *, backlog: int = BACKLOG) -> None:
+        self._backlog = backlog
+        self._arrived: list[Arrival] = []
+        self._size = 0
+        self._wake = asyncio.Event()
+        self._paused: list[Link] = []
+
+    def put(self, arrival: Arrival) -> None:
+        self._arrived.append(arrival)
+        self._size += len(arrival.data) + OVERHEAD
+        self._wake.set()
+
+    def pause_when_full(self, link: Link) -> None:
+        """Stop a link that has just brought something, if too much is unread."""
+        if self._size > self._backlog:
+            link.pause()
+            self._paused.append(link)
+
+    async def batches(self) -> AsyncIterator[list[Arrival]]:
+        while await self._wake.wait():
+            self._wake.clear()
+            batch, self._arrived, self._size = self._arrived, [], 0
+            paused, self._paused = self._paused, []
+            for link in paused:
+                link.resume()
+            yield batch

@@ -1,0 +1,29 @@
+"""Lua scripts: what Redis must decide and do in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha1
+from importlib import resources
+
+from gateway.backplane.link import Command
+
+
+class Script:
+    """A Lua script of a package, from one file or several; called by its hash, once Redis was given the text."""
+
+    def __init__(self, package: str, *names: str) -> None:
+        files = resources.files(package)
+        self.text = "\n".join(files.joinpath(f"lua/{name}.lua").read_text() for name in names)
+        self.hash = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(self, keys: Sequence[str], *arguments: str | bytes | int) -> Command:
+        """Make the command that runs it."""
+        return ("EVALSHA", self.hash, len(keys), *keys, *arguments)
+
+
+APPEND = Script("gateway.backplane", "position", "append")
+READ = Script("gateway.backplane", "position", "read")
+
+SCRIPTS = (APPEND, READ)
+"""What every server is given as soon as it is connected."""

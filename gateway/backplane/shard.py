@@ -1,0 +1,155 @@
+"""One Redis master as a node uses it: a link to publish, a link to hear, and a beat that proves both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from gateway.backplane.counters import BackplaneCounters
+from gateway.backplane.dialer import Dials
+from gateway.backplane.inbox import Inbox
+from gateway.backplane.link import Link, RedisRefused
+from gateway.backplane.publishing import Publishing, Room
+from gateway.backplane.pulse import Pulse
+from gateway.backplane.streams import Streams
+from gateway.backplane.subscriptions import PLAIN, SHARDED, Subscriptions
+from gateway.backplane.target import BEAT, Arrival, Page
+from gateway.backplane.trouble import Troubles
+from gateway.backplane.watch import stay_connected
+from gateway.codec import Envelope
+from gateway.config import Rule, Settings
+from gateway.message import Position
+
+AWAY = 0.5
+HEAD_START = 1.0
+"""After Redis was away for `AWAY`, what every node is given to subscribe again before what waited is published."""
+
+
+class Shared:
+    """What all shards of a backplane share."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.timeout = settings.publish_timeout
+        self.counters = BackplaneCounters()
+        self.troubles = Troubles()
+        self.inbox = Inbox()
+        self.room = Room(messages=settings.publish_queue, size=settings.publish_queue_bytes)
+
+    def figures(self) -> BackplaneCounters:
+        """Return the counters, with what waits now."""
+        self.counters.waiting, self.counters.waiting_bytes = self.room.waiting, self.room.waiting_bytes
+        return self.counters
+
+
+class OverRedis:
+    """What the backplanes over one Redis and over a cluster do alike: histories, and to say how they fare."""
+
+    _shared: Shared
+    _streams: Streams
+
+    async def append(self, channel: str, envelope: Envelope, rule: Rule) -> Position:
+        return await self._streams.append(channel, envelope, rule)
+
+    async def read(
+        self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0, ends: str = ""
+    ) -> Page:
+        return await self._streams.read(channel, after=after, limit=limit, seen=seen, ends=ends)
+
+    def batches(self) -> AsyncIterator[list[Arrival]]:
+        return self._shared.inbox.batches()
+
+    @property
+    def troubles(self) -> Troubles:
+        return self._shared.troubles
+
+    @property
+    def trouble(self) -> list[str]:
+        return self._shared.troubles.now
+
+    @property
+    def counters(self) -> BackplaneCounters:
+        return self._shared.figures()
+
+
+class Shard:
+    """The only master, or one of a cluster."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        *,
+        name: str = "",
+        redirected: Callable[[RedisRefused | None], None] | None = None,
+        regroup: Callable[[Publishing], None] | None = None,
+    ) -> None:
+        verbs = PLAIN if redirected is None else SHARDED
+        at = f" at {name}" if name else ""
+        self._names = f"publishing{at}", f"subscription{at}"
+        self._shared = shared
+        self._links = 0
+        self._left = 0.0
+        """When the last link to publish over was lost."""
+        self.publishing = Publishing(
+            shared.room,
+            shared.troubles,
+            timeout=shared.timeout,
+            what=self._names[0],
+            verb=verbs.publish,
+            redirected=redirected,
+            regroup=regroup,
+        )
+        self.pulse = Pulse(self.publishing, verbs.publish, self._names[0], shared.troubles, shared.counters)
+        self.subscriptions = Subscriptions(
+            shared.inbox,
+            shared.troubles,
+            shared.counters,
+            what=f"subscription{at} (topics)",
+            verbs=verbs,
+            beat=self.pulse.heard,
+            redirected=redirected,
+        )
+
+    async def run(self, dialer: Dials) -> None:
+        """Be connected until cancelled."""
+        publishing, subscription = self._names
+        subscriptions, troubles = self.subscriptions, self._shared.troubles
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(stay_connected(dialer, self._publish_over, publishing, troubles))
+                tasks.create_task(
+                    stay_connected(
+                        dialer,
+                        self._hear_over,
+                        subscription,
+                        troubles,
+                        received=subscriptions.received,
+                        ping=subscriptions.ping,
+                    )
+                )
+                tasks.create_task(self.pulse.run(subscriptions))
+        finally:
+            troubles.forget(*self._names)
+
+    def beat_at(self, topic: bytes) -> asyncio.Future[None] | None:
+        """Choose the topic of the beats; return what to wait for until it is subscribed."""
+        if self.pulse.topic and self.pulse.topic != topic:
+            self.subscriptions.unsubscribe(self.pulse.topic)
+        self.pulse.topic = topic
+        return self.subscriptions.want(topic, BEAT)
+
+    async def _publish_over(self, link: Link) -> None:
+        self._count()
+        if self._left and link.begun - self._left > AWAY:
+            await asyncio.wait((link.lost,), timeout=HEAD_START)
+        try:
+            await self.publishing.use(link)
+        finally:
+            self._left = asyncio.get_running_loop().time()
+
+    async def _hear_over(self, link: Link) -> None:
+        self._count()
+        await self.subscriptions.use(link)
+
+    def _count(self) -> None:
+        self._links += 1
+        self._shared.counters.reconnects += self._links > 2

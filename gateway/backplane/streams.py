@@ -1,0 +1,101 @@
+"""Histories of channels in Redis streams, written and read by scripts.
+
+An entry's id is OFFSET-TIME, so that `XRANGE gateway:stream:lobby 18 +` is what came after offset 17; its
+fields are `message`, as clients read it, and `exclude` where the message skips connections. Epoch and
+newest offset are in a key of their own.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from itertools import count
+from typing import Any, Protocol
+
+import orjson
+
+from gateway import codec
+from gateway.backplane.keys import Keys
+from gateway.backplane.link import Command
+from gateway.backplane.script import APPEND, READ
+from gateway.backplane.target import Page, Target
+from gateway.codec import Envelope
+from gateway.config import Rule
+from gateway.errors import InvalidEnvelope
+from gateway.message import Position
+
+SLACK = 60
+"""Seconds, beyond the publish timeout, for which Redis knows what a sender sent last."""
+
+
+class Call(Protocol):
+    """Sends a command in its turn (`Publishing.call`)."""
+
+    async def __call__(self, command: Command, *, size: int, repeatable: bool = False) -> Any: ...
+
+
+class Streams:
+    """Appends to and reads from the streams of one Redis, or of a cluster.
+
+    Each append carries a number of this sender's, and Redis takes a channel's only in rising order: what a
+    broken link made us send again is done once. That needs the commands of one channel to be sent in the order
+    of the calls.
+    """
+
+    def __init__(self, call: Call, keys: Keys, *, verb: bytes, timeout: float) -> None:
+        self._call = call
+        self._keys = keys
+        self._verb = verb
+        self._remembered = int(timeout) + SLACK
+        self._sender = secrets.token_hex(6)
+        self._numbers = count(1)
+
+    async def append(self, channel: str, envelope: Envelope, rule: Rule) -> Position:
+        """Do what `Backplane.append` promises."""
+        keys = self._keys.position(channel), self._keys.stream(channel), self._keys.sent(channel, self._sender)
+        exclude = ("exclude", orjson.dumps(list(envelope.exclude))) if envelope.exclude else ()
+        command = APPEND(
+            keys,
+            *(_new_epoch(), next(self._numbers), self._remembered, time.time_ns() // 1_000_000),
+            *(rule.history, rule.ttl, self._verb, self._keys.topic(Target("channel", channel))),
+            *(codec.pack(envelope), "message", envelope.payload, *exclude),
+        )
+        epoch, offset = await self._call(command, size=len(envelope.payload), repeatable=True)
+        return Position(epoch.decode(), offset)
+
+    async def read(self, channel: str, *, after: Position | None, limit: int, seen: int, ends: str) -> Page:
+        """Do what `Backplane.read` promises."""
+        keys = self._keys.position(channel), self._keys.stream(channel)
+        behind = () if after is None else (after.epoch, after.offset)
+        command = READ(keys, _new_epoch(), ends, limit, seen, *behind)
+        epoch, offset, start, id_seen, entries = await self._call(command, size=0, repeatable=True)
+        messages = list(_messages(epoch.decode(), entries if after else reversed(entries)))
+        more = after is not None and len(entries) == limit
+        return Page(epoch.decode(), offset, start, _numbers(id_seen)[1] if id_seen else None, messages, more)
+
+
+def _messages(epoch: str, entries: Any) -> Iterator[Envelope]:
+    """Read entries, oldest first, but not what was put among them by hand."""
+    last = 0
+    for id, fields in entries:
+        offset, written = _numbers(id)
+        found = dict(zip(fields[::2], fields[1::2], strict=True))
+        try:
+            message = codec.stored(
+                found.get(b"message", b""), found.get(b"exclude", b"[]"), Position(epoch, offset, written)
+            )
+        except InvalidEnvelope:
+            continue
+        if offset > last:
+            last = offset
+            yield message
+
+
+def _numbers(id: bytes) -> tuple[int, int]:
+    offset, _, written = id.partition(b"-")
+    return int(offset), int(written)
+
+
+def _new_epoch() -> str:
+    return secrets.token_hex(6)

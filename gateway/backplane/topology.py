@@ -1,0 +1,213 @@
+"""Which master of a Redis Cluster serves what."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from contextlib import suppress
+from typing import Any
+
+from redis.crc import key_slot
+
+from gateway.address import Host, RedisAddress
+from gateway.backplane.dialer import Dialer
+from gateway.backplane.link import Link, LinkLost, Received, RedisRefused
+from gateway.backplane.trouble import Troubles
+from gateway.errors import Unavailable
+
+logger = logging.getLogger(__name__)
+
+SLOTS = 16384
+REFRESH = 5.0
+HURRY = 0.2
+"""The shortest time between two looks, however many ask for one."""
+ASK_TIMEOUT = 1.0
+
+Layout = list[str]
+"""By slot: the address of its master, empty where there is none."""
+
+
+class Topology:
+    """Knows the masters of a cluster and the slots of each; kept fresh by `run`.
+
+    A master is named by its address, `host:port`. Whoever finds that it has changed says so by `suspect`.
+    """
+
+    def __init__(self, address: RedisAddress, name: str, troubles: Troubles) -> None:
+        self._address = address
+        self._name = name
+        self._troubles = troubles
+        self._slots: Layout = [""] * SLOTS
+        self._members: list[str] = [_joined(host) for host in address.hosts]
+        """Whom to ask: who answered last first."""
+        self._epoch = -1
+        self._suspected = asyncio.Event()
+        self._changed = asyncio.Event()
+        self.version = 0
+        """Grows with every change."""
+
+    @property
+    def masters(self) -> set[str]:
+        return set(self._slots) - {""}
+
+    def shard_of(self, key: str | bytes) -> str:
+        """Return the address of the master that serves a key. Raises `Unavailable` while none does."""
+        if shard := self._slots[key_slot(key if isinstance(key, bytes) else key.encode())]:
+            return shard
+        raise Unavailable("the cluster serves no such slot at the moment")
+
+    def shard_at(self, slot: int) -> str:
+        """Return the address of the master of a slot, empty while there is none."""
+        return self._slots[slot]
+
+    def tag_of(self, shard: str) -> str:
+        """Find a hash tag whose slot is served by a shard."""
+        return next((str(n) for n in range(64 * SLOTS) if self._slots[key_slot(b"%d" % n)] == shard), "")
+
+    async def changed(self, since: int) -> int:
+        """Wait until the version is another than `since`; return it."""
+        while self.version == since:
+            await self._changed.wait()
+        return self.version
+
+    def suspect(self, hint: str = "") -> None:
+        """Have the layout looked at soon: asking at `hint`, who may know better than others."""
+        if hint:
+            self._ask_first(hint)
+        self._suspected.set()
+
+    def dialer(self, shard: str) -> ShardDialer:
+        """Make what opens links to one master, as long as it is one."""
+        return ShardDialer(self, shard)
+
+    def plain_dialer(self, member: str) -> Dialer:
+        """Make what opens links to a member, whatever it is."""
+        host, port = _split(member)
+        return Dialer(self._address.url, self._name, host=host, port=port)
+
+    async def dial(self, shard: str, received: Received | None = None) -> Link:
+        """Connect to a master and log in. Raises `OSError`, `TimeoutError`, `LinkLost` or `RedisRefused`."""
+        return await self.dialer(shard).dial(received)
+
+    # ---- looking
+
+    async def run(self) -> None:
+        """Keep looking, until cancelled."""
+        link: Link | None = None
+        while True:
+            self._suspected.clear()
+            link = await self._look(link)
+            self._changed.clear()
+            await asyncio.sleep(random.uniform(HURRY / 2, HURRY))
+            pause = REFRESH if self.masters and link is not None else HURRY
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._suspected.wait()
+
+    async def _look(self, link: Link | None) -> Link | None:
+        """Take the layout of the first member whose view is not behind what is known; return the link to it."""
+        best: tuple[int, Layout, list[str]] | None = None
+        failure: OSError | LinkLost | RedisRefused = LinkLost()
+        for member in tuple(self._members):
+            if link is None or link.address != member or link.lost.done():
+                if link is not None:
+                    link.abort()
+                link = None
+            try:
+                async with asyncio.timeout(ASK_TIMEOUT):
+                    link = link or await self._reach(member)
+                    view = await _view(link)
+            except (OSError, LinkLost, RedisRefused) as error:
+                failure = error
+                self._ask_last(member)
+                if link is not None:
+                    link.abort()
+                continue
+            if best is None or view[0] > best[0]:
+                best = view
+            if view[0] >= self._epoch:
+                break
+            self._ask_last(member)
+        if best is None:
+            self._troubles.note("cluster", failure)
+            return None
+        self._troubles.clear("cluster")
+        self._take(*best)
+        return link
+
+    async def dial_any(self) -> Link:
+        """Connect to any member. Raises what the last one gave as the reason."""
+        failure: Exception = LinkLost("no member answers")
+        for member in tuple(self._members):
+            try:
+                return await self._reach(member)
+            except (OSError, LinkLost, RedisRefused) as error:
+                failure = error
+        raise failure
+
+    async def _reach(self, member: str) -> Link:
+        return await self.plain_dialer(member).dial(master=False)
+
+    def _take(self, epoch: int, slots: Layout, members: list[str]) -> None:
+        self._epoch = epoch
+        known = set(members)
+        seeds = [_joined(host) for host in self._address.hosts]
+        self._members = [*(m for m in self._members if m in known), *(m for m in members if m not in self._members)]
+        self._members += [seed for seed in seeds if seed not in self._members]
+        if slots != self._slots:
+            self._slots = slots
+            self.version += 1
+            logger.info("the cluster has %s masters, epoch %s", len(self.masters), epoch)
+            self._changed.set()
+
+    def _ask_first(self, member: str) -> None:
+        self._members = [member, *(other for other in self._members if other != member)]
+
+    def _ask_last(self, member: str) -> None:
+        self._members = [*(other for other in self._members if other != member), member]
+
+
+class ShardDialer:
+    """Opens links to one master of a cluster; what goes wrong makes the topology look again."""
+
+    def __init__(self, topology: Topology, shard: str) -> None:
+        self._topology = topology
+        self._shard = shard
+
+    async def dial(self, received: Received | None = None) -> Link:
+        try:
+            return await self._topology.plain_dialer(self._shard).dial(received)
+        except BaseException:  # whoever gave up waiting included
+            self._topology.suspect()
+            raise
+
+    async def is_stale(self, link: Link) -> bool:
+        return bool(self._topology.masters) and self._shard not in self._topology.masters
+
+
+async def _view(link: Link) -> tuple[int, Layout, list[str]]:
+    """Ask a member how it sees the cluster: epoch, layout, members."""
+    state, ranges = await asyncio.gather(link.call("CLUSTER", "INFO"), link.call("CLUSTER", "SLOTS"))
+    fields = dict(line.split(b":", 1) for line in state.splitlines() if b":" in line)
+    slots, members = [""] * SLOTS, dict[str, None]()
+    for first, last, *servers in ranges:
+        addresses = [_address(server, link) for server in servers]
+        members.update(dict.fromkeys(addresses))
+        slots[first : last + 1] = [addresses[0]] * (last - first + 1)
+    return int(fields[b"cluster_current_epoch"]), slots, list(members)
+
+
+def _address(server: list[Any], link: Link) -> str:
+    """Name a server; one that does not know its own host is where we reached it."""
+    host = (server[0] or b"").decode() or _split(link.address)[0]
+    return _joined((host, int(server[1])))
+
+
+def _joined(host: Host) -> str:
+    return f"{host[0]}:{host[1]}"
+
+
+def _split(address: str) -> Host:
+    host, _, port = address.rpartition(":")
+    return host, int(port)

@@ -1,0 +1,181 @@
+"""Channels that keep history: who joins misses nothing, an outage loses nothing, and what is lost is told.
+
+For each such channel with members here a track knows what this node has passed on. What reads history
+(a member who comes back, a hole in what arrives, the end of an outage) moves the track first; after the last
+look at it everything happens in one step, without waiting, so that live messages continue exactly behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from itertools import islice
+
+from gateway.backplane import Backplane, Page
+from gateway.codec import Envelope
+from gateway.config import Rule
+from gateway.connection import Connection
+from gateway.counters import Counters
+from gateway.delivery import Delivery, write
+from gateway.errors import Unavailable
+from gateway.hub import Hub
+from gateway.message import Position
+from gateway.track import Track, contradicts
+
+PAGE = 1000
+"""Messages in one read."""
+AT_ONCE = 200
+"""Channels that are re-read at the same time."""
+RETRY = 0.5
+"""Seconds between tries at a re-read while Redis is away."""
+
+
+class History:
+    """The tracks of this node's channels."""
+
+    def __init__(
+        self, hub: Hub, backplane: Backplane, delivery: Delivery, rule: Callable[[str], Rule], counters: Counters
+    ) -> None:
+        self._hub = hub
+        self._backplane = backplane
+        self._delivery = delivery
+        self._rule = rule
+        self._counters = counters
+        self._tracks: dict[str, Track] = {}
+        self._torn: dict[str, None] = {}
+        """Channels to be re-read."""
+        self._tear = asyncio.Event()
+
+    async def run(self) -> None:
+        """Re-read what is torn, until cancelled."""
+        while await self._tear.wait():
+            self._tear.clear()
+            torn, self._torn = iter(self._torn), {}
+            while channels := list(islice(torn, AT_ONCE)):
+                await asyncio.gather(*map(self._mend, channels))
+            if self._torn:
+                await asyncio.sleep(RETRY)
+
+    # ---- what the backplane tells
+
+    def arrived(self, channel: str, message: Envelope) -> bool:
+        """Take a message that is kept; tell whether to pass it on now."""
+        track = self._tracks.get(channel)
+        if track is None:
+            return True
+        passed = track.arrived(message)
+        if track.torn:
+            self._mend_soon(channel)
+        return passed
+
+    def lost(self, channel: str) -> None:
+        """Hear that messages to a channel may have been missed: re-read it, or tell its members."""
+        track = self._tracks.get(channel)
+        if track is not None:
+            track.lose()
+            self._mend_soon(channel)
+        elif self._delivery.tell(channel, "$gap", {}):
+            self._counters.gaps_told += 1
+
+    # ---- what members want
+
+    def keeps(self, channel: str) -> bool:
+        return self._rule(channel).history > 0
+
+    def position(self, channel: str) -> Position | None:
+        """Return the position of the last message that members here were written."""
+        track = self._tracks.get(channel)
+        return None if track is None else track.position
+
+    async def enter(self, connection: Connection, channel: str, since: Position | None) -> bool:
+        """Write to a member what it missed, and let it receive what follows; the channel is subscribed already.
+
+        Returns whether that was all it missed. Raises `Unavailable`.
+        """
+        track = self._tracks.setdefault(channel, Track())
+        track.readers += 1
+        try:
+            missed = await self._missed(channel, track, since)
+            # Nothing is awaited from here on: what arrives next is the first live message.
+            if self._tracks.get(channel) is track:
+                write(connection, missed or ())
+                self._hub.receive(connection, channel)
+                self._counters.recovered += len(missed or ())
+        finally:
+            track.readers -= 1
+            track.settle()
+        return missed is not None
+
+    def forget(self, channel: str) -> None:
+        """Drop the track of a channel that has no member here any more."""
+        self._tracks.pop(channel, None)
+
+    # ---- reading
+
+    async def _missed(self, channel: str, track: Track, since: Position | None) -> list[Envelope] | None:
+        """Return all that was passed on here behind a position; None when that cannot be had any more."""
+        missed: list[Envelope] = []
+        sure_of_epoch = False
+        while True:
+            if track.position is not None:
+                if since is None or (since.epoch != track.position.epoch and sure_of_epoch):
+                    return None
+                if (passed := track.passed_since(since)) is not None:
+                    return missed + passed
+            page = await self._read(channel, track, since)
+            sure_of_epoch = True
+            if since is None or page.epoch != since.epoch:
+                continue
+            found = _after(page, since)
+            if found is None:
+                return None
+            missed += found
+            since = found[-1].position if found else since
+
+    async def _read(self, channel: str, track: Track, after: Position | None) -> Page:
+        """Read a page after a position, or from where this node is if that comes before; catch up with it."""
+        known, losses = track.position, track.losses
+        if known is not None and (after is None or after.epoch != known.epoch or after.offset > known.offset):
+            after = known
+        page = await self._page(channel, after, known)
+        if known is not None and contradicts(page, known):
+            page = await self._page(channel, after, known, ends=known.epoch)
+        messages, gap = track.catch_up(page, losses=losses)
+        if gap is not None:
+            self._tell(channel, page.epoch, gap)
+        self._counters.delivered += self._delivery.write_channel(channel, messages)
+        self._counters.recovered += len(messages)
+        return page
+
+    async def _page(self, channel: str, after: Position | None, known: Position | None, *, ends: str = "") -> Page:
+        seen, limit = known.offset if known else 0, PAGE if after else 1
+        return await self._backplane.read(channel, after=after, limit=limit, seen=seen, ends=ends)
+
+    def _tell(self, channel: str, epoch: str, since: Position) -> None:
+        param = {"epoch": epoch, "since": {"epoch": since.epoch, "offset": since.offset}}
+        if self._delivery.tell(channel, "$gap", param):
+            self._counters.gaps_told += 1
+
+    # ---- mending
+
+    def _mend_soon(self, channel: str) -> None:
+        self._torn[channel] = None
+        self._tear.set()
+
+    async def _mend(self, channel: str) -> None:
+        track = self._tracks.get(channel)
+        try:
+            while track is not None and track.torn and self._tracks.get(channel) is track:
+                self._counters.rereads += 1
+                await self._read(channel, track, track.position)
+                track.settle()
+        except Unavailable:
+            self._mend_soon(channel)
+
+
+def _after(page: Page, since: Position) -> list[Envelope] | None:
+    """Return a page's messages behind a position; None when the first ones, or all, are lost."""
+    found = [message for message in page.messages if message.position and message.position.offset > since.offset]
+    offsets = [message.position.offset for message in found if message.position]
+    end = offsets[-1] if page.more and offsets else page.offset
+    return found if offsets == list(range(since.offset + 1, end + 1)) and since.offset <= end else None

@@ -1,0 +1,84 @@
+"""Compares what Redis holds of this node with what the node holds, once a minute, and has it repaired."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import Any
+
+from gateway.backplane.keys import Keys
+from gateway.backplane.link import Command
+from gateway.counters import Counters
+from gateway.hub import Hub
+from gateway.presence.lease import Lease
+from gateway.presence.store import Store
+
+logger = logging.getLogger(__name__)
+
+PERIOD = 60.0
+AGAIN = 1.0
+SURE = 3
+"""A difference must be seen this often in a row: joins under way look like one."""
+SAMPLE = 10
+"""Channels looked at each time, in rotation, so that the cost does not grow with the connections."""
+MEMBERS = 100
+
+
+class Audit:
+    """Finds what no event told: a replica that was behind when it became master, a hand in the keys."""
+
+    def __init__(self, node: str, store: Store, keys: Keys, hub: Hub, lease: Lease, counters: Counters) -> None:
+        self._node = node
+        self._store = store
+        self._keys = keys
+        self._hub = hub
+        self._lease = lease
+        self._counters = counters
+        self._position = 0
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(PERIOD * random.uniform(0.9, 1.1))
+            await self.check()
+
+    async def check(self) -> bool:
+        """Compare, and have this node registered again if that finds anything; tell whether it did."""
+        sample, self._position = self._sample()
+        difference: str | None = ""
+        for _ in range(SURE):
+            difference = await self._difference(sample)
+            if difference is None:
+                return False
+            await asyncio.sleep(AGAIN)
+        logger.warning("Redis differed from what this node holds, repairing: %s", difference)
+        self._counters.repairs += 1
+        self._lease.register_again()
+        return True
+
+    def _sample(self) -> tuple[list[str], int]:
+        channels = list(self._hub.channels)
+        start = self._position if self._position < len(channels) else 0
+        return channels[start : start + SAMPLE], start + SAMPLE
+
+    async def _difference(self, sample: list[str]) -> str | None:
+        held, stored = len(self._hub), await self._answer(self._keys.node_connections(self._node), "SCARD")
+        if held != stored:
+            return f"{held} connections here, {stored} in Redis"
+        for channel in sample:
+            members = list(self._hub.members(channel))[:MEMBERS]
+            if not members:
+                continue
+            known = await self._known(self._keys.members(channel), [connection.id for connection in members])
+            online = await self._known(self._keys.online(channel), [connection.user for connection in members])
+            if not (known and online and await self._known(self._keys.channels, [channel])):
+                return f"members of {channel} are missing"
+        return None
+
+    async def _known(self, key: str, names: list[str]) -> bool:
+        return all(await self._answer(key, "SMISMEMBER", *names))
+
+    async def _answer(self, key: str, *rest: str) -> Any:
+        """Ask behind the writes that wait, so that the answer is about the same moment."""
+        command: Command = (rest[0], key, *rest[1:])
+        return await self._store.write(self._node, key, command)

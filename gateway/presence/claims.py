@@ -1,0 +1,43 @@
+"""Claims on a node's part of the sets: one process at a time writes all of it, or removes it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.backplane.keys import Keys
+from gateway.presence.scripts import CLAIM, DISCLAIM
+from gateway.presence.store import Store
+
+HELD = 10.0
+"""Seconds after which Redis takes a claim from whoever no longer renews it."""
+RETRY = 0.25
+
+
+class Claims:
+    """This process's claims."""
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self._store = store
+        self._keys = keys
+        self._claimant = secrets.token_hex(8)
+
+    async def take(self, node: str) -> bool:
+        """Take or renew the claim on a node; tell whether this process has it now. Raises `Unavailable`."""
+        key = self._keys.claim(node)
+        return bool(await self._store.ask(key, CLAIM((key,), self._claimant, round(HELD * 1000))))
+
+    async def give_back(self, node: str) -> None:
+        """Let others have it. Raises `Unavailable`; then Redis does it by itself in a while."""
+        key = self._keys.claim(node)
+        await self._store.ask(key, DISCLAIM((key,), self._claimant))
+
+    @asynccontextmanager
+    async def held(self, node: str) -> AsyncIterator[None]:
+        """Wait for the claim and hold it meanwhile. Raises `Unavailable`."""
+        while not await self.take(node):  # noqa: ASYNC110 (another process has it; there is no event)
+            await asyncio.sleep(RETRY)
+        yield
+        await self.give_back(node)

@@ -1,0 +1,136 @@
+"""Where presence keeps its sets: the masters of a Redis Cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
+from gateway.backplane.topology import Topology
+from gateway.backplane.trouble import Troubles
+from gateway.backplane.watch import stay_connected
+from gateway.errors import Unavailable
+from gateway.presence.writer import Read, Write, Writer
+
+RETRY = 0.1
+"""Seconds before a write is tried again that the cluster could not take."""
+TRIES = 20
+
+
+class ClusterStore:
+    """One writer for each master; what a master does not serve (any more) goes to the one that does.
+
+    There is no order between masters, so the writes of one turn go out one at a time: the next when the
+    one before is answered. Those of different turns do not wait for each other.
+    """
+
+    whole = False
+
+    def __init__(self, topology: Topology, rearranged: Callable[[], None], troubles: Troubles) -> None:
+        self._topology = topology
+        self._rearranged = rearranged
+        """Hears that other masters answer than before: they may not have all that the old ones had."""
+        self._troubles = troubles
+        self._writers: dict[str, Writer] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._homeless: list[Write] = []
+        """Writes on keys that nobody serves at the moment."""
+        self._turns: dict[str, deque[Write]] = {}
+        """Of every turn with a write under way: what waits behind it."""
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            version = 0
+            while True:
+                version = await self._topology.changed(version)
+                self._rearrange(tasks)
+
+    def write(self, turn: str, key: str, command: Command, read: Read | None = None) -> asyncio.Future[Any]:
+        write = Write(command, read, key)
+        write.done.add_done_callback(lambda _: self._next(turn))
+        if (waiting := self._turns.get(turn)) is not None:
+            waiting.append(write)
+        else:
+            self._turns[turn] = deque()
+            self._idle.clear()
+            self._send(write)
+        return write.done
+
+    async def ask(self, key: str, command: Command) -> Any:
+        for _ in range(TRIES):
+            link = self._link(key)
+            if link is not None:
+                try:
+                    return await link.call(*command)
+                except LinkLost:
+                    self._topology.suspect()
+                except RedisRefused as refusal:
+                    if not refusal.elsewhere:
+                        raise Unavailable(f"Redis did not answer: {refusal}") from None
+                    self._topology.suspect()
+            await asyncio.sleep(RETRY)
+        raise Unavailable("the cluster does not answer")
+
+    async def flushed(self) -> None:
+        await self._idle.wait()
+
+    def take_overflow(self) -> bool:
+        overflowed = any(writer.overflowed for writer in self._writers.values())
+        for writer in self._writers.values():
+            writer.overflowed = False
+        return overflowed
+
+    # ----
+
+    def _next(self, turn: str) -> None:
+        if waiting := self._turns[turn]:
+            self._send(waiting.popleft())
+            return
+        del self._turns[turn]
+        if not self._turns:
+            self._idle.set()
+
+    def _send(self, write: Write) -> None:
+        with suppress(Unavailable):
+            if (writer := self._writers.get(self._topology.shard_of(write.key))) is not None:
+                writer.add(write)
+                return
+        self._homeless.append(write)
+
+    def _link(self, key: str) -> Link | None:
+        with suppress(Unavailable):
+            writer = self._writers.get(self._topology.shard_of(key))
+            return writer.link if writer else None
+        return None
+
+    def _moved(self, write: Write, refusal: RedisRefused) -> None:
+        """Try a write again that was refused because its slot is, or will soon be, somewhere else."""
+        self._topology.suspect()
+        asyncio.get_running_loop().call_later(RETRY, self._send, write)
+
+    def _rearrange(self, tasks: asyncio.TaskGroup) -> None:
+        masters, first_time = self._topology.masters, not self._writers
+        for shard in masters - self._writers.keys():
+            writer = self._writers[shard] = Writer(self._moved)
+            dialer = self._topology.dialer(shard)
+            self._tasks[shard] = tasks.create_task(
+                stay_connected(dialer, partial(_use, writer), f"presence at {shard}", self._troubles)
+            )
+        for shard in self._writers.keys() - masters:
+            self._tasks.pop(shard).cancel()
+            self._homeless += self._writers.pop(shard).take()
+        homeless, self._homeless = self._homeless, []
+        for write in homeless:
+            self._send(write)
+        if not first_time:
+            self._rearranged()
+
+
+async def _use(writer: Writer, link: Link) -> None:
+    await writer.use(link)

@@ -1,0 +1,52 @@
+"""Announces users whose connection was lost, once the grace in which they may come back is over.
+
+The waiting is in Redis, not in a node: whichever node looks next announces what is due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from gateway.backplane import Target
+from gateway.backplane.keys import Keys
+from gateway.errors import Unavailable
+from gateway.presence.protocol import announcement
+from gateway.presence.scripts import DUE, GONE
+from gateway.presence.store import Store
+
+PERIOD = 0.5
+AT_ONCE = 100
+
+
+class Farewells:
+    """Looks for what is due."""
+
+    def __init__(self, store: Store, keys: Keys, grace: float) -> None:
+        self._store = store
+        self._keys = keys
+        self._grace = grace
+        self._publish = "SPUBLISH" if keys.cluster else "PUBLISH"
+
+    async def run(self) -> None:
+        while self._grace:
+            await asyncio.sleep(PERIOD)
+            try:
+                for channel in await self._due(self._keys.leaving_channels):
+                    await self._announce(channel.decode())
+            except Unavailable:
+                continue
+
+    async def _due(self, key: str) -> list[bytes]:
+        names: list[bytes] = await self._store.ask(key, DUE((key,), AT_ONCE))
+        return names
+
+    async def _announce(self, channel: str) -> None:
+        key, index = self._keys.leaving(channel), self._keys.leaving_channels
+        words: list[str | bytes] = []
+        for user in await self._due(key):
+            words += (user, announcement(user.decode(), channel, connected=False))
+        topic = self._keys.topic(Target("channel", channel))
+        next_ends: Any = await self._store.ask(key, GONE((key,), self._publish, topic, *words))
+        again = ("ZADD", index, float(next_ends), channel) if float(next_ends) else ("ZREM", index, channel)
+        await self._store.ask(index, again)

@@ -1,0 +1,147 @@
+"""A node's own place in the cluster: its lease, and everything written again when Redis no longer has it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+import time
+
+from gateway.backplane.keys import Keys
+from gateway.backplane.link import Link
+from gateway.errors import Unavailable
+from gateway.hub import Hub
+from gateway.presence.claims import Claims
+from gateway.presence.reaper import Reaper
+from gateway.presence.registry import Registry
+from gateway.presence.scripts import RENEW
+from gateway.presence.store import Store
+from gateway.version import __version__
+
+logger = logging.getLogger(__name__)
+
+SECONDS = 10
+"""How long a lease lasts, by Redis' clock."""
+PERIOD = 3.0
+RETRY = 0.2
+LOST, FOREIGN = 0, -1
+
+
+class Lease:
+    """Keeps this node known to the others.
+
+    Idle cost is one renewal every 3 s, however many connections there are. What Redis holds of this node is
+    written anew, all of it, when the lease is gone (the node was frozen, or Redis lost its data), when
+    another server answers (failover, restart), and when writes had to be dropped.
+    """
+
+    def __init__(
+        self, node: str, store: Store, keys: Keys, hub: Hub, registry: Registry, reaper: Reaper, claims: Claims
+    ) -> None:
+        self._node = node
+        self._store = store
+        self._keys = keys
+        self._hub = hub
+        self._registry = registry
+        self._reaper = reaper
+        self._claims = claims
+        self._key = keys.node(node)
+        self._incarnation = secrets.token_hex(8)
+        self._started = time.time_ns() // 1_000_000
+        self._due = asyncio.Event()
+        self._must_register = True
+        self._server = ""
+        self._renewed = 0.0
+        self._warned = False
+        self.registered = asyncio.Event()
+        """Set once this node is in the set of nodes for the first time."""
+        self.steady_since = 0.0
+        """Loop time since when every renewal came in time: as long as the others could renew theirs."""
+
+    async def connected(self, link: Link) -> None:
+        """Look at the server a new link leads to: another one than before may not have what the last one had."""
+        info = dict(line.split(b":", 1) for line in (await link.call("INFO", "server")).split(b"\r\n") if b":" in line)
+        server = info.get(b"run_id", b"").decode()
+        self._must_register |= self._server not in ("", server)
+        self._server = server
+        self._due.set()
+
+    def register_again(self) -> None:
+        """Have everything written anew, soon."""
+        self._must_register = True
+        self._due.set()
+
+    async def run(self) -> None:
+        while True:
+            self._due.clear()
+            try:
+                await self._renew()
+                await self._wait(PERIOD)
+            except Unavailable:
+                self._renewed = 0.0
+                await self._wait(RETRY)
+
+    async def end(self) -> None:
+        """Take this node out of the set of nodes. Raises `Unavailable`."""
+        await self._store.ask(self._keys.nodes, ("SREM", self._keys.nodes, self._node))
+        await self._store.ask(self._key, ("DEL", self._key))
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._due.wait()
+        except TimeoutError:
+            pass
+
+    async def _renew(self) -> None:
+        began = asyncio.get_running_loop().time()
+        self._must_register |= self._store.take_overflow()
+        state = LOST if self._must_register else await self._still_held()
+        if state == LOST:
+            await self.register()
+        elif state == FOREIGN and not self._warned:
+            self._warned = True
+            logger.error("another process calls itself node %s: node_id must be unique", self._node)
+        now = asyncio.get_running_loop().time()
+        if began - self._renewed > 2 * PERIOD or now - began > PERIOD:
+            self.steady_since = now
+        self._renewed = now
+
+    async def _still_held(self) -> int:
+        # The set of nodes is written each time, too: a reaper that was itself frozen may end its work late.
+        keys = (self._key, self._keys.nodes) if self._store.whole else (self._key,)
+        command = RENEW(keys, self._incarnation, SECONDS, self._node, *self._vital())
+        state: int = await self._store.ask(self._key, command)
+        if not self._store.whole and state > LOST:
+            await self._store.ask(self._keys.nodes, ("SADD", self._keys.nodes, self._node))
+        return state
+
+    async def register(self) -> None:
+        """Write all this node holds, and remove what it does not hold. Raises `Unavailable`.
+
+        Announces nothing: nobody came or went. But when the others have reaped this node meanwhile they
+        have seen its users leave, and see them return.
+        """
+        async with self._claims.held(self._node):
+            reaped = self._keys.reaped(self._node)
+            was_reaped = await self._store.ask(reaped, ("GETDEL", reaped))
+            ghosts = await self._reaper.remove_ghosts(self._node, self._hub.connections)
+            await self._store.ask(self._key, ("HSET", self._key, "incarnation", self._incarnation, *self._vital()))
+            await self._store.ask(self._key, ("EXPIRE", self._key, SECONDS))
+            await self._store.ask(self._keys.nodes, ("SADD", self._keys.nodes, self._node))
+            for connection in self._hub:
+                self._registry.open(connection.info(), connection.agent)
+                for channel in connection.channels:
+                    self._registry.join(connection.info(), channel, silent=not was_reaped)
+            await self._store.flushed()
+        self._must_register = False
+        self.registered.set()
+        if ghosts or len(self._hub):
+            logger.warning("registered anew: %s connections, %s ghosts removed", len(self._hub), ghosts)
+
+    def _vital(self) -> tuple[str | int, ...]:
+        return (
+            *("host", socket.gethostname(), "version", __version__, "started", self._started),
+            *("connections", len(self._hub), "channels", len(self._hub.channels)),
+        )

@@ -1,0 +1,85 @@
+"""Reads the sets, page by page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from gateway.backplane.keys import Keys
+from gateway.connection import ConnectionInfo
+from gateway.presence.protocol import Counts, NodeInfo
+from gateway.presence.registry import FIELDS, info_of
+from gateway.presence.store import Store
+
+PAGE = 500
+
+
+async def pages(store: Store, key: str) -> AsyncIterator[list[str]]:
+    """Yield the members of a set, no member twice; one that comes or goes meanwhile may be missed."""
+    cursor, seen = b"0", set[str]()
+    while True:
+        cursor, members = await store.ask(key, ("SSCAN", key, cursor, "COUNT", PAGE))
+        page = [name for member in members if (name := member.decode()) not in seen]
+        seen.update(page)
+        yield page
+        if cursor == b"0":
+            return
+
+
+class Listing:
+    """Answers what the cluster looks like. Raises `Unavailable` while Redis is away."""
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self._store = store
+        self._keys = keys
+
+    async def connections(self) -> AsyncIterator[ConnectionInfo]:
+        for node in await self._node_ids():
+            async for info in self._described(self._keys.node_connections(node)):
+                yield info
+
+    def members(self, channel: str) -> AsyncIterator[ConnectionInfo]:
+        return self._described(self._keys.members(channel))
+
+    async def online(self, channel: str) -> AsyncIterator[str]:
+        async for page in pages(self._store, self._keys.online(channel)):
+            for user in page:
+                yield user
+
+    async def online_count(self, channel: str) -> int:
+        return await self._size(self._keys.online(channel))
+
+    async def count(self) -> Counts:
+        nodes = await self._node_ids()
+        sizes = (self._size(key) for key in (self._keys.channels, self._keys.users))
+        held = (self._size(self._keys.node_connections(node)) for node in nodes)
+        channels, users, *connections = await asyncio.gather(*sizes, *held)
+        return Counts(len(nodes), channels, sum(connections), users)
+
+    async def nodes(self) -> list[NodeInfo]:
+        infos = await asyncio.gather(*(self._node(id) for id in await self._node_ids()))
+        return [info for info in infos if info is not None]
+
+    async def _node_ids(self) -> list[str]:
+        return sorted(id.decode() for id in await self._store.ask(self._keys.nodes, ("SMEMBERS", self._keys.nodes)))
+
+    async def _node(self, id: str) -> NodeInfo | None:
+        key = self._keys.node(id)
+        flat = await self._store.ask(key, ("HGETALL", key))
+        fields = {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
+        if not fields:
+            return None
+        counts = (int(fields.get(name, 0)) for name in ("started", "connections", "channels"))
+        return NodeInfo(id, fields.get("host", ""), fields.get("version", ""), *counts)
+
+    async def _size(self, key: str) -> int:
+        size: int = await self._store.ask(key, ("SCARD", key))
+        return size
+
+    async def _described(self, key: str) -> AsyncIterator[ConnectionInfo]:
+        async for page in pages(self._store, key):
+            keys = [self._keys.connection(id) for id in page]
+            found = await asyncio.gather(*(self._store.ask(key, ("HMGET", key, *FIELDS)) for key in keys))
+            for id, values in zip(page, found, strict=True):
+                if values[0] is not None:
+                    yield info_of(id, values)

@@ -1,0 +1,78 @@
+"""Removes what a dead node left behind, and announces who is gone.
+
+Every node looks for nodes whose lease has run out; a claim lets one of them at a time do the work. All of
+it may be done twice without harm, so a reaper that dies is followed by another, who finds what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Container
+
+from gateway.backplane.keys import Keys
+from gateway.presence.claims import Claims
+from gateway.presence.listing import pages
+from gateway.presence.registry import FIELDS, Registry, info_of
+from gateway.presence.store import Store
+
+logger = logging.getLogger(__name__)
+
+REMEMBERED = 3600
+"""Seconds for which a node that comes back can still see that it was reaped."""
+
+
+class Reaper:
+    """Cleans up after nodes."""
+
+    def __init__(self, store: Store, keys: Keys, registry: Registry, claims: Claims) -> None:
+        self._store = store
+        self._keys = keys
+        self._registry = registry
+        self._claims = claims
+
+    async def reap_dead(self) -> None:
+        """Reap every node without a lease that nobody else is reaping. Raises `Unavailable`."""
+        for node in await self._dead():
+            if await self._claims.take(node):
+                await self._reap(node)
+                await self._claims.give_back(node)
+
+    async def remove_ghosts(self, node: str, held: Container[str]) -> int:
+        """Remove the node's connections that are not among those `held`; return how many. Needs the claim."""
+        removed = 0
+        async for ids in pages(self._store, self._keys.node_connections(node)):
+            ghosts = [id for id in ids if id not in held]
+            await self._remove(node, ghosts)
+            removed += len(ghosts)
+            await self._claims.take(node)
+        return removed
+
+    async def _dead(self) -> list[str]:
+        nodes = [id.decode() for id in await self._store.ask(self._keys.nodes, ("SMEMBERS", self._keys.nodes))]
+        leases = [self._keys.node(node) for node in nodes]
+        if self._store.whole and await self._store.ask(self._keys.nodes, ("EXISTS", *leases)) == len(nodes):
+            return []
+        alive = await asyncio.gather(*(self._store.ask(lease, ("EXISTS", lease)) for lease in leases))
+        return [node for node, is_alive in zip(nodes, alive, strict=True) if not is_alive]
+
+    async def _reap(self, node: str) -> None:
+        lease, reaped = self._keys.node(node), self._keys.reaped(node)
+        if await self._store.ask(lease, ("EXISTS", lease)):  # it came back before the claim was ours
+            return
+        logger.warning("node %s has no lease any more: removing what it held", node)
+        await self._store.ask(reaped, ("SET", reaped, 1, "EX", REMEMBERED))
+        removed = await self.remove_ghosts(node, ())
+        await self._store.ask(self._keys.nodes, ("SREM", self._keys.nodes, node))
+        logger.warning("node %s is cleaned up: %s connections", node, removed)
+
+    async def _remove(self, node: str, ids: list[str]) -> None:
+        found = await asyncio.gather(*(self._record(id) for id in ids))
+        for id, values in zip(ids, found, strict=True):
+            self._registry.lose(info_of(id, values)._replace(node=node))
+        await self._store.flushed()
+
+    async def _record(self, id: str) -> list[bytes | None]:
+        key = self._keys.connection(id)
+        values: list[bytes | None] = await self._store.ask(key, ("HMGET", key, *FIELDS))
+        return values

@@ -1,0 +1,180 @@
+"""Writes the sets: which connections there are, and which of them are in which channel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable
+from functools import partial
+from typing import Any
+
+from gateway.backplane import Target
+from gateway.backplane.keys import Keys
+from gateway.backplane.script import Script
+from gateway.config import Settings
+from gateway.connection import ConnectionInfo
+from gateway.presence.crowds import Crowds
+from gateway.presence.protocol import announcement
+from gateway.presence.scripts import FORGET_USER, JOIN, LEAVE, OPEN
+from gateway.presence.store import Store
+
+FIELDS = ("node", "user", "name", "channels", "started", "remote")
+
+
+class Registry:
+    """Notes down what happens to connections, of this node or, when it cleans up, of another.
+
+    On one server a script keeps the sets of all channels and users as well. In a cluster they live
+    elsewhere: they are written next, and looked at once more, because another node may have been faster.
+    """
+
+    def __init__(self, store: Store, keys: Keys, settings: Settings, crowds: Crowds) -> None:
+        self._store = store
+        self._keys = keys
+        self._crowds = crowds
+        self._presence_max = settings.presence_max
+        self._grace = round(settings.presence_grace * 1000)
+        self._publish = "SPUBLISH" if keys.cluster else "PUBLISH"
+
+    def open(self, connection: ConnectionInfo, agent: str) -> Awaitable[Any]:
+        """Note a connection, so that whoever cleans up after this node finds it."""
+        id, node, user, named = connection.id, connection.node, connection.user, self._keys
+        key, held, tabs = named.connection(id), named.node_connections(node), named.user_connections(user)
+        fields = (*_fields(connection), "agent", agent)
+        of_user = () if user == id else (tabs, named.users)
+        if self._store.whole:
+            return self._store.write(id, key, OPEN((key, held, named.nodes, *of_user), id, node, user, *fields))
+        self._note(id, key, held, node, *fields)
+        if of_user:
+            self._store.write(id, tabs, ("SADD", tabs, id))
+            self._store.write(id, named.users, ("SADD", named.users, user))
+        return self._store.write(id, held, ("SADD", held, id))
+
+    def join(self, connection: ConnectionInfo, channel: str, *, silent: bool = False) -> Awaitable[bool]:
+        """Note a member. `silent` announces nothing: nobody came, this is only being written again."""
+        id, node, user, named = connection.id, connection.node, connection.user, self._keys
+        key, held, channels = named.connection(id), named.node_connections(node), _as_json(connection.channels)
+        if not self._store.whole:
+            self._note(id, key, held, node, "node", node, "user", user, "channels", channels)
+        word = b"" if silent else announcement(user, channel, connected=True, exclude=id)
+        own = (named.channels, key, held, named.nodes)
+        return self._change(JOIN, connection, channel, channels, word, own_keys=own)
+
+    def leave(self, connection: ConnectionInfo, channel: str) -> Awaitable[bool]:
+        """Note that a member left of its own will: its user is announced at once."""
+        key, channels = self._keys.connection(connection.id), _as_json(connection.channels)
+        own = (self._keys.channels, key, self._keys.leaving_channels)
+        word = self._farewell(connection, channel)
+        emptied = self._change(LEAVE, connection, channel, channels, word, own_keys=own)
+        if not self._store.whole:
+            self._store.write(connection.id, key, ("HSET", key, "channels", channels))
+        return emptied
+
+    def lose(self, connection: ConnectionInfo) -> Awaitable[Any]:
+        """Note that a connection is gone, from all its channels: its user may come back within the grace."""
+        id, user = connection.id, connection.user
+        held, key = self._keys.node_connections(connection.node), self._keys.connection(id)
+        own = (self._keys.channels, key, self._keys.leaving_channels)
+        for channel in connection.channels:
+            word = self._farewell(connection, channel)
+            self._change(LEAVE, connection, channel, "", word, own_keys=own, grace=self._grace)
+        if user != id:
+            self._lose_user(id, user)
+        self._store.write(id, key, ("DEL", key))
+        return self._store.write(id, held, ("SREM", held, id))
+
+    # ----
+
+    def _note(self, id: str, key: str, held: str, node: str, *fields: str | int) -> None:
+        """Write the connection first, and then where it is: whoever cleans up finds every channel it is in."""
+        self._store.write(id, self._keys.nodes, ("SADD", self._keys.nodes, node))
+        self._store.write(id, held, ("SADD", held, id))
+        self._store.write(id, key, ("HSET", key, *fields))
+
+    def _farewell(self, connection: ConnectionInfo, channel: str) -> bytes:
+        return announcement(connection.user, channel, connected=False, exclude=connection.id)
+
+    def _change(
+        self,
+        script: Script,
+        connection: ConnectionInfo,
+        channel: str,
+        channels: str,
+        word: bytes,
+        *,
+        own_keys: tuple[str, ...],
+        grace: int = 0,
+    ) -> Awaitable[bool]:
+        named = self._keys
+        keys = (named.members(channel), named.online(channel), named.tabs(channel), named.leaving(channel))
+        topic = named.topic(Target("channel", channel))
+        command = script(
+            (*keys, *own_keys) if self._store.whole else keys,
+            *(connection.id, connection.user, channel, channels),
+            *(self._publish, topic, word, self._presence_max, grace, connection.node),
+        )
+        return self._store.write(connection.id, keys[0], command, partial(self._changed, script, channel))
+
+    def _changed(self, script: Script, channel: str, answer: list[int]) -> bool:
+        first_or_last, crowded = bool(answer[0]), bool(answer[1])
+        if crowded:
+            self._crowds.add(channel)
+        if not self._store.whole:
+            self._index(script, channel, first_or_last, answer)
+        return first_or_last
+
+    def _index(self, script: Script, channel: str, first_or_last: bool, answer: list[int]) -> None:
+        """Keep the sets that one script cannot reach in a Redis Cluster."""
+        index = self._keys.channels
+        if script is JOIN:
+            self._store.write(index, index, ("SADD", index, channel))
+        elif first_or_last:
+            self._drop_from(index, channel, self._keys.members(channel))
+        if script is LEAVE and answer[2]:
+            leaving = self._keys.leaving_channels
+            self._store.write(leaving, leaving, ("ZADD", leaving, "LT", answer[2], channel))
+
+    def _lose_user(self, id: str, user: str) -> None:
+        tabs, users = self._keys.user_connections(user), self._keys.users
+        keys = (tabs, users) if self._store.whole else (tabs,)
+        self._store.write(id, tabs, FORGET_USER(keys, id, user), partial(self._user_lost, user))
+
+    def _user_lost(self, user: str, is_offline: int) -> None:
+        if is_offline and not self._store.whole:
+            self._drop_from(self._keys.users, user, self._keys.user_connections(user))
+
+    def _drop_from(self, index: str, name: str, unless: str) -> None:
+        """Take a name out of an index, and put it back if what it names has come to life meanwhile."""
+
+        def put_back(exists: int) -> None:
+            if exists:
+                self._store.write(index, index, ("SADD", index, name))
+
+        def look(_: object) -> None:
+            self._store.write(unless, unless, ("EXISTS", unless), put_back)
+
+        self._store.write(index, index, ("SREM", index, name), look)
+
+
+def _fields(connection: ConnectionInfo) -> tuple[str | int, ...]:
+    values: tuple[str | int, ...] = (
+        *(connection.node, connection.user, connection.name),
+        *(_as_json(connection.channels), connection.started, connection.remote),
+    )
+    return tuple(part for pair in zip(FIELDS, values, strict=True) for part in pair)
+
+
+def _as_json(channels: tuple[str, ...]) -> str:
+    return json.dumps(channels, ensure_ascii=False, separators=(",", ":"))
+
+
+def info_of(id: str, values: list[bytes | None]) -> ConnectionInfo:
+    """Read what was written, leniently: a person may have been at it."""
+    node, user, name, channels, started, remote = (value.decode() if value else "" for value in values)
+    return ConnectionInfo(id, node, user or id, name, _channels(channels), int(started or 0), remote)
+
+
+def _channels(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(str(channel) for channel in json.loads(text or "[]"))
+    except (ValueError, TypeError):
+        return ()

@@ -1,0 +1,80 @@
+"""Where presence keeps its sets: one Redis server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from gateway.backplane.dialer import Dials
+from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
+from gateway.backplane.trouble import Troubles
+from gateway.backplane.watch import stay_connected
+from gateway.errors import Unavailable
+from gateway.presence.writer import Read, Writer
+
+
+class Store(Protocol):
+    """Takes writes in order, and answers questions, over however many servers."""
+
+    whole: bool
+    """Whether all keys live on one server, so that one script may touch any of them."""
+
+    async def run(self) -> None: ...
+
+    def write(self, turn: str, key: str, command: Command, read: Read | None = None) -> Awaitable[Any]:
+        """Note a command on `key`; the future is what `read` makes of the answer, and need not be awaited.
+
+        Those of one `turn` (a connection id, say) are carried out one after the other, in order, and again
+        after a broken connection, so every one must bear being repeated.
+        """
+
+    async def ask(self, key: str, command: Command) -> Any:
+        """Send a command on `key` at once, ahead of the writes that wait, and return the answer.
+
+        Raises `Unavailable`.
+        """
+
+    async def flushed(self) -> None:
+        """Wait until everything noted is written."""
+
+    def take_overflow(self) -> bool:
+        """Tell, once, whether writes had to be dropped since this was last asked."""
+
+
+class SingleStore:
+    """One server, standalone or found by Sentinel: one link, one queue."""
+
+    whole = True
+
+    def __init__(self, dialer: Dials, connected: Callable[[Link], Awaitable[None]], troubles: Troubles) -> None:
+        self._dialer = dialer
+        self._troubles = troubles
+        self._connected = connected
+        """Hears of every new link, before anything is written over it."""
+        self._writer = Writer()
+
+    async def run(self) -> None:
+        await stay_connected(self._dialer, self._use, "presence", self._troubles)
+
+    async def _use(self, link: Link) -> None:
+        await self._connected(link)
+        await self._writer.use(link)
+
+    def write(self, turn: str, key: str, command: Command, read: Read | None = None) -> asyncio.Future[Any]:
+        return self._writer.put(command, read)
+
+    async def ask(self, key: str, command: Command) -> Any:
+        if self._writer.link is None:
+            raise Unavailable("Redis is away")
+        try:
+            return await self._writer.link.call(*command)
+        except (LinkLost, RedisRefused) as error:
+            raise Unavailable(f"Redis did not answer: {error}") from None
+
+    async def flushed(self) -> None:
+        await self._writer.flushed()
+
+    def take_overflow(self) -> bool:
+        overflowed, self._writer.overflowed = self._writer.overflowed, False
+        return overflowed

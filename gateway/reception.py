@@ -1,0 +1,138 @@
+"""Takes connections in, hears what their sockets receive, and sees them out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gateway import codec
+from gateway.commands import Commands
+from gateway.config import Settings
+from gateway.connection import Connection, Profile, make_id
+from gateway.counters import Counters
+from gateway.errors import TOO_SLOW, Close, ConnectionNotFound
+from gateway.handler import Handler
+from gateway.handshake import Upgraded, refuse_foreign_origin, refuse_when_full
+from gateway.hub import Hub
+from gateway.membership import Membership
+from gateway.message import check_channel, check_user
+from gateway.websocket import WebSocket
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+logger = logging.getLogger(__name__)
+
+PROTOCOLS = (codec.JSON, codec.MSGPACK)
+AGENT_LENGTH = 64
+"""Of the browser's name that is kept: Redis stores a hash compactly while no value is longer."""
+
+
+class Reception:
+    """Where the sockets of this node come from and end; their owner, to whom they tell what they receive."""
+
+    def __init__(
+        self, hub: Hub, membership: Membership, commands: Commands, settings: Settings, counters: Counters
+    ) -> None:
+        self._hub = hub
+        self._membership = membership
+        self._commands = commands
+        self._settings = settings
+        self._counters = counters
+        self._upgrades: dict[str, Upgraded] = {}
+        """What aiohttp still holds of each connection, until its request handler returns."""
+        self._awaited: dict[str, asyncio.Future[None]] = {}
+        """Of the connections whose end somebody awaits."""
+        self._emptied = asyncio.Event()
+        self.stopping = False
+        """Whether new connections are refused because the node stops."""
+
+    async def accept(
+        self, request: web.Request, channels: Sequence[str], profile: Profile, handler: Handler
+    ) -> tuple[Connection, asyncio.Future[None]]:
+        """Turn a request into a connection of this node; the future is done after its first joins.
+
+        Raises aiohttp's HTTP errors, `InvalidChannel` and `InvalidUser` for what is refused before the upgrade.
+        """
+        for channel in channels:
+            check_channel(channel)
+        if profile.id:
+            check_user(profile.id)
+        refuse_foreign_origin(request, self._settings.allowed_origins)
+        refuse_when_full(len(self._hub), self._settings.max_connections, stopping=self.stopping)
+        upgrade = Upgraded(request, PROTOCOLS)
+        connection = self._connection(request, upgrade.protocol, profile, handler)
+        transport = await upgrade.answer()
+        limit, outbox = self._settings.max_message_bytes, self._settings.outbox_bytes
+        socket = connection.socket = WebSocket(transport, connection, self, limit=limit, outbox=outbox)
+        if connection.protocol:
+            socket.hold()
+        self._upgrades[connection.id] = upgrade
+        self._hub.add(connection)
+        self._counters.opened += 1
+        opened = self._commands.opened(connection, channels)
+        upgrade.hand_over(socket)
+        return connection, opened
+
+    def _connection(self, request: web.Request, protocol: str, profile: Profile, handler: Handler) -> Connection:
+        return Connection(
+            make_id(self._settings.node_id, secrets.token_hex(5)),
+            profile,
+            handler,
+            protocol=protocol,
+            started=time.time_ns() // 1_000_000,
+            remote=request.remote or "",
+            agent=request.headers.get("User-Agent", "")[:AGENT_LENGTH],
+        )
+
+    # ---- what sockets tell
+
+    def received(self, connection: Connection, opcode: int, payload: bytes) -> None:
+        """Take one message off a socket."""
+        self._counters.received += 1
+        connection.received += 1
+        self._commands.received(connection, opcode, payload)
+
+    def lost(self, connection: Connection, close: Close) -> None:
+        """Forget a connection at once; its handler hears of it after the command in hand."""
+        connection.closed = True
+        self._counters.closed += 1
+        self._counters.slow += close is TOO_SLOW
+        self._membership.drop(connection)
+        logger.info(
+            "closed: connection=%s code=%s reason=%s received=%s",
+            *(connection.id, close.code, ascii(close.reason), connection.received),
+        )
+        if (awaited := self._awaited.get(connection.id)) is not None and not awaited.done():
+            awaited.set_result(None)
+        self._commands.closed(connection)
+        if not self._hub.connections:
+            self._emptied.set()
+
+    # ---- the end
+
+    async def closed(self, conn_id: str) -> None:
+        """Wait until a connection is lost; return at once when it is no longer, or never was, here."""
+        if conn_id in self._hub.connections:
+            self._awaited[conn_id] = asyncio.get_running_loop().create_future()
+            try:
+                await self._awaited[conn_id]
+            finally:
+                del self._awaited[conn_id]
+
+    async def emptied(self) -> None:
+        """Wait until this node holds no connection."""
+        while self._hub.connections:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def release(self, conn_id: str) -> web.WebSocketResponse:
+        """Let aiohttp forget a connection; return what its request handler must return."""
+        upgrade = self._upgrades.pop(conn_id, None)
+        if upgrade is None:
+            raise ConnectionNotFound(f"no connection {conn_id!r} was upgraded here, or it was read already")
+        return upgrade.release()

@@ -1,0 +1,76 @@
+"""The `write_*` calls: the same for whoever can publish."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from gateway import codec
+from gateway.backplane import ALL, Target
+from gateway.codec import Envelope
+from gateway.connection import node_of
+from gateway.errors import ConnectionNotFound, InvalidParam
+from gateway.message import CMD_LENGTH, Position, check_channel, check_user
+
+
+class Writing:
+    """Encodes messages, once each, and says where they go; a subclass carries them there.
+
+    All raise `InvalidParam` for what JSON cannot say, and `Unavailable` when Redis does not take it in time.
+    """
+
+    async def write_connection(self, cmd: str, param: object, conn_id: str, *, sender: str | None = None) -> None:
+        """Write to one connection, held by any node. Raises `ConnectionNotFound`."""
+        payload = _encode(cmd, param, "", sender)
+        await self._write_direct(payload, conn_id)
+
+    async def write_channel(
+        self,
+        cmd: str,
+        param: object,
+        channel: str,
+        *,
+        exclude: Collection[str] = (),
+        sender: str | None = None,
+    ) -> Position | None:
+        """Write to every member of a channel but the connection ids in `exclude`.
+
+        Returns the message's position, where the channel keeps history.
+        """
+        envelope = Envelope(_encode(cmd, param, check_channel(channel), sender), exclude)
+        return await self._publish(Target("channel", channel), envelope)
+
+    async def write_user(self, cmd: str, param: object, user_id: str, *, sender: str | None = None) -> None:
+        """Write to every connection of a user. A user who is offline gets nothing, and that is no error.
+
+        An anonymous connection is reached by its connection id.
+        """
+        payload = _encode(cmd, param, "", sender)
+        check_user(user_id)
+        if node_of(user_id):
+            try:
+                return await self._write_direct(payload, user_id)
+            except ConnectionNotFound:
+                pass  # a user id that only looks like a connection id
+        await self._publish(Target("user", user_id), Envelope(payload))
+
+    async def write_all(
+        self, cmd: str, param: object, *, exclude: Collection[str] = (), sender: str | None = None
+    ) -> None:
+        """Write to every connection of every node but the connection ids in `exclude`."""
+        await self._publish(ALL, Envelope(_encode(cmd, param, "", sender), exclude))
+
+    async def _publish(self, target: Target, envelope: Envelope) -> Position | None:
+        """Carry an envelope to a target; return its position where the channel keeps history."""
+        raise NotImplementedError
+
+    async def _write_direct(self, payload: bytes, conn_id: str) -> None:
+        """Carry a payload to one connection. Raises `ConnectionNotFound`."""
+        raise NotImplementedError
+
+
+def _encode(cmd: str, param: object, channel: str, sender: str | None) -> bytes:
+    if not 0 < len(cmd) <= CMD_LENGTH:
+        raise InvalidParam(
+            f"expected cmd to be a string of 1 to {CMD_LENGTH} characters, got {cmd!r:.200}", field="cmd"
+        )
+    return codec.encode(cmd, param, channel, sender)

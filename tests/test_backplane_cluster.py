@@ -1,0 +1,190 @@
+"""The Redis backplane over a cluster: sharded topics, and slots that move while messages flow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from redis.crc import key_slot
+
+from gateway.backplane import Arrival, Backplane, Target
+from gateway.backplane.cluster import ClusterBackplane
+from gateway.codec import Envelope
+from gateway.config import Rule
+from tests.harness.cluster import RedisCluster
+from tests.harness.wait import eventually
+from tests.numbered import Load, running
+
+pytestmark = pytest.mark.redis
+
+CHANNELS = [f"channel-{n}" for n in range(8)]
+
+
+def topic(channel: str) -> str:
+    return f"gateway:channel:{{{channel}}}"
+
+
+@asynccontextmanager
+async def load(url: str) -> AsyncIterator[Load]:
+    async with running(url) as publisher, running(url) as listener:
+        async with Load(publisher, listener, CHANNELS).flowing() as flowing:
+            yield flowing
+
+
+async def next_to(backplane: Backplane, *targets: Target) -> Arrival:
+    """Return the next arrival at one of these."""
+    async for batch in backplane.batches():
+        for arrival in batch:
+            if arrival.target in targets:
+                return arrival
+    raise AssertionError("the batches have ended")
+
+
+class TestTopics:
+    async def test_by_hand_sharded_publishing_reaches_a_channel(self, small_cluster: RedisCluster) -> None:
+        """`SPUBLISH gateway:channel:{lobby}` is what an operator types."""
+        async with running(small_cluster.url) as backplane:
+            lobby = Target("channel", "lobby")
+            await backplane.subscribe([lobby])
+            assert await small_cluster.publish(topic("lobby"), "chat") == 1
+            assert (await next_to(backplane, lobby)).data.startswith(b"{")
+
+    async def test_every_kind_of_target_is_heard(self, small_cluster: RedisCluster) -> None:
+        """Topics of all slots: the wishes are split by slot, and by shard."""
+        targets = [Target("all"), Target("direct"), Target("tap"), Target("nodes"), Target("node", "n")]
+        targets += [Target(kind, f"name-{n}") for kind in ("channel", "user") for n in range(200)]
+        async with running(small_cluster.url) as one, running(small_cluster.url) as other:
+            await other.subscribe(targets)
+            assert await asyncio.gather(*(one.publish(target, b"x") for target in targets)) == [1] * len(targets)
+            missing = set(targets)
+            while missing:
+                missing.discard((await next_to(other, *missing)).target)
+
+    async def test_a_shard_is_named_for_every_key(self, small_cluster: RedisCluster) -> None:
+        """Presence asks the topology where its keys are."""
+        async with running(small_cluster.url) as backplane:
+            assert isinstance(backplane, ClusterBackplane)
+            for key in ("gateway:members:{a}", "gateway:online:{a}", "gateway:nodes", "b", "c"):
+                port = (await small_cluster.master_of(key)).port
+                assert backplane.topology.shard_of(key) == f"127.0.0.1:{port}"
+            link = await backplane.topology.dial(backplane.topology.shard_of("b"))
+            assert await link.call("SET", "b", 1) == b"OK"
+            link.abort()
+
+
+class TestMovingSlots:
+    async def test_a_moved_slot_is_followed(self, small_cluster: RedisCluster) -> None:
+        """Publications refused by MOVED go to the new master, before later ones; only its channels have a gap."""
+        async with load(small_cluster.url) as flowing:
+            for _ in range(3):
+                await small_cluster.move_slot(topic(CHANNELS[0]))
+                await flowing.flows(5)
+        flowing.lost()
+        told = {target.name for target, numbers in flowing.received.items() if None in numbers}
+        assert told == {CHANNELS[0]}
+        assert not any(flowing.failed.values())
+
+    async def test_histories_are_written_while_their_slot_moves(self, small_cluster: RedisCluster) -> None:
+        """A stream that is already at the new master is appended to there (ASK), once and in order."""
+        rule = Rule(match="*", history=1000)
+        async with running(small_cluster.url) as backplane:
+            numbers: list[int] = []
+
+            async def append() -> None:
+                numbers.append((await backplane.append("kept", Envelope(b'{"cmd":"x"}'), rule)).offset)
+
+            await append()
+            moving = asyncio.create_task(small_cluster.move_slot(topic("kept")))
+            while not moving.done():
+                await asyncio.gather(*(append() for _ in range(20)))
+            await append()
+            assert numbers == list(range(1, len(numbers) + 1))
+            assert len((await backplane.read("kept", limit=1000)).messages) == len(numbers)
+
+    async def test_a_slot_on_its_way_takes_messages(self, small_cluster: RedisCluster) -> None:
+        """Between SETSLOT and the end of the migration, streams that are new are made at the new master."""
+        slot = key_slot(topic("fresh").encode())
+        source = await small_cluster.master_of(slot)
+        target = next(master for master in await small_cluster.masters() if master is not source)
+        source_id, target_id = [await master.command("CLUSTER", "MYID") for master in (source, target)]
+        async with running(small_cluster.url) as backplane:
+            await target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+            await source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+            appended = [backplane.append("fresh", Envelope(b'{"cmd":"x"}'), Rule(match="*", history=9)) for _ in "abc"]
+            assert [position.offset for position in await asyncio.gather(*appended)] == [1, 2, 3]
+            await small_cluster.move_slot(slot, target)
+            assert (await backplane.read("fresh", limit=9)).offset == 3
+
+
+class TestFailover:
+    async def test_a_planned_one_is_followed(self, cluster: RedisCluster) -> None:
+        """CLUSTER FAILOVER: gaps in the channels of this shard alone."""
+        async with load(cluster.url) as flowing:
+            shard = await cluster.master_of(topic(CHANNELS[0]))
+            of_shard = {name for name in CHANNELS if await cluster.master_of(topic(name)) is shard}
+            await cluster.failover(topic(CHANNELS[0]))
+            await eventually(lambda: flowing.gaps)
+            await flowing.flows(10)
+        flowing.lost()
+        told = {target.name for target, numbers in flowing.received.items() if None in numbers}
+        assert told == of_shard != set(CHANNELS)
+
+    async def test_a_killed_master_is_replaced(self, cluster: RedisCluster) -> None:
+        """Its channels go on at the successor, within 10 s; the others never stop."""
+        async with load(cluster.url) as flowing:
+            await cluster.kill_master(topic(CHANNELS[0]))
+            await flowing.flows(10)
+            await eventually(lambda: not flowing.listener.trouble)
+        flowing.lost()
+        assert sum(map(len, flowing.failed.values())) < 100
+
+    async def test_a_frozen_master_is_left(self, cluster: RedisCluster) -> None:
+        """The connections to it stay open and say nothing; the cluster names a successor."""
+        async with load(cluster.url) as flowing:
+            old = await cluster.master_of(topic(CHANNELS[0]))
+            old.freeze()
+            await cluster.replaced(old, topic(CHANNELS[0]))
+            await flowing.flows(10)
+            old.thaw()
+            await cluster.settled()
+            await flowing.flows(10)
+        flowing.lost()
+
+    async def test_a_shard_that_restarts_is_waited_for(self, small_cluster: RedisCluster) -> None:
+        """Without a replica its channels wait until it is back, and the others go on."""
+        async with load(small_cluster.url) as flowing:
+            master = await small_cluster.master_of(topic(CHANNELS[0]))
+            await master.stop()
+            await eventually(lambda: flowing.listener.trouble)
+            await master.start()
+            await small_cluster.settled()
+            await flowing.flows(10)
+            await eventually(lambda: not flowing.listener.trouble)
+        flowing.lost()
+
+
+class TestConnections:
+    async def test_a_killed_subscription_concerns_one_shard(self, small_cluster: RedisCluster) -> None:
+        """CLIENT KILL on one master: only its channels have a gap."""
+        async with load(small_cluster.url) as flowing:
+            shard = await small_cluster.master_of(topic(CHANNELS[0]))
+            of_shard = {name for name in CHANNELS if await small_cluster.master_of(topic(name)) is shard}
+            await shard.command("CLIENT", "KILL", "TYPE", "pubsub")
+            await eventually(lambda: flowing.gaps == 1)
+            await flowing.flows(5)
+        flowing.lost()
+        told = {target.name for target, numbers in flowing.received.items() if None in numbers}
+        assert told == of_shard
+
+    async def test_every_shard_has_a_beat(self, small_cluster: RedisCluster) -> None:
+        """A shard whose subscription is refused makes the node deaf."""
+        async with running(small_cluster.url) as backplane:
+            shard = small_cluster.servers[1]
+            await shard.command("ACL", "SETUSER", "default", "-ssubscribe")
+            await shard.command("CLIENT", "KILL", "TYPE", "pubsub")
+            await eventually(lambda: backplane.deaf)
+            assert any("NOPERM" in line for line in backplane.trouble)
+            await shard.command("ACL", "SETUSER", "default", "+ssubscribe")
+            await eventually(lambda: not backplane.deaf and not backplane.trouble)

@@ -1,0 +1,271 @@
+"""`gateway serve` as an operator meets it: what it prints, when it ends, and how."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import main
+from gateway.config import Settings
+from gateway.version import __version__
+from tests.harness.client import Clients
+from tests.harness.node import Node, gateway
+from tests.harness.ports import HOST, free_port, release_port
+from tests.harness.redis import RedisServer
+from tests.harness.wait import eventually
+
+LOG_RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended, and what it printed."""
+
+    code: int
+    output: str
+
+    @property
+    def lines(self) -> list[str]:
+        """What it printed, without log records."""
+        return [line for line in self.output.splitlines() if not LOG_RECORD.match(line)]
+
+
+async def run(*arguments: str | int, **environment: str) -> Ended:
+    """Run `gateway` with these arguments until it ends by itself."""
+    process = gateway(*map(str, arguments), environment=environment)
+    try:
+        process.start()
+        return Ended(await process.wait(deadline=30), process.output)
+    finally:
+        process.close()
+
+
+@pytest.fixture
+def closed_port() -> Callable[[], int]:
+    """Returns a port that nobody listens on."""
+
+    def port() -> int:
+        found = free_port()
+        release_port(found)
+        return found
+
+    return port
+
+
+@asynccontextmanager
+async def listening(answer: bytes) -> AsyncIterator[int]:
+    """Listen on a port, whose number is given, and say one thing to whoever comes."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(talk, HOST)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Calls `gateway` in this process, for what starts nothing."""
+    monkeypatch.setenv("GATEWAY_CONFIG", "set here so that it is restored")
+    monkeypatch.delenv("GATEWAY_CONFIG")
+
+    def invoke(*arguments: str | Path, **environment: str) -> Ended:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["gateway", *map(str, arguments)])
+        with pytest.raises(SystemExit) as raised:
+            main()
+        assert isinstance(raised.value.code, int)
+        return Ended(raised.value.code, "".join(capsys.readouterr()))
+
+    return invoke
+
+
+@pytest.fixture
+def refusal(invoke: Callable[..., Ended]) -> Callable[..., str]:
+    """Calls `gateway` with something wrong, and returns the one line with which it ends with 2."""
+
+    def refusal(*arguments: str | Path, **environment: str) -> str:
+        ended = invoke(*arguments, **environment)
+        assert (ended.code, len(ended.output.splitlines())) == (2, 1), ended.output
+        return ended.output
+
+    return refusal
+
+
+class TestUse:
+    async def test_help_names_the_commands(self) -> None:
+        """Whoever knows nothing finds `serve`."""
+        ended = await run("--help")
+        assert ended.code == 0
+        assert "serve" in ended.output
+
+    def test_help_of_serve_names_every_setting(self, invoke: Callable[..., Ended]) -> None:
+        """Each setting is an option, described and with its default."""
+        ended = invoke("serve", "--help")
+        assert ended.code == 0
+        assert [name for name in Settings.model_fields if f"--{name.replace('_', '-')} " not in ended.output] == []
+        assert all(value in ended.output for value in ("8080", "65536", "memory://", "handlers.demo:DemoHandler"))
+
+    def test_the_version_is_told(self, invoke: Callable[..., Ended]) -> None:
+        """`--version` is one line."""
+        assert invoke("--version") == Ended(0, f"gateway {__version__}\n")
+
+    @pytest.mark.parametrize("arguments", [(), ("dance",), ("serve", "--dance"), ("serve", "--port")], ids=" ".join)
+    def test_a_wrong_use_is_2(self, invoke: Callable[..., Ended], arguments: tuple[str, ...]) -> None:
+        """The last line says what was wrong, and nothing is run."""
+        ended = invoke(*arguments)
+        assert ended.code == 2
+        assert ended.lines[-1].startswith("gateway")
+
+
+class TestWrongValues:
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            ("--port", "http"),
+            ("--port", "65536"),
+            ("--log-level", "loud"),
+            ("--redis-url", "http://localhost"),
+            ("--redis-url", "redis://localhost:port/0"),
+            ("--redis-url", "redis://localhost:99999/0"),
+            ("--node-id", "a b"),
+            ("--handler", "nonsense"),
+            ("--handler", "no.such.module:Handler"),
+            ("--handler", "gateway.handlers.demo:Nobody"),
+            ("--handler", "gateway.config:Settings"),
+            ("--handler", ":DemoHandler"),
+            ("--handler", "gateway.handlers.demo:"),
+        ],
+    )
+    def test_a_wrong_value_is_one_line_and_2(self, refusal: Callable[..., str], option: str, value: str) -> None:
+        """The line names the setting and the value."""
+        line = refusal("serve", "--startup-timeout", "0.1", option, value)
+        assert option.lstrip("-").replace("-", "_") in line
+        assert value in line
+
+    def test_the_command_line_wins_over_the_environment_over_the_file(
+        self, refusal: Callable[..., str], tmp_path: Path
+    ) -> None:
+        """The value complained of is the one that counts."""
+        file = tmp_path / "gateway.toml"
+        file.write_text('log_level = "of-the-file"\n')
+        assert "of-the-file" in refusal("serve", "--config", file)
+        assert "of-the-environment" in refusal("serve", "--config", file, GATEWAY_LOG_LEVEL="of-the-environment")
+        assert "of-the-line" in refusal("serve", "--config", file, "--log-level", "of-the-line")
+
+    def test_a_file_may_be_named_in_the_environment(self, refusal: Callable[..., str], tmp_path: Path) -> None:
+        """`GATEWAY_CONFIG` is `--config`, which wins; a file that is missing is named."""
+        one, two = tmp_path / "one.toml", tmp_path / "two.toml"
+        assert str(one) in refusal("serve", GATEWAY_CONFIG=str(one))
+        assert str(two) in refusal("serve", "--config", two)
+
+    async def test_a_port_from_a_kubernetes_service_is_one_line_and_2(self) -> None:
+        """Kubernetes sets GATEWAY_PORT=tcp://... in every pod beside a Service named `gateway`."""
+        ended = await run("serve", GATEWAY_PORT="tcp://10.0.0.1:80")
+        assert (ended.code, len(ended.output.splitlines())) == (2, 1), ended.output
+        assert "port" in ended.output
+        assert "tcp://10.0.0.1:80" in ended.output
+
+
+class TestCannotStart:
+    async def test_a_busy_port_is_one_line_and_1(self) -> None:
+        """The line says which port, and what is wrong with it."""
+        async with listening(b"") as port:
+            ended = await run("serve", "--port", port)
+        assert (ended.code, len(ended.lines)) == (1, 1), ended.output
+        assert str(port) in ended.output
+        assert "in use" in ended.output
+
+    async def test_an_address_of_another_machine_is_one_line_and_1(self) -> None:
+        """A host that is not this one's cannot be listened on."""
+        ended = await run("serve", "--host", "203.0.113.1", "--port", 0)
+        assert (ended.code, len(ended.lines)) == (1, 1), ended.output
+        assert "203.0.113.1" in ended.output
+
+    async def test_an_absent_redis_is_one_line_and_1(self, closed_port: Callable[[], int]) -> None:
+        """The node waits for it as long as it was told, and says where it looked, without the password."""
+        url = f"redis://ada:hunter2@{HOST}:{closed_port()}/0"
+        ended = await run("serve", "--port", 0, "--redis-url", url, "--startup-timeout", "0.5")
+        assert (ended.code, len(ended.lines)) == (1, 1), ended.output
+        assert url.partition("@")[2] in ended.lines[0]
+        assert "hunter2" not in ended.output
+        assert "Traceback" not in ended.output
+
+    @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x00" * 9])
+    async def test_what_is_no_redis_is_one_line_and_1(self, answer: bytes) -> None:
+        """Somebody else on that port, silent or not, is no Redis."""
+        async with listening(answer) as port:
+            ended = await run(
+                *("serve", "--port", 0, "--redis-url", f"redis://{HOST}:{port}", "--startup-timeout", "0.5")
+            )
+        assert (ended.code, len(ended.lines)) == (1, 1), ended.output
+        assert "Traceback" not in ended.output
+
+    @pytest.mark.parametrize("credentials", ["", ":wrong@", "ada:wrong@"])
+    async def test_a_wrong_password_is_one_line_and_1_at_once(
+        self, credentials: str, start_redis: Callable[..., Awaitable[RedisServer]]
+    ) -> None:
+        """Nothing but a person can mend that, so nothing is waited for."""
+        server = await start_redis(requirepass="secret")
+        url = f"redis://{credentials}{HOST}:{server.port}/0"
+        ended = await run("serve", "--port", 0, "--redis-url", url, "--startup-timeout", "3600")
+        assert (ended.code, len(ended.lines)) == (1, 1), ended.output
+        assert "wrong" not in ended.output.replace("WRONGPASS", "")
+        assert "Traceback" not in ended.output
+
+    async def test_a_redis_that_comes_late_is_waited_for(
+        self, own_redis: RedisServer, start_node: Callable[..., Awaitable[Node]]
+    ) -> None:
+        """A cluster whose parts start in any order comes up."""
+        await own_redis.stop()
+        starting = asyncio.ensure_future(start_node(own_redis, startup_timeout=60))
+        assert not (await asyncio.wait([starting], timeout=1))[0]
+        await own_redis.start()
+        assert (await (await starting).get("/healthz")).status == 200
+
+
+class TestEnd:
+    async def test_a_node_says_where_it_is(self, start_node: Callable[..., Awaitable[Node]]) -> None:
+        """Its name and the address of the demo are printed once it can be reached."""
+        node = await start_node(id="ada")
+        assert "ada" in node.output
+        await eventually(lambda: node.url("/example") in node.output)
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+    async def test_a_signal_ends_a_node_in_good_order(
+        self, number: signal.Signals, start_node: Callable[..., Awaitable[Node]], connect: Clients
+    ) -> None:
+        """Its clients are told to come back, and the exit code is 0."""
+        node = await start_node()
+        clients = await connect.many(5, node, "lobby")
+        node.process.send_signal(number)
+        for client in clients:
+            assert (await client.expect_close(1012)).reason
+        assert await node.process.wait() == 0
+        assert "Traceback" not in node.output
+
+    async def test_a_node_that_waits_for_redis_can_be_ended(self, closed_port: Callable[[], int]) -> None:
+        """SIGTERM counts from the beginning."""
+        url = f"redis://{HOST}:{closed_port()}/0"
+        process = gateway("serve", "--port", "0", "--redis-url", url, "--startup-timeout", "3600")
+        try:
+            process.start()
+            await eventually(lambda: "Redis" in process.output)
+            assert await process.stop(deadline=20) == 0
+            assert "Traceback" not in process.output
+        finally:
+            process.close()

@@ -1,0 +1,327 @@
+"""Bytes to messages and back: nothing that a client or a person with redis-cli writes raises anything unforeseen."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import codec
+from gateway.codec import Envelope
+from gateway.errors import BadMessage, InvalidEnvelope, InvalidParam
+from gateway.message import Message
+from tests.harness.properties import json_values
+
+envelopes = st.builds(
+    Envelope,
+    st.binary(max_size=300),
+    st.frozensets(st.text(), max_size=5),
+    st.none() | st.text(),
+)
+
+
+class TestDecode:
+    def test_all_parts_of_a_message_are_read(self) -> None:
+        """Channel, command, parameter and id arrive as they were sent."""
+        text = '{"channel": "lobby", "cmd": "chat", "param": {"text": "hi"}, "id": 7}'
+        assert codec.decode(text.encode()) == Message("lobby", "chat", {"text": "hi"}, id=7)
+
+    def test_what_is_left_out_has_its_default(self) -> None:
+        """Without a channel and a parameter they are "" and None, and there is no id."""
+        assert codec.decode(b'{"cmd": "ping"}') == Message("", "ping", None, sender=None, id=None)
+
+    def test_a_spoofed_sender_and_unknown_keys_are_ignored(self) -> None:
+        """`from` and `offset` are the server's to say; what nobody knows does no harm."""
+        text = b'{"cmd": "ping", "from": "root", "offset": 9, "exclude": 1, "__proto__": {}, "sender": "root"}'
+        assert codec.decode(text) == Message("", "ping")
+
+    @given(json_values)
+    def test_a_parameter_is_any_json_value(self, param: Any) -> None:
+        """Whatever JSON can say arrives unchanged."""
+        text = json.dumps({"cmd": "x", "param": param}).encode()
+        assert codec.decode(text).param == json.loads(text)["param"]
+
+    @pytest.mark.parametrize("id", ["a", "", 0, -1, 2**53])
+    def test_an_id_is_a_string_or_an_integer(self, id: str | int) -> None:
+        """Both come back as they were sent, the falsy ones too."""
+        found = codec.decode(json.dumps({"cmd": "x", "id": id}).encode()).id
+        assert (found, type(found)) == (id, type(id))
+
+    @pytest.mark.parametrize("length", [1, 127, 128])
+    def test_a_command_has_up_to_128_characters(self, length: int) -> None:
+        """Characters count, not bytes."""
+        assert codec.decode(json.dumps({"cmd": "😀" * length}).encode()).cmd == "😀" * length
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"",
+            b" ",
+            b"chat",
+            b"{",
+            b"{}",
+            b'{"cmd": "x"',
+            b'{"cmd": "x"} {"cmd": "y"}',
+            b"{'cmd': 'x'}",
+            b'{"cmd": "x",}',
+            b'{"cmd": "x", "param": NaN}',
+            b'{"cmd": "x", "param": Infinity}',
+            b'{"cmd": "x", "param": -Infinity}',
+            b'{"cmd": "x", "param": "\\ud800"}',
+            b'{"cmd": "\\udfff"}',
+            b'{"cmd": "x", "param": "\xff"}',
+            b'\xef\xbb\xbf{"cmd": "x"}',
+            b'{"cmd": "x", "param": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+            b"[" * 100_000,
+            b'{"a":' * 100_000,
+            b"\x00",
+            b'{"cmd": "x", "param": 01}',
+            b'{"cmd": "a\nb"}',
+        ],
+        ids=lambda data: ascii(data[:40]),
+    )
+    def test_what_is_not_json_is_refused(self, data: bytes) -> None:
+        """NaN, lone surrogates and bottomless nesting are no JSON, like any other garbage."""
+        with pytest.raises(BadMessage):
+            codec.decode(data)
+
+    @pytest.mark.parametrize("value", [None, True, 1, 1.5, "chat", [], ["cmd", "x"]], ids=repr)
+    def test_what_is_no_object_is_refused(self, value: Any) -> None:
+        """A message is an object."""
+        with pytest.raises(BadMessage, match="object"):
+            codec.decode(json.dumps(value).encode())
+
+    @pytest.mark.parametrize("cmd", [None, True, 1, 1.5, [], {}, "", "x" * 129, ["x"]], ids=lambda cmd: repr(cmd)[:9])
+    def test_a_wrong_command_is_refused_with_the_id(self, cmd: Any) -> None:
+        """A command of another type, an empty one and one too long are refused; the request can be told."""
+        with pytest.raises(BadMessage, match="cmd") as raised:
+            codec.decode(json.dumps({"cmd": cmd, "id": "r1"}).encode())
+        assert raised.value.fields == {"id": "r1"}
+
+    @pytest.mark.parametrize("channel", [None, False, 0, 1.5, [], {}, ["lobby"]], ids=repr)
+    def test_a_channel_of_a_wrong_type_is_refused_with_the_id(self, channel: Any) -> None:
+        """A channel is a string."""
+        with pytest.raises(BadMessage, match="channel") as raised:
+            codec.decode(json.dumps({"cmd": "x", "channel": channel, "id": 3}).encode())
+        assert raised.value.fields == {"id": 3}
+
+    @pytest.mark.parametrize("id", [True, False, 1.5, [], {}, [1], 10**30], ids=repr)
+    def test_an_id_of_a_wrong_type_is_refused(self, id: Any) -> None:
+        """An id that could not be told from another is none."""
+        with pytest.raises(BadMessage, match="id"):
+            codec.decode(json.dumps({"cmd": "x", "id": id}).encode())
+
+    @given(st.binary(max_size=100))
+    def test_any_bytes_are_a_message_or_refused(self, data: bytes) -> None:
+        """Nothing else is ever raised."""
+        with suppress(BadMessage):
+            assert codec.decode(data).cmd
+
+
+class TestEncode:
+    def test_a_message_has_exactly_the_contract_s_keys(self) -> None:
+        """`channel`, `cmd` and `param` always; `from` only where there is a sender."""
+        assert json.loads(codec.encode("chat", {"n": 1}, "lobby")) == {
+            "channel": "lobby",
+            "cmd": "chat",
+            "param": {"n": 1},
+        }
+        assert json.loads(codec.encode("x", sender="ada")) == {"channel": "", "cmd": "x", "param": None, "from": "ada"}
+
+    @given(json_values)
+    def test_a_parameter_is_any_json_value(self, param: Any) -> None:
+        """Python's JSON reads what was written."""
+        assert json.loads(codec.encode("x", param))["param"] == param
+
+    @pytest.mark.parametrize(
+        "param",
+        [{1, 2}, object(), "\ud800", 2**64, -(2**63) - 1, {1: "a"}, b"bytes", 1j],
+        ids=lambda param: type(param).__name__,
+    )
+    def test_what_json_cannot_say_is_refused(self, param: Any) -> None:
+        """The caller learns of it; no client gets half a message."""
+        with pytest.raises(InvalidParam):
+            codec.encode("x", param)
+
+    def test_a_parameter_inside_itself_is_refused(self) -> None:
+        """A cycle ends in an error, not in the end of the stack."""
+        cycle: list[Any] = []
+        cycle.append(cycle)
+        with pytest.raises(InvalidParam):
+            codec.encode("x", cycle)
+
+    def test_an_error_says_to_which_request_it_belongs(self) -> None:
+        """`$error` has the code, the text, further fields, and the `id` only if there was one."""
+        assert json.loads(codec.encode_error("rate-limited", "slow down", 5, "lobby", retry_after=1.5)) == {
+            "channel": "lobby",
+            "cmd": "$error",
+            "id": 5,
+            "param": {"code": "rate-limited", "message": "slow down", "retry_after": 1.5},
+        }
+        assert "id" not in json.loads(codec.encode_error("bad-message", "no"))
+
+    @given(json_values, st.text(min_size=1), st.text(), st.none() | st.text())
+    def test_a_tap_reads_what_was_encoded(self, param: Any, cmd: str, channel: str, sender: str | None) -> None:
+        """Looking inside a payload gives the message that was written."""
+        assert codec.read(codec.encode(cmd, param, channel, sender)) == Message(channel, cmd, param, sender)
+
+
+class TestEnvelope:
+    @given(envelopes)
+    def test_an_envelope_survives_the_road(self, envelope: Envelope) -> None:
+        """What is packed is unpacked, with whom to skip and whom it is for."""
+        found = codec.unpack(codec.pack(envelope))
+        assert (found.payload, set(found.exclude), found.connection) == (
+            envelope.payload,
+            set(envelope.exclude),
+            envelope.connection,
+        )
+
+    @given(envelopes)
+    def test_an_envelope_is_told_from_json_by_its_first_byte(self, envelope: Envelope) -> None:
+        """A node's envelope never begins with a brace, whatever is in it."""
+        assert codec.pack(envelope)[:1] != b"{"
+
+    @given(st.binary(max_size=200))
+    def test_random_bytes_are_an_envelope_or_refused(self, data: bytes) -> None:
+        """Nothing but `InvalidEnvelope` is ever raised."""
+        assert_unpacked_or_refused(data)
+
+    @given(json_values.map(msgpack.packb))
+    def test_any_other_msgpack_is_refused(self, data: bytes) -> None:
+        """Well-formed msgpack that is no envelope is no envelope."""
+        with pytest.raises(InvalidEnvelope):
+            codec.unpack(data)
+
+    @given(envelopes, st.data())
+    def test_a_truncated_envelope_is_refused(self, envelope: Envelope, data: st.DataObject) -> None:
+        """An envelope that was cut is never taken for a shorter one."""
+        packed = codec.pack(envelope)
+        cut = data.draw(st.integers(0, len(packed) - 1))
+        with pytest.raises(InvalidEnvelope):
+            codec.unpack(packed[:cut])
+
+    @given(envelopes, st.binary(min_size=1, max_size=20))
+    def test_bytes_behind_an_envelope_are_refused(self, envelope: Envelope, behind: bytes) -> None:
+        """One publication is one envelope."""
+        with pytest.raises(InvalidEnvelope):
+            codec.unpack(codec.pack(envelope) + behind)
+
+    @pytest.mark.parametrize(
+        "parts",
+        [
+            [],
+            ["text"],
+            [1],
+            [b"{}", "not a list"],
+            [b"{}", [1]],
+            [b"{}", [b"bytes"]],
+            [b"{}", None],
+            [b"{}", [], 1],
+            [b"{}", [], b"id"],
+            [b"{}", [], "id", "more"],
+            {"payload": b"{}"},
+        ],
+        ids=repr,
+    )
+    def test_an_envelope_of_wrong_parts_is_refused(self, parts: Any) -> None:
+        """Every part has one type."""
+        with pytest.raises(InvalidEnvelope):
+            codec.unpack(msgpack.packb(parts))
+
+    @pytest.mark.parametrize("depth", [1_000, 100_000])
+    def test_nested_msgpack_is_refused(self, depth: int) -> None:
+        """A bottomless array ends in an error, not in the end of the stack."""
+        with pytest.raises(InvalidEnvelope):
+            codec.unpack(b"\x91" * depth + b"\xc0")
+
+
+class TestInjection:
+    def test_a_message_by_hand_is_a_message(self) -> None:
+        """It is given the shape that clients read, and the channel it was written to."""
+        assert injected({"cmd": "chat", "param": {"text": "hi"}}, "lobby") == (
+            {"channel": "lobby", "cmd": "chat", "param": {"text": "hi"}},
+            set(),
+            None,
+        )
+
+    def test_all_keys_by_hand_count(self) -> None:
+        """`from`, `exclude`, `channel` and `connection` say what they say."""
+        fields = {"cmd": "x", "from": "ada", "exclude": ["n~1", "n~2"], "channel": "side", "connection": "n~3"}
+        message = {"channel": "side", "cmd": "x", "param": None, "from": "ada"}
+        assert injected(fields) == (message, {"n~1", "n~2"}, "n~3")
+
+    def test_the_channel_written_to_wins(self) -> None:
+        """What is published to a channel is a message of that channel."""
+        assert injected({"cmd": "x", "channel": "other"}, "lobby")[0]["channel"] == "lobby"
+
+    def test_unknown_keys_by_hand_are_ignored(self) -> None:
+        """They reach nobody."""
+        assert injected({"cmd": "x", "id": 1, "offset": 2, "else": 3})[0] == {"channel": "", "cmd": "x", "param": None}
+
+    @pytest.mark.parametrize(
+        ("key", "values"),
+        [
+            ("cmd", [None, True, 1, 1.5, [], {}, "", "x" * 129]),
+            ("from", [None, False, 0, 1.5, [], {}, "a b", "*", "x" * 201]),
+            ("exclude", [None, True, 1, 1.5, "n~1", {}, [1], [None], [[]], ["n~1", 2]]),
+            ("channel", [None, False, 0, 1.5, [], {}, "a b", "x" * 201]),
+            ("connection", [None, False, 0, 1.5, [], {}]),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_a_key_of_a_wrong_type_is_refused(self, key: str, values: list[Any]) -> None:
+        """The message is dropped as a whole; the refusal names the key."""
+        for value in values:
+            with pytest.raises(InvalidEnvelope, match=key):
+                injected({"cmd": "x"} | {key: value})
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            b"{",
+            b"{}",
+            b'{"param": 1}',
+            b'{"cmd": "x"',
+            b'{"cmd": "x"}}',
+            b'{"cmd": NaN}',
+            b'{"cmd": "x", "param": "\\ud800"}',
+            b'{"cmd": "x", "param": "\xff"}',
+            b'{"cmd": "x", "param": ' + b"[" * 100_000,
+            b'{"a":' * 100_000,
+        ],
+        ids=lambda text: ascii(text[:40]),
+    )
+    def test_broken_json_by_hand_is_refused(self, text: bytes) -> None:
+        """A brace in front does not make it JSON."""
+        with pytest.raises(InvalidEnvelope):
+            codec.unpack(text, "lobby")
+
+    @given(st.dictionaries(st.sampled_from(["cmd", "param", "from", "exclude", "channel", "connection"]), json_values))
+    def test_any_object_by_hand_is_a_message_or_refused(self, fields: dict[str, Any]) -> None:
+        """Whatever the values are, nothing but `InvalidEnvelope` is raised."""
+        assert_unpacked_or_refused(json.dumps(fields).encode())
+
+    @given(st.binary(max_size=100))
+    def test_any_bytes_behind_a_brace_are_a_message_or_refused(self, data: bytes) -> None:
+        """The same for what only looks like JSON."""
+        assert_unpacked_or_refused(b"{" + data)
+
+
+def injected(fields: dict[str, Any], channel: str = "") -> tuple[Any, set[str], str | None]:
+    """Unpack what a person wrote; return the message as clients read it, whom to skip, whom it is for."""
+    envelope = codec.unpack(json.dumps(fields).encode(), channel)
+    return json.loads(envelope.payload), set(envelope.exclude), envelope.connection
+
+
+def assert_unpacked_or_refused(data: bytes) -> None:
+    with suppress(InvalidEnvelope):
+        envelope = codec.unpack(data, "lobby")
+        assert isinstance(envelope.payload, bytes)
+        assert all(isinstance(id, str) for id in envelope.exclude)
+        assert isinstance(envelope.connection, str | None)

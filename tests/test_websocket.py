@@ -1,0 +1,179 @@
+"""How one WebSocket writes, waits and ends; what it reads is in test_frames.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.codec import frame as server_frame
+from gateway.errors import Close
+from tests.harness.fakes import Peer
+from tests.harness.wire import CLOSE, PING, PONG, TEXT, frame
+
+
+def text(number: int, size: int = 0) -> bytes:
+    """Frame a message that can be told from others, of at least `size` bytes."""
+    return server_frame(TEXT, str(number).encode().rjust(size, b"-"))
+
+
+def numbers(peer: Peer) -> list[int]:
+    """Say which messages were written to the client."""
+    return [int(sent.payload.lstrip(b"-")) for sent in peer.sent if sent.opcode == TEXT]
+
+
+class TestClosing:
+    async def test_a_close_is_the_last_that_is_written(self) -> None:
+        """Code and reason are sent once; whatever is written later is dropped."""
+        peer = Peer()
+        peer.socket.write(text(1))
+        peer.socket.close(Close(4410, "ended"))
+        peer.socket.write(text(2))
+        peer.socket.close(Close(1001))
+        assert (peer.close_code, peer.sent[-1].close_reason, numbers(peer)) == (4410, "ended", [1])
+
+    @pytest.mark.parametrize("reason", ["x" * 500, "😀" * 100, "é" * 62])
+    async def test_a_long_reason_is_cut_between_characters(self, reason: str) -> None:
+        """A control frame has 125 bytes, and the reason in it is text."""
+        peer = Peer()
+        peer.socket.close(Close(4000, reason))
+        payload = peer.sent[-1].payload
+        assert 120 <= len(payload) <= 125
+        assert reason.startswith(payload[2:].decode())
+
+    async def test_a_message_behind_the_gateway_s_close_is_not_handled(self) -> None:
+        """The client's answer ends the connection, with the gateway's code; what came before it is too late."""
+        peer = Peer()
+        peer.socket.close(Close(4410))
+        peer.feed(frame("late"), frame(b"", PING))
+        assert not peer.transport.closed
+        peer.feed(frame((4410).to_bytes(2, "big"), CLOSE))
+        peer.socket.connection_lost(None)
+        assert peer.transport.closed
+        assert (peer.received, [close.code for close in peer.lost], peer.close_code) == ([], [4410], 4410)
+
+    async def test_a_connection_that_breaks_is_1006(self) -> None:
+        """The owner hears, once, that there was no closing handshake."""
+        peer = Peer()
+        peer.feed(frame("half")[:3])
+        peer.socket.connection_lost(ConnectionResetError())
+        assert [close.code for close in peer.lost] == [1006]
+        peer.socket.write(text(1))
+        assert numbers(peer) == []
+
+
+class TestPings:
+    @pytest.mark.parametrize("payload", [b"", b"hello", b"\xff" * 125])
+    async def test_a_ping_is_answered_with_its_payload(self, payload: bytes) -> None:
+        """Whatever the bytes are."""
+        peer = Peer()
+        peer.feed(frame(payload, PING))
+        assert [(sent.opcode, sent.payload) for sent in peer.sent] == [(PONG, payload)]
+
+    async def test_a_client_is_missed_when_it_was_silent_since_the_last_ping(self) -> None:
+        """A pong counts as a sign of life, and so does anything else."""
+        peer = Peer()
+        assert peer.socket.ping()
+        assert not peer.socket.ping()
+        for sign in (frame(b"", PONG), frame("hello"), frame("half")[:2]):
+            peer.feed(sign)
+            assert peer.socket.ping()
+        assert [sent.opcode for sent in peer.sent] == [PING] * 5
+
+
+class TestReading:
+    async def test_a_paused_socket_hands_on_nothing(self) -> None:
+        """What had come already waits, in order, and the client is no longer read from."""
+        peer = Peer()
+        peer.pause_after = 2
+        peer.feed(*[b"".join(frame(str(number)) for number in range(5))])
+        assert ([message.payload for message in peer.received], peer.transport.reading) == ([b"0", b"1"], False)
+        peer.feed(frame("5")[:3])
+        assert len(peer.received) == 2
+        peer.socket.resume_reading()
+        peer.feed(frame("5")[3:])
+        assert peer.transport.reading
+        assert [message.payload for message in peer.received] == [b"%d" % number for number in range(6)]
+
+    async def test_a_socket_may_be_paused_again_while_it_resumes(self) -> None:
+        """Each resumption takes as many as its owner lets in."""
+        peer = Peer()
+        peer.pause_after = 1
+        peer.feed(b"".join(frame(str(number)) for number in range(10)))
+        for expected in range(1, 10):
+            assert (len(peer.received), peer.transport.reading) == (expected, False)
+            peer.pause_after = 1
+            peer.socket.resume_reading()
+        assert [message.payload for message in peer.received] == [b"%d" % number for number in range(10)]
+
+    async def test_a_violation_found_when_resuming_ends_the_connection(self) -> None:
+        """What waited is judged like everything else."""
+        peer = Peer()
+        peer.pause_after = 1
+        peer.feed(frame("0") + frame("1", mask=None))
+        peer.socket.resume_reading()
+        assert peer.close_code == 1002
+
+
+class TestOutbox:
+    async def test_what_a_full_transport_does_not_take_waits_in_order(self) -> None:
+        """Everything is written, and in order, however often the client stops reading."""
+        peer = Peer()
+        peer.transport.room = 100
+        for number in range(100):
+            peer.socket.write(text(number, 20))
+        assert len(numbers(peer)) == 5
+        while len(before := numbers(peer)) < 100:
+            peer.transport.drain(room=200)
+            peer.socket.write(text(100 + len(before), 20))
+        peer.transport.drain()
+        assert [number for number in numbers(peer) if number < 100] == list(range(100))
+        assert [number for number in numbers(peer) if number >= 100] == sorted(
+            number for number in numbers(peer) if number >= 100
+        )
+
+    async def test_a_full_outbox_is_4008(self) -> None:
+        """A client that does not read is closed, and gets nothing more than what was on its way."""
+        peer = Peer(outbox=1000)
+        peer.transport.room = 1
+        for number in range(100):
+            peer.socket.write(text(number, 100))
+        assert numbers(peer) == [0]
+        peer.transport.drain()
+        assert (peer.close_code, numbers(peer)) == (4008, [0])
+
+    async def test_an_outbox_at_its_limit_is_not_full(self) -> None:
+        """Exactly as many bytes as allowed may wait."""
+        peer = Peer(outbox=10 * len(text(1, 100)))
+        peer.transport.room = 1
+        for number in range(11):
+            peer.socket.write(text(number, 100))
+        peer.transport.drain()
+        assert (peer.close_code, numbers(peer)) == (None, list(range(11)))
+
+    async def test_an_outbox_without_a_limit_takes_everything(self) -> None:
+        """0 switches the limit off."""
+        peer = Peer(outbox=0)
+        peer.transport.room = 1
+        for number in range(100):
+            peer.socket.write(text(number, 10_000))
+        peer.transport.drain()
+        assert numbers(peer) == list(range(100))
+
+    async def test_a_close_waits_behind_what_was_written_before(self) -> None:
+        """The client reads everything up to the close frame, and nothing behind it."""
+        peer = Peer()
+        peer.transport.room = 1
+        for number in range(10):
+            peer.socket.write(text(number))
+        peer.socket.close(Close(1012, "restart"))
+        peer.socket.write(text(10))
+        peer.transport.drain(room=1)
+        assert (peer.close_code, numbers(peer)) == (1012, list(range(10)))
+
+    async def test_a_pong_waits_in_the_outbox_too(self) -> None:
+        """A client that pings and never reads cannot make the node keep more than the outbox allows."""
+        peer = Peer(outbox=1000)
+        peer.transport.room = 1
+        for _ in range(100):
+            peer.feed(frame(b"x" * 125, PING))
+        peer.transport.drain()
+        assert peer.close_code == 4008
