@@ -121,9 +121,9 @@ class TestChannels:
         for number in range(20):
             await cluster.b.service.join(one.id, f"side-{number}")
             await cluster.b.service.write_channel("in", number, f"side-{number}")
+            await one.client.expect("in", param=number, channel=f"side-{number}")
             await cluster.a.service.leave(one.id, f"side-{number}")
             await cluster.b.service.write_channel("out", number, f"side-{number}")
-            await one.client.expect("in", param=number, channel=f"side-{number}")
         await one.client.expect_nothing_but()
         assert "out" not in {message["cmd"] for message in one.client.received}
 
