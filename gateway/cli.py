@@ -33,7 +33,8 @@ def main() -> NoReturn:
 
 def serve(settings: Settings) -> int:
     """Run a node until SIGTERM or SIGINT."""
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    # Until the node has started, what it cannot do is said once, in the line it ends with.
+    logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(settings))
     return 0
@@ -44,6 +45,7 @@ async def _serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with running_node(settings) as address:
+        logging.getLogger().setLevel(settings.log_level.upper())
         print(f"gateway {__version__} node {settings.node_id}", flush=True)
         print(f"chat demo: {address}/example", flush=True)
         await stop.wait()

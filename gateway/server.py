@@ -14,6 +14,7 @@ import aiohttp_jinja2
 import jinja2
 from aiohttp import web
 
+from gateway import metrics
 from gateway.config import Settings, load
 from gateway.connection import Connection
 from gateway.errors import CannotStart, InvalidChannel, InvalidSettings, InvalidUser
@@ -58,6 +59,7 @@ def create_app(settings: Settings) -> web.Application:
     aiohttp_jinja2.setup(app, loader=jinja2.FileSystemLoader(TEMPLATES))
     app.add_routes(routes)
     app.router.add_static("/static/", STATIC)
+    app.on_response_prepare.append(_ask_again)
     return app
 
 
@@ -117,6 +119,12 @@ async def _say_what_was_wrong(request: web.Request, handler: Any) -> web.StreamR
     return response
 
 
+async def _ask_again(request: web.Request, response: web.StreamResponse) -> None:
+    """Let browsers ask each time whether a file has changed: its name does not tell its version."""
+    if request.path.startswith("/static/"):
+        response.headers.setdefault("Cache-Control", "no-cache")
+
+
 @routes.get("/connect")
 async def _connect(request: web.Request) -> web.StreamResponse:
     service, handler = request.app[SERVICE], request.app[HANDLER]
@@ -164,3 +172,8 @@ async def _example_socket(request: web.Request) -> web.StreamResponse:
 async def _healthz(request: web.Request) -> web.StreamResponse:
     service = request.app[SERVICE]
     return web.json_response({"status": "ok", "node": service.node_id, "version": __version__})
+
+
+@routes.get("/metrics")
+async def _metrics(request: web.Request) -> web.StreamResponse:
+    return web.Response(body=metrics.render(request.app[SERVICE]), headers={"Content-Type": metrics.CONTENT_TYPE})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway import codec
 from gateway.backplane import ALL, DIRECT, NODES, TAP, Page, Target, open_backplane
+from gateway.backplane.counters import BackplaneCounters
 from gateway.codec import Envelope
 from gateway.commands import Commands
 from gateway.config import Settings, without_password
@@ -61,6 +62,13 @@ class Status(NamedTuple):
     taps: int
 
 
+class Held(NamedTuple):
+    """What one node holds."""
+
+    connections: int
+    channels: int
+
+
 class Service(Writing):
     """Manages connections and channels: of this node itself, of the cluster through Redis.
 
@@ -86,6 +94,16 @@ class Service(Writing):
     @property
     def node_id(self) -> str:
         return self.settings.node_id
+
+    @property
+    def held(self) -> Held:
+        """How much this node itself holds."""
+        return Held(len(self._hub), len(self._hub.channels))
+
+    @property
+    def backplane_counters(self) -> BackplaneCounters:
+        """What this node's backplane counts."""
+        return self._backplane.counters
 
     # ---- connections
 
@@ -245,7 +263,8 @@ class Service(Writing):
                 await self._presence.ready()
         except TimeoutError:
             url = without_password(self.settings.redis_url)
-            raise CannotStart(f"no Redis at {url} within {self.settings.startup_timeout:g} s") from None
+            why = "; ".join(self._backplane.troubles.now)
+            raise CannotStart(f"no Redis at {url} within {self.settings.startup_timeout:g} s: {why}") from None
 
     async def drain(self) -> None:
         """Send the clients to other nodes, take none in, and take what this node wrote out of Redis.

@@ -16,7 +16,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("server",),
-    ("admin", "api", "handlers"),
+    ("admin", "api", "handlers", "metrics"),
     ("service",),
     ("reception",),
     ("commands", "reader"),

@@ -1,0 +1,70 @@
+"""What a node counts, as Prometheus reads it: gathered when it asks, so that counting costs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from gateway.service import Service
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_COUNTERS = {
+    "opened": ("connections_opened", "WebSocket connections opened"),
+    "closed": ("connections_closed", "WebSocket connections closed"),
+    "received": ("messages_received", "Messages received from clients"),
+    "refused": ("messages_refused", "Messages of clients answered with $error"),
+    "published": ("messages_published", "Messages published to the backplane"),
+    "delivered": ("messages_delivered", "Messages written to sockets, counted for each receiver"),
+    "rejected": ("injections_rejected", "Payloads found in Redis that are no message"),
+    "slow": ("slow_consumers", "Connections closed because they read too slowly"),
+    "no_pong": ("pongs_missed", "Connections closed because no pong came"),
+    "gaps_told": ("gaps", "Channels whose members were told that messages may be lost"),
+    "recovered": ("messages_recovered", "Messages that came from history after an outage or a reconnect"),
+    "handler_errors": ("handler_errors", "Exceptions of the application's handler"),
+    "repairs": ("presence_repairs", "Times Redis differed from what the node holds, and was repaired"),
+}
+_BACKPLANE_COUNTERS = {
+    "reconnects": ("backplane_reconnects", "Links to Redis made anew after a loss"),
+    "gaps": ("backplane_losses", "Times subscriptions were lost and restored"),
+    "deaf_seconds": ("backplane_deaf_seconds", "Time in which the node's own beats did not come back through Redis"),
+}
+_BACKPLANE_GAUGES = {
+    "lag": ("backplane_lag_seconds", "From the publication of the node's last beat until it was heard"),
+    "waiting": ("publish_queue_messages", "Publications that Redis has not answered yet"),
+    "waiting_bytes": ("publish_queue_bytes", "Bytes of publications that Redis has not answered yet"),
+}
+
+
+class _Collector:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        service = self._service
+        yield _gauge("connections", "Connections held by this node", service.held.connections)
+        yield _gauge("channels", "Channels with a member on this node", service.held.channels)
+        for field, (name, text) in _COUNTERS.items():
+            yield _counter(name, text, getattr(service.counters, field))
+        for field, (name, text) in _BACKPLANE_COUNTERS.items():
+            yield _counter(name, text, getattr(service.backplane_counters, field))
+        for field, (name, text) in _BACKPLANE_GAUGES.items():
+            yield _gauge(name, text, getattr(service.backplane_counters, field))
+
+
+def render(service: Service) -> bytes:
+    """Write all metrics of a node in Prometheus' text format. No label ever names a channel or a user."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(service))
+    return generate_latest(registry)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"gateway_{name}", text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"gateway_{name}", text, value=value)
