@@ -7,6 +7,7 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from gateway.config import Settings, load, use_file
@@ -41,14 +42,27 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    """Run a node until a signal comes: that drains it, or ends its attempt to start."""
+    node = asyncio.create_task(_run_node(settings))
+    _on_signal(node.cancel)
+    await asyncio.wait((node,))
+    if not node.cancelled():
+        node.result()
+
+
+async def _run_node(settings: Settings) -> None:
     async with running_node(settings) as address:
+        stop = asyncio.Event()
+        _on_signal(stop.set)
         logging.getLogger().setLevel(settings.log_level.upper())
         print(f"gateway {__version__} node {settings.node_id}", flush=True)
         print(f"chat demo: {address}/example", flush=True)
         await stop.wait()
+
+
+def _on_signal(act: Callable[[], object]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, act)
 
 
 def _loop_factory() -> Any:

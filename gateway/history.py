@@ -20,7 +20,7 @@ from gateway.delivery import Delivery, write
 from gateway.errors import Unavailable
 from gateway.hub import Hub
 from gateway.message import Position
-from gateway.track import Track, contradicts
+from gateway.track import REMEMBERED, Track, contradicts
 
 PAGE = 1000
 """Messages in one read."""
@@ -51,10 +51,14 @@ class History:
         while await self._tear.wait():
             self._tear.clear()
             torn, self._torn = iter(self._torn), {}
+            failed: list[str] = []
             while channels := list(islice(torn, AT_ONCE)):
-                await asyncio.gather(*map(self._mend, channels))
-            if self._torn:
+                mended = await asyncio.gather(*map(self._mend, channels))
+                failed += [channel for channel, done in zip(channels, mended, strict=True) if not done]
+            if failed:
                 await asyncio.sleep(RETRY)
+                for channel in failed:
+                    self._mend_soon(channel)
 
     # ---- what the backplane tells
 
@@ -104,6 +108,8 @@ class History:
         finally:
             track.readers -= 1
             track.settle()
+            if track.torn:
+                self._mend_soon(channel)
         return missed is not None
 
     def forget(self, channel: str) -> None:
@@ -139,17 +145,27 @@ class History:
             after = known
         page = await self._page(channel, after, known)
         if known is not None and contradicts(page, known):
-            page = await self._page(channel, after, known, ends=known.epoch)
+            await self._renew(channel, track, known)
+            page = await self._page(channel, after, known)
+        if _is_apt(track, known):
+            self._catch_up(channel, track, page, losses)
+        return page
+
+    def _catch_up(self, channel: str, track: Track, page: Page, losses: int) -> None:
         messages, gap = track.catch_up(page, losses=losses)
         if gap is not None:
             self._tell(channel, page.epoch, gap)
         self._counters.delivered += self._delivery.write_channel(channel, messages)
         self._counters.recovered += len(messages)
-        return page
 
-    async def _page(self, channel: str, after: Position | None, known: Position | None, *, ends: str = "") -> Page:
+    async def _page(self, channel: str, after: Position | None, known: Position | None) -> Page:
         seen, limit = known.offset if known else 0, PAGE if after else 1
-        return await self._backplane.read(channel, after=after, limit=limit, seen=seen, ends=ends)
+        return await self._backplane.read(channel, after=after, limit=limit, seen=seen)
+
+    async def _renew(self, channel: str, track: Track, known: Position) -> None:
+        behind = Position(known.epoch, max(0, known.offset - REMEMBERED))
+        tail = await self._backplane.read(channel, after=behind, limit=REMEMBERED)
+        await self._backplane.renew(channel, known.epoch, track.agreed(tail))
 
     def _tell(self, channel: str, epoch: str, since: Position) -> None:
         param = {"epoch": epoch, "since": {"epoch": since.epoch, "offset": since.offset}}
@@ -162,7 +178,8 @@ class History:
         self._torn[channel] = None
         self._tear.set()
 
-    async def _mend(self, channel: str) -> None:
+    async def _mend(self, channel: str) -> bool:
+        """Re-read a channel until nothing is missing; tell whether Redis answered."""
         track = self._tracks.get(channel)
         try:
             while track is not None and track.torn and self._tracks.get(channel) is track:
@@ -170,7 +187,14 @@ class History:
                 await self._read(channel, track, track.position)
                 track.settle()
         except Unavailable:
-            self._mend_soon(channel)
+            return False
+        return True
+
+
+def _is_apt(track: Track, known: Position | None) -> bool:
+    """Tell whether a page that was asked for at a position begins no later than where the track is now."""
+    here = track.position
+    return here is None or (known is not None and known.epoch == here.epoch)
 
 
 def _after(page: Page, since: Position) -> list[Envelope] | None:

@@ -48,6 +48,7 @@ def setup(app: web.Application, settings: Settings | None = None, **fields: Any)
         raise InvalidSettings("expected either settings or fields of Settings, got both")
     service = app[SERVICE] = Service(settings or load(**fields))
     app.cleanup_ctx.append(_run_service)
+    app.on_shutdown.append(_drain)
     return service
 
 
@@ -80,6 +81,11 @@ async def _run_service(app: web.Application) -> AsyncIterator[None]:
     service = app[SERVICE]
     async with service.running():
         yield
+
+
+async def _drain(app: web.Application) -> None:
+    """Close the sockets now: aiohttp next waits for every request handler, those in `read_loop` too."""
+    await app[SERVICE].drain()
 
 
 @asynccontextmanager
@@ -172,6 +178,13 @@ async def _example_socket(request: web.Request) -> web.StreamResponse:
 async def _healthz(request: web.Request) -> web.StreamResponse:
     service = request.app[SERVICE]
     return web.json_response({"status": "ok", "node": service.node_id, "version": __version__})
+
+
+@routes.get("/readyz")
+async def _readyz(request: web.Request) -> web.StreamResponse:
+    ready = request.app[SERVICE].readiness
+    away = ready.status in ("deaf", "draining")
+    return web.json_response({"status": ready.status, "reasons": ready.reasons}, status=503 if away else 200)
 
 
 @routes.get("/metrics")

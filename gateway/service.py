@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from gateway import codec
 from gateway.backplane import ALL, DIRECT, NODES, TAP, Page, Target, open_backplane
@@ -69,6 +69,16 @@ class Held(NamedTuple):
     channels: int
 
 
+class Readiness(NamedTuple):
+    """Whether clients should be sent to this node, and what is wrong.
+
+    It is `degraded` by what other nodes suffer from too: its clients are as well here as anywhere.
+    """
+
+    status: Literal["ok", "degraded", "deaf", "draining"]
+    reasons: list[str]
+
+
 class Service(Writing):
     """Manages connections and channels: of this node itself, of the cluster through Redis.
 
@@ -104,6 +114,16 @@ class Service(Writing):
     def backplane_counters(self) -> BackplaneCounters:
         """What this node's backplane counts."""
         return self._backplane.counters
+
+    @property
+    def readiness(self) -> Readiness:
+        """How this node is placed to serve clients."""
+        trouble = self._backplane.trouble
+        if self._reception.stopping:
+            return Readiness("draining", ["this node is stopping", *trouble])
+        if self._backplane.deaf:
+            return Readiness("deaf", ["this node does not hear what it publishes, though Redis answers", *trouble])
+        return Readiness("degraded" if trouble else "ok", trouble)
 
     # ---- connections
 

@@ -6,6 +6,7 @@ one by one, and pages read from history bring what the subscription did not.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 from gateway.backplane import Page
@@ -14,6 +15,9 @@ from gateway.message import Position
 
 MOST_RECENT = 4096
 """Messages remembered while somebody reads; whoever needs an older one reads again."""
+
+REMEMBERED = 32
+"""Positions passed on that are remembered, to find where history differs after Redis has lost some."""
 
 
 class Track:
@@ -29,6 +33,7 @@ class Track:
         self.readers = 0
         """Members that are about to be let in, and need to know what arrives meanwhile."""
         self._recent: dict[tuple[str, int], Envelope] = {}
+        self._passed: deque[Position] = deque(maxlen=REMEMBERED)
 
     def arrived(self, message: Envelope) -> bool:
         """Take what came over the subscription; tell whether to pass it on now."""
@@ -69,7 +74,12 @@ class Track:
         gap, messages = None, list[Envelope]()
         here = self.position or _end(page)
         if here.epoch != page.epoch:
-            gap, here, self.torn = here, Position(page.epoch, page.start), True
+            self.torn = True
+            if page.start and here.time and here.time == page.seen:
+                # Renewed, and what was passed on here is still there; the page begins elsewhere.
+                self.position = here._replace(epoch=page.epoch)
+                return [], here
+            gap, here = here, Position(page.epoch, page.start)
         for message in page.messages:
             at = _place(message)
             if at.offset <= here.offset:
@@ -85,6 +95,13 @@ class Track:
         messages += self._continued()
         self.torn = self.torn and (page.more or losses != self.losses or self._is_ahead())
         return messages, gap
+
+    def agreed(self, page: Page) -> int:
+        """Return the offset of the last message that is the same here and on a page."""
+        theirs = {at.offset: at.time for at in map(_place, page.messages) if at.epoch == page.epoch}
+        same = [at.offset for at in self._passed if at.epoch == page.epoch and theirs.get(at.offset) == at.time]
+        ours = self.position.offset if self.position else 0
+        return max(same, default=min(ours, page.offset))
 
     def settle(self) -> None:
         """Forget what nobody needs any more."""
@@ -104,6 +121,7 @@ class Track:
 
     def _pass(self, message: Envelope) -> None:
         self.position = _place(message)
+        self._passed.append(self.position)
         if self.readers:
             self._remember(message)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +12,8 @@ from gateway.backplane import Backplane, Target
 from gateway.codec import Envelope
 from gateway.config import Rule
 from gateway.errors import GatewayError, Unavailable
+from tests.harness.http import get
+from tests.harness.node import Node
 from tests.harness.proxy import Proxy
 from tests.harness.redis import RedisServer
 from tests.harness.wait import eventually
@@ -24,6 +25,7 @@ LOBBY = Target("channel", "lobby")
 BOTH = ["lobby", "kitchen"]
 
 StartRedis = Callable[..., Awaitable[RedisServer]]
+StartNode = Callable[..., Awaitable[Node]]
 StartProxy = Callable[[RedisServer | int], Proxy]
 
 
@@ -365,3 +367,38 @@ class TestRefusals:
             async with running(redis.url.replace("right", "wrong")):
                 pytest.fail("must not be ready")
 
+
+class TestReadiness:
+    """What `/readyz` answers."""
+
+    async def test_an_outage_is_degraded_and_not_unready(self, start_redis: StartRedis, start_node: StartNode) -> None:
+        """Every node has it: taking all of them out of rotation would help nobody."""
+        redis = await start_redis()
+        node = await start_node(redis)
+        assert (await get(node.url("/readyz"))).json == {"status": "ok", "reasons": []}
+        for fail, heal in ((redis.freeze, redis.thaw), (redis.stop, redis.start)):
+            await settled(fail())
+            await eventually(lambda: has_status(node, "degraded", 200), 5)
+            assert any("Redis" in line for line in (await get(node.url("/readyz"))).json["reasons"])
+            await settled(heal())
+            await eventually(lambda: has_status(node, "ok", 200), 5)
+
+    async def test_a_deaf_node_is_unready(self, start_redis: StartRedis, start_node: StartNode) -> None:
+        """Redis answers it, and yet it does not hear itself."""
+        redis = await start_redis()
+        node = await start_node(redis)
+        await redis.command("ACL", "SETUSER", "default", "-subscribe")
+        await redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+        await eventually(lambda: has_status(node, "deaf", 503), 10)
+        await redis.command("ACL", "SETUSER", "default", "+subscribe")
+        await eventually(lambda: has_status(node, "ok", 200), 10)
+
+
+async def has_status(node: Node, status: str, code: int) -> bool:
+    answer = await get(node.url("/readyz"))
+    return (answer.json["status"], answer.status) == (status, code)
+
+
+async def settled(done: Awaitable[None] | None) -> None:
+    if done is not None:
+        await done

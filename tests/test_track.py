@@ -13,7 +13,9 @@ def message(offset: int, epoch: str = "e") -> Envelope:
     return Envelope(codec.encode("n", offset, "lobby"), position=Position(epoch, offset, 1000 + offset))
 
 
-def page(end: int, *offsets: int, epoch: str = "e", start: int = 0, seen: int | None = None, more: bool = False) -> Page:
+def page(
+    end: int, *offsets: int, epoch: str = "e", start: int = 0, seen: int | None = None, more: bool = False
+) -> Page:
     return Page(epoch, end, start, seen, [message(offset, epoch) for offset in offsets], more)
 
 
@@ -164,6 +166,26 @@ class TestMemory:
             track.arrived(message(offset))
         assert track.passed_since(Position("e", 9)) is None
         assert len(track.passed_since(Position("e", 10)) or ()) == MOST_RECENT
+
+
+def test_an_epoch_that_only_got_another_name_loses_nothing() -> None:
+    """Where the last message passed on is still there, the track goes on behind it."""
+    track = track_at(5)
+    messages, gap = track.catch_up(page(9, 8, 9, epoch="f", start=7, seen=1005), losses=0)
+    assert (messages, gap, track.position, track.torn) == ([], Position("e", 5, 1005), Position("f", 5, 1005), True)
+    messages, gap = track.catch_up(page(9, 6, 7, 8, 9, epoch="f", start=7), losses=0)
+    assert (offsets(messages), gap, track.torn) == ([6, 7, 8, 9], None, False)
+
+
+def test_the_last_message_that_is_still_the_same_is_found() -> None:
+    """What came behind it took the offsets of lost ones."""
+    track = track_at(2)
+    for offset in (3, 4, 5):
+        track.arrived(message(offset))
+    others = [Envelope(b"{}", position=Position("e", offset, 2000 + offset)) for offset in (4, 5, 6)]
+    assert track.agreed(Page("e", 6, 0, None, [message(3), *others], False)) == 3
+    assert track.agreed(Page("e", 3, 0, None, [message(3)], False)) == 3
+    assert track.agreed(Page("e", 6, 0, None, others, False)) == 5
 
 
 def test_lost_writes_are_seen() -> None:

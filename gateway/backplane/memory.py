@@ -51,10 +51,11 @@ class MemoryBackplane:
         assert kept.position is not None
         return kept.position
 
-    async def read(
-        self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0, ends: str = ""
-    ) -> Page:
-        return self._streams.read(channel, after, limit, seen, ends)
+    async def read(self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0) -> Page:
+        return self._streams.read(channel, after, limit, seen)
+
+    async def renew(self, channel: str, epoch: str, behind: int) -> None:
+        self._streams.renew(channel, epoch, behind)
 
     async def subscribe(self, targets: Iterable[Target]) -> None:
         self._targets.update(targets)

@@ -12,7 +12,7 @@ from gateway.backplane.script import SCRIPTS
 from gateway.backplane.trouble import PASSING, Troubles
 from gateway.errors import Unavailable
 
-STALLED = 1.0
+STALLED = 0.25
 """A link that owes an answer for so long is sent no more: what waits here can still be taken back."""
 FIRST_PAUSE, LAST_PAUSE = 0.01, 1.0
 """How soon a refused command is tried again."""
@@ -62,7 +62,7 @@ class Publication:
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.sent = 0.0
         self.asking = ""
-        """Where a cluster told us to ask for it, once, while its slot is on the way there."""
+        """Where a cluster told us to ask for it, while its slot is on the way there."""
 
     @property
     def key(self) -> bytes:
@@ -78,7 +78,9 @@ class Publishing:
 
     A PUBLISH is sent once: if the link breaks before its answer, it may or may not have been carried
     out, and doing it again could double the message. Such a publication fails with `Unavailable`. What
-    is `repeatable` is sent again over the next link, before anything else.
+    is `repeatable` is sent again over the next link, before anything else. (One that failed may even come
+    late: a frozen master of a cluster which has a successor by the time it thaws still carries out what was
+    under way to it, and tells the successor's subscribers. Hence little is sent to whoever does not answer.)
 
     What Redis refuses because of its own state was not carried out, and is sent again until it is taken or
     its time is up: before what came later, and not at all once something later on the same key was taken.
@@ -236,7 +238,8 @@ class Publishing:
             self._trouble(publication, error)
             publication.fail(error)
             return
-        publication.asking = error.message.split()[2] if error.word == "ASK" else ""
+        if error.word in ("ASK", "MOVED"):
+            publication.asking = error.message.split()[2] if error.word == "ASK" else ""
         self._refused.append(publication)
         self._refused_keys.add(publication.key)
         self._careful = True

@@ -24,6 +24,7 @@ class Script:
 
 APPEND = Script("gateway.backplane", "position", "append")
 READ = Script("gateway.backplane", "position", "read")
+RENEW = Script("gateway.backplane", "position", "renew")
 
-SCRIPTS = (APPEND, READ)
+SCRIPTS = (APPEND, READ, RENEW)
 """What every server is given as soon as it is connected."""

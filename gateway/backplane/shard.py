@@ -50,10 +50,11 @@ class OverRedis:
     async def append(self, channel: str, envelope: Envelope, rule: Rule) -> Position:
         return await self._streams.append(channel, envelope, rule)
 
-    async def read(
-        self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0, ends: str = ""
-    ) -> Page:
-        return await self._streams.read(channel, after=after, limit=limit, seen=seen, ends=ends)
+    async def read(self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0) -> Page:
+        return await self._streams.read(channel, after=after, limit=limit, seen=seen)
+
+    async def renew(self, channel: str, epoch: str, behind: int) -> None:
+        await self._streams.renew(channel, epoch, behind)
 
     def batches(self) -> AsyncIterator[list[Arrival]]:
         return self._shared.inbox.batches()

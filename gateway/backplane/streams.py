@@ -18,7 +18,7 @@ import orjson
 from gateway import codec
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Command
-from gateway.backplane.script import APPEND, READ
+from gateway.backplane.script import APPEND, READ, RENEW
 from gateway.backplane.target import Page, Target
 from gateway.codec import Envelope
 from gateway.config import Rule
@@ -64,15 +64,20 @@ class Streams:
         epoch, offset = await self._call(command, size=len(envelope.payload), repeatable=True)
         return Position(epoch.decode(), offset)
 
-    async def read(self, channel: str, *, after: Position | None, limit: int, seen: int, ends: str) -> Page:
+    async def read(self, channel: str, *, after: Position | None, limit: int, seen: int) -> Page:
         """Do what `Backplane.read` promises."""
         keys = self._keys.position(channel), self._keys.stream(channel)
         behind = () if after is None else (after.epoch, after.offset)
-        command = READ(keys, _new_epoch(), ends, limit, seen, *behind)
+        command = READ(keys, _new_epoch(), limit, seen, *behind)
         epoch, offset, start, id_seen, entries = await self._call(command, size=0, repeatable=True)
         messages = list(_messages(epoch.decode(), entries if after else reversed(entries)))
         more = after is not None and len(entries) == limit
         return Page(epoch.decode(), offset, start, _numbers(id_seen)[1] if id_seen else None, messages, more)
+
+    async def renew(self, channel: str, epoch: str, behind: int) -> None:
+        """Do what `Backplane.renew` promises."""
+        keys = self._keys.position(channel), self._keys.stream(channel)
+        await self._call(RENEW(keys, _new_epoch(), epoch, behind), size=0, repeatable=True)
 
 
 def _messages(epoch: str, entries: Any) -> Iterator[Envelope]:

@@ -40,16 +40,20 @@ class MemoryStreams:
         self._expire_later(stream, rule.ttl)
         return kept
 
-    def read(self, channel: str, after: Position | None, limit: int, seen: int, ends: str) -> Page:
+    def read(self, channel: str, after: Position | None, limit: int, seen: int) -> Page:
         """Do what `Backplane.read` promises."""
         stream = self._streams.setdefault(channel, _Stream())
-        if stream.epoch == ends:
-            stream.epoch, stream.start = secrets.token_hex(6), stream.offset
         found = stream.messages
         time_seen = next((m.position.time for m in found if m.position and m.position.offset == seen), None)
         messages = _newest(found, limit) if after is None else _first(found, _behind(stream, after), limit)
         more = after is not None and len(messages) == limit
         return Page(stream.epoch, stream.offset, stream.start, time_seen, messages, more)
+
+    def renew(self, channel: str, epoch: str, behind: int) -> None:
+        """Do what `Backplane.renew` promises."""
+        stream = self._streams.setdefault(channel, _Stream())
+        if stream.epoch == epoch:
+            stream.epoch, stream.start = secrets.token_hex(6), behind
 
     def _expire_later(self, stream: _Stream, ttl: int) -> None:
         if stream.expiry is not None:

@@ -99,13 +99,17 @@ class Backplane(Protocol):
         was under way; then the position returned may be that of a later message. Raises `Unavailable`.
         """
 
-    async def read(
-        self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0, ends: str = ""
-    ) -> Page:
+    async def read(self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0) -> Page:
         """Read the first `limit` messages after a position, or the newest ones.
 
         After a position of another epoch all messages of the present one are. `seen` asks about the
-        message at that offset; `ends` begins a new epoch if that is the present one. Raises `Unavailable`.
+        message at that offset. Raises `Unavailable`.
+        """
+
+    async def renew(self, channel: str, epoch: str, behind: int) -> None:
+        """End an epoch, if it is the present one: Redis has lost messages and gave out their offsets again.
+
+        The new one begins behind the last message that is still the same. Raises `Unavailable`.
         """
 
     async def subscribe(self, targets: Iterable[Target]) -> None:

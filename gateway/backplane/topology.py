@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.crc import key_slot
 
@@ -28,6 +28,14 @@ Layout = list[str]
 """By slot: the address of its master, empty where there is none."""
 
 
+class View(NamedTuple):
+    """The cluster as one member sees it."""
+
+    epoch: int
+    slots: Layout
+    members: list[str]
+
+
 class Topology:
     """Knows the masters of a cluster and the slots of each; kept fresh by `run`.
 
@@ -42,6 +50,7 @@ class Topology:
         self._members: list[str] = [_joined(host) for host in address.hosts]
         """Whom to ask: who answered last first."""
         self._epoch = -1
+        self._link: Link | None = None
         self._suspected = asyncio.Event()
         self._changed = asyncio.Event()
         self.version = 0
@@ -94,47 +103,54 @@ class Topology:
 
     async def run(self) -> None:
         """Keep looking, until cancelled."""
-        link: Link | None = None
-        while True:
-            self._suspected.clear()
-            link = await self._look(link)
-            self._changed.clear()
-            await asyncio.sleep(random.uniform(HURRY / 2, HURRY))
-            pause = REFRESH if self.masters and link is not None else HURRY
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._suspected.wait()
+        try:
+            while True:
+                self._suspected.clear()
+                pause = REFRESH if await self._look() else HURRY
+                await asyncio.sleep(random.uniform(HURRY / 2, HURRY))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._suspected.wait()
+        finally:
+            self._hang_up()
 
-    async def _look(self, link: Link | None) -> Link | None:
-        """Take the layout of the first member whose view is not behind what is known; return the link to it."""
-        best: tuple[int, Layout, list[str]] | None = None
+    async def _look(self) -> bool:
+        """Take the layout of the first member whose view is not behind what is known; tell whether one answered."""
+        best: View | None = None
         failure: OSError | LinkLost | RedisRefused = LinkLost()
         for member in tuple(self._members):
-            if link is None or link.address != member or link.lost.done():
-                if link is not None:
-                    link.abort()
-                link = None
             try:
-                async with asyncio.timeout(ASK_TIMEOUT):
-                    link = link or await self._reach(member)
-                    view = await _view(link)
+                view = await self._ask(member)
             except (OSError, LinkLost, RedisRefused) as error:
                 failure = error
-                self._ask_last(member)
-                if link is not None:
-                    link.abort()
-                continue
-            if best is None or view[0] > best[0]:
-                best = view
-            if view[0] >= self._epoch:
-                break
+            else:
+                best = view if best is None or view.epoch > best.epoch else best
+                if view.epoch >= self._epoch:
+                    break
             self._ask_last(member)
         if best is None:
             self._troubles.note("cluster", failure)
-            return None
+            return False
         self._troubles.clear("cluster")
-        self._take(*best)
-        return link
+        self._take(best)
+        return bool(self.masters)
+
+    async def _ask(self, member: str) -> View:
+        """Ask over the link of the last time, if it leads there."""
+        if self._link is None or self._link.address != member or self._link.lost.done():
+            self._hang_up()
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT):
+                self._link = self._link or await self._reach(member)
+                return await _view(self._link)
+        except BaseException:
+            self._hang_up()
+            raise
+
+    def _hang_up(self) -> None:
+        if self._link is not None:
+            self._link.abort()
+            self._link = None
 
     async def dial_any(self) -> Link:
         """Connect to any member. Raises what the last one gave as the reason."""
@@ -149,17 +165,17 @@ class Topology:
     async def _reach(self, member: str) -> Link:
         return await self.plain_dialer(member).dial(master=False)
 
-    def _take(self, epoch: int, slots: Layout, members: list[str]) -> None:
-        self._epoch = epoch
-        known = set(members)
-        seeds = [_joined(host) for host in self._address.hosts]
-        self._members = [*(m for m in self._members if m in known), *(m for m in members if m not in self._members)]
-        self._members += [seed for seed in seeds if seed not in self._members]
-        if slots != self._slots:
-            self._slots = slots
+    def _take(self, view: View) -> None:
+        self._epoch = view.epoch
+        known = [*view.members, *map(_joined, self._address.hosts)]
+        self._members = [*(member for member in self._members if member in known), *known]
+        self._members = list(dict.fromkeys(self._members))
+        if view.slots != self._slots:
+            self._slots = view.slots
             self.version += 1
-            logger.info("the cluster has %s masters, epoch %s", len(self.masters), epoch)
+            logger.info("the cluster has %s masters, epoch %s", len(self.masters), view.epoch)
             self._changed.set()
+            self._changed.clear()
 
     def _ask_first(self, member: str) -> None:
         self._members = [member, *(other for other in self._members if other != member)]
@@ -186,7 +202,7 @@ class ShardDialer:
         return bool(self._topology.masters) and self._shard not in self._topology.masters
 
 
-async def _view(link: Link) -> tuple[int, Layout, list[str]]:
+async def _view(link: Link) -> View:
     """Ask a member how it sees the cluster: epoch, layout, members."""
     state, ranges = await asyncio.gather(link.call("CLUSTER", "INFO"), link.call("CLUSTER", "SLOTS"))
     fields = dict(line.split(b":", 1) for line in state.splitlines() if b":" in line)
@@ -195,7 +211,7 @@ async def _view(link: Link) -> tuple[int, Layout, list[str]]:
         addresses = [_address(server, link) for server in servers]
         members.update(dict.fromkeys(addresses))
         slots[first : last + 1] = [addresses[0]] * (last - first + 1)
-    return int(fields[b"cluster_current_epoch"]), slots, list(members)
+    return View(int(fields[b"cluster_current_epoch"]), slots, list(members))
 
 
 def _address(server: list[Any], link: Link) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,9 +126,8 @@ async def observing(
     observer = Observer()
 
     async def observe() -> None:
-        async with aclosing(service.tap(channel)) as messages:
-            async for message in messages:
-                observer.messages.append(message)
+        async for message in service.tap(channel):
+            observer.messages.append(message)
 
     task = asyncio.create_task(observe())
     try:

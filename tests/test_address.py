@@ -1,0 +1,71 @@
+"""Which Redis a URL names, and what is said of one that names none."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.address import RedisAddress
+from gateway.config import load
+from gateway.errors import InvalidSettings
+
+
+def test_sentinels_a_service_and_a_database() -> None:
+    """The log-in and the options are the master's; the sentinels have their own."""
+    address = RedisAddress.parse(
+        "redis+sentinel://ada:s%2Fcret@one:1000,[::1]:2000,three/main/2?sentinel_password=a%2Fb&socket_timeout=5"
+    )
+    assert address.kind == "sentinel"
+    assert address.hosts == (("one", 1000), ("::1", 2000), ("three", 26379))
+    assert address.service == "main"
+    assert address.url == "redis://ada:s%2Fcret@localhost/2?socket_timeout=5"
+    assert address.sentinel_url == "redis://:a%2Fb@localhost"
+
+
+def test_the_database_behind_sentinels_is_0_by_default() -> None:
+    """As with redis://."""
+    assert RedisAddress.parse("redis+sentinel://one/main").url == "redis://localhost/0"
+
+
+def test_encryption_is_for_sentinels_too() -> None:
+    """rediss+sentinel, with the options of rediss."""
+    address = RedisAddress.parse(
+        "rediss+sentinel://one/main?ssl_ca_certs=ca.pem&sentinel_username=u&sentinel_password=p"
+    )
+    assert address.url == "rediss://localhost/0?ssl_ca_certs=ca.pem"
+    assert address.sentinel_url == "rediss://u:p@localhost?ssl_ca_certs=ca.pem"
+
+
+def test_members_of_a_cluster() -> None:
+    """Some are enough: the others are asked for."""
+    address = RedisAddress.parse("rediss+cluster://:secret@one:1000,two/0?ssl_cert_reqs=none")
+    assert (address.kind, address.hosts) == ("cluster", (("one", 1000), ("two", 6379)))
+    assert address.url == "rediss://:secret@localhost?ssl_cert_reqs=none"
+
+
+def test_everything_else_is_left_to_redis_py() -> None:
+    """One server, by any URL that redis-py takes."""
+    assert RedisAddress.parse("unix:///tmp/redis.sock?db=1") == RedisAddress("single", "unix:///tmp/redis.sock?db=1")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://",
+        "redis+sentinel://one:1000",
+        "redis+sentinel://one:1000/",
+        "redis+sentinel://one:port/main",
+        "redis+sentinel://one:0/main",
+        "redis+sentinel://one,,two/main",
+        "redis+sentinel://one/main/database",
+        "redis+cluster://",
+        "redis+cluster://one:70000",
+        "redis+cluster://one/1",
+        "redis+cluster://one,",
+        "redis+other://one",
+    ],
+)
+def test_what_is_malformed_is_said_in_one_line(url: str) -> None:
+    """With the form that was expected, and the value."""
+    with pytest.raises(InvalidSettings, match=r"^redis_url: expected .*redis\+\w+://.*, got ") as refused:
+        load(redis_url=url)
+    assert "\n" not in str(refused.value)
