@@ -1,4 +1,4 @@
-"""Numbered messages under steady load, from one backplane to another, and what may be said of those that are missing."""
+"""Numbered messages under steady load, from one backplane to another, and what is known of those that are missing."""
 
 from __future__ import annotations
 
@@ -136,3 +136,14 @@ class Load:
         for target in self._targets:
             self._start(target)
         await eventually(lambda: all(self._last(t) == self.sent[t] for t in self._targets), 20, what="the last ones")
+
+
+@asynccontextmanager
+async def load(publisher_url: str, listener_url: str, channels: Iterable[str]) -> AsyncIterator[Load]:
+    """Run two backplanes, and a load from one to the other, for the length of a `with`."""
+    async with (
+        running(publisher_url) as publisher,
+        running(listener_url) as listener,
+        Load(publisher, listener, channels).flowing() as flowing,
+    ):
+        yield flowing

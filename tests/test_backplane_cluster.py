@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 from redis.crc import key_slot
@@ -15,7 +13,7 @@ from gateway.codec import Envelope
 from gateway.config import Rule
 from tests.harness.cluster import RedisCluster
 from tests.harness.wait import eventually
-from tests.numbered import Load, running
+from tests.numbered import load, running
 
 pytestmark = pytest.mark.redis
 
@@ -24,13 +22,6 @@ CHANNELS = [f"channel-{n}" for n in range(8)]
 
 def topic(channel: str) -> str:
     return f"gateway:channel:{{{channel}}}"
-
-
-@asynccontextmanager
-async def load(url: str) -> AsyncIterator[Load]:
-    async with running(url) as publisher, running(url) as listener:
-        async with Load(publisher, listener, CHANNELS).flowing() as flowing:
-            yield flowing
 
 
 async def arrivals(backplane: Backplane, *targets: Target) -> dict[Target, bytes]:
@@ -77,7 +68,7 @@ class TestTopics:
 class TestMovingSlots:
     async def test_a_moved_slot_is_followed(self, small_cluster: RedisCluster) -> None:
         """Publications refused by MOVED go to the new master, before later ones; only its channels have a gap."""
-        async with load(small_cluster.url) as flowing:
+        async with load(small_cluster.url, small_cluster.url, CHANNELS) as flowing:
             for _ in range(3):
                 await small_cluster.move_slot(topic(CHANNELS[0]))
                 await flowing.flows(5)
@@ -123,7 +114,7 @@ class TestMovingSlots:
 class TestFailover:
     async def test_a_planned_one_is_followed(self, cluster: RedisCluster) -> None:
         """CLUSTER FAILOVER: gaps in the channels of this shard alone."""
-        async with load(cluster.url) as flowing:
+        async with load(cluster.url, cluster.url, CHANNELS) as flowing:
             shard = await cluster.master_of(topic(CHANNELS[0]))
             of_shard = {name for name in CHANNELS if await cluster.master_of(topic(name)) is shard}
             await cluster.failover(topic(CHANNELS[0]))
@@ -135,7 +126,7 @@ class TestFailover:
 
     async def test_a_killed_master_is_replaced(self, cluster: RedisCluster) -> None:
         """Its channels go on at the successor, within 10 s; the others never stop."""
-        async with load(cluster.url) as flowing:
+        async with load(cluster.url, cluster.url, CHANNELS) as flowing:
             await cluster.kill_master(topic(CHANNELS[0]))
             await flowing.flows(10)
             await eventually(lambda: not flowing.listener.trouble)
@@ -144,7 +135,7 @@ class TestFailover:
 
     async def test_a_frozen_master_is_left(self, cluster: RedisCluster) -> None:
         """The connections to it stay open and say nothing; the cluster names a successor."""
-        async with load(cluster.url) as flowing:
+        async with load(cluster.url, cluster.url, CHANNELS) as flowing:
             old = await cluster.master_of(topic(CHANNELS[0]))
             old.freeze()
             await cluster.replaced(old, topic(CHANNELS[0]))
@@ -156,7 +147,7 @@ class TestFailover:
 
     async def test_a_shard_that_restarts_is_waited_for(self, small_cluster: RedisCluster) -> None:
         """Without a replica its channels wait until it is back, and the others go on."""
-        async with load(small_cluster.url) as flowing:
+        async with load(small_cluster.url, small_cluster.url, CHANNELS) as flowing:
             master = await small_cluster.master_of(topic(CHANNELS[0]))
             await master.stop()
             await eventually(lambda: flowing.listener.trouble)
@@ -170,7 +161,7 @@ class TestFailover:
 class TestConnections:
     async def test_a_killed_subscription_concerns_one_shard(self, small_cluster: RedisCluster) -> None:
         """CLIENT KILL on one master: only its channels have a gap."""
-        async with load(small_cluster.url) as flowing:
+        async with load(small_cluster.url, small_cluster.url, CHANNELS) as flowing:
             shard = await small_cluster.master_of(topic(CHANNELS[0]))
             of_shard = {name for name in CHANNELS if await small_cluster.master_of(topic(name)) is shard}
             await shard.command("CLIENT", "KILL", "TYPE", "pubsub")

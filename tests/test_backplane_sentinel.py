@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 
 from gateway.address import RedisAddress
@@ -12,22 +9,17 @@ from gateway.backplane.link import RedisRefused
 from gateway.backplane.sentinel import SentinelDialer
 from tests.harness.sentinel import Sentinels
 from tests.harness.wait import eventually
-from tests.numbered import Load, running
+from tests.numbered import load
 
 pytestmark = pytest.mark.redis
 
-
-@asynccontextmanager
-async def load(url: str) -> AsyncIterator[Load]:
-    async with running(url) as publisher, running(url) as listener:
-        async with Load(publisher, listener, ["lobby", "kitchen"]).flowing() as flowing:
-            yield flowing
+CHANNELS = ["lobby", "kitchen"]
 
 
 class TestFailover:
     async def test_a_planned_one_loses_at_the_gap_only(self, sentinels: Sentinels) -> None:
         """SENTINEL FAILOVER: the old master lives on as a replica, and is left."""
-        async with load(sentinels.url) as flowing:
+        async with load(sentinels.url, sentinels.url, CHANNELS) as flowing:
             await sentinels.failover()
             await flowing.flows(10)
             await eventually(lambda: not flowing.listener.trouble)
@@ -36,7 +28,7 @@ class TestFailover:
 
     async def test_a_killed_master_is_replaced(self, sentinels: Sentinels) -> None:
         """What was published before the new master was there waits, and arrives."""
-        async with load(sentinels.url) as flowing:
+        async with load(sentinels.url, sentinels.url, CHANNELS) as flowing:
             await sentinels.kill_master()
             await flowing.flows(10)
         assert flowing.lost() < 100
@@ -45,7 +37,7 @@ class TestFailover:
 
     async def test_a_frozen_master_is_left(self, sentinels: Sentinels) -> None:
         """The connections to it stay open and say nothing; what was sent over them last may be lost."""
-        async with load(sentinels.url) as flowing:
+        async with load(sentinels.url, sentinels.url, CHANNELS) as flowing:
             old = await sentinels.master()
             old.freeze()
             await sentinels.replaced(old)

@@ -39,7 +39,7 @@ class ClusterBackplane(OverRedis):
         address = RedisAddress.parse(settings.redis_url)
         name = f"{settings.prefix}-{settings.node_id}"
         self.topology = Topology(address, name, self._shared.troubles)
-        self._nowhere = self._new_shard("nowhere")
+        self._nowhere = self._new_shard("nowhere", is_late=False)
         """Never connected: keeps what nobody serves, until somebody does."""
         self._shards: dict[str, Shard] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -89,8 +89,8 @@ class ClusterBackplane(OverRedis):
 
     # ---- following the cluster
 
-    def _new_shard(self, address: str) -> Shard:
-        return Shard(self._shared, name=address, redirected=self._redirected, regroup=self._regroup)
+    def _new_shard(self, address: str, *, is_late: bool) -> Shard:
+        return Shard(self._shared, name=address, is_late=is_late, redirected=self._redirected, regroup=self._regroup)
 
     def _redirected(self, refusal: RedisRefused | None) -> None:
         """Hear that a slot has moved; who refused named the new master."""
@@ -101,7 +101,7 @@ class ClusterBackplane(OverRedis):
         """Make the shards those of the topology."""
         masters = self.topology.masters
         for address in masters - self._shards.keys():
-            shard = self._shards[address] = self._new_shard(address)
+            shard = self._shards[address] = self._new_shard(address, is_late=self._arranged.is_set())
             self._running[address] = tasks.create_task(shard.run(self.topology.dialer(address)))
         gone = [self._shards.pop(address) for address in self._shards.keys() - masters]
         losers = self._move_subscriptions()

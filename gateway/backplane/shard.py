@@ -22,7 +22,8 @@ from gateway.message import Position
 
 AWAY = 0.5
 HEAD_START = 1.0
-"""After Redis was away for `AWAY`, what every node is given to subscribe again before what waited is published."""
+"""What every node is given to subscribe again, before what waited is published: after Redis was away for `AWAY`, or
+at a master that came while we ran."""
 
 
 class Shared:
@@ -80,6 +81,7 @@ class Shard:
         shared: Shared,
         *,
         name: str = "",
+        is_late: bool = False,
         redirected: Callable[[RedisRefused | None], None] | None = None,
         regroup: Callable[[Publishing], None] | None = None,
     ) -> None:
@@ -88,7 +90,7 @@ class Shard:
         self._names = f"publishing{at}", f"subscription{at}"
         self._shared = shared
         self._links = 0
-        self._left = 0.0
+        self._left = asyncio.get_running_loop().time() - AWAY if is_late else 0.0
         """When the last link to publish over was lost."""
         self.publishing = Publishing(
             shared.room,
