@@ -113,15 +113,15 @@ def encode_error(code: str, message: str, id: str | int | None = None, channel: 
 
 
 def read(payload: bytes) -> Message:
-    """Look inside a payload: for taps, never for delivery."""
-    fields = orjson.loads(payload)
-    return Message(
-        fields.get("channel", ""),
-        fields["cmd"],
-        fields.get("param"),
-        fields.get("from"),
-        offset=fields.get("offset"),
-    )
+    """Look inside a payload: for taps, never for delivery. Raises `InvalidEnvelope` when it is no message."""
+    try:
+        fields = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise InvalidEnvelope(f"expected a message in JSON: {error}") from None
+    match fields:
+        case {"channel": str(channel), "cmd": str(cmd), "param": param}:
+            return Message(channel, cmd, param, fields.get("from"), offset=fields.get("offset"))
+    raise InvalidEnvelope("expected a message with channel, cmd and param")
 
 
 def to_client(envelope: Envelope, protocol: str = PLAIN) -> bytes:
@@ -133,10 +133,16 @@ def to_client(envelope: Envelope, protocol: str = PLAIN) -> bytes:
 
 
 def frame_for(protocol: str, payload: bytes) -> bytes:
-    """Frame JSON for a client: as it is, or as msgpack."""
-    if protocol == MSGPACK:
+    """Frame JSON for a client: as it is, or as msgpack.
+
+    What is no JSON, which a stranger may have put in an envelope, is left out: nobody can be told.
+    """
+    if protocol != MSGPACK:
+        return frame(TEXT, payload)
+    try:
         return frame(BINARY, _pack(orjson.loads(payload)))
-    return frame(TEXT, payload)
+    except ValueError:
+        return b""
 
 
 def with_offset(payload: bytes, offset: int) -> bytes:

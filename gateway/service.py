@@ -313,15 +313,19 @@ class Service(Writing):
             position = await self._backplane.append(target.name, envelope, rule)
         else:
             await self._backplane.publish(target, codec.pack(envelope))
+        await self._copy_to_taps(envelope)
+        return position
+
+    async def _copy_to_taps(self, envelope: Envelope) -> None:
         if self._taps.tapped():
             await self._backplane.publish(TAP, codec.pack(envelope))
-        return position
 
     async def _write_direct(self, payload: bytes, conn_id: str) -> None:
         if conn_id in self._hub.connections:
             await self._publish(Target("node", self.node_id), Envelope(payload, connection=conn_id))
         else:
             await self._remote.ask("write", conn_id, payload=payload)
+            await self._copy_to_taps(Envelope(payload, connection=conn_id))
 
     def _count_no_pong(self) -> None:
         self.counters.no_pong += 1

@@ -241,6 +241,24 @@ class TestEnvelope:
             codec.unpack(b"\x91" * depth + b"\xc0")
 
 
+class TestForClients:
+    @given(st.binary(max_size=50))
+    def test_a_stranger_s_payload_is_framed_or_left_out(self, payload: bytes) -> None:
+        """What an envelope carries is a node's own JSON, or anything at all."""
+        for protocol in (codec.PLAIN, codec.JSON, codec.MSGPACK):
+            framed = codec.to_client(Envelope(payload), protocol)
+            assert framed == b"" or framed[0] in (0x81, 0x82)
+        with suppress(InvalidEnvelope):
+            codec.read(payload)
+
+    @given(json_values)
+    def test_a_binary_client_is_told_the_same(self, param: Any) -> None:
+        """JSON and msgpack say one thing."""
+        payload = codec.encode("x", param, "lobby")
+        assert codec.frame_for(codec.JSON, payload) == codec.frame(codec.TEXT, payload)
+        assert codec.frame_for(codec.MSGPACK, payload) == codec.frame(codec.BINARY, msgpack.packb(json.loads(payload)))
+
+
 class TestInjection:
     def test_a_message_by_hand_is_a_message(self) -> None:
         """It is given the shape that clients read, and the channel it was written to."""

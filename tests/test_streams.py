@@ -211,22 +211,23 @@ class TestBrokenLinks:
         """Redis carried it out and the answer was lost: sent again over the next link, it is done already."""
         proxy = start_proxy(redis)
         async with running(f"redis://127.0.0.1:{proxy.port}/0") as backplane, running(redis.url) as observer:
-            await append(backplane, 0, rule=ALL)
-            for value in range(1, 300, 3):
-                proxy.to_client.black_hole()
-                appends = [
-                    asyncio.create_task(backplane.append("lobby", numbered(value + more), ALL)) for more in range(3)
-                ]
-                if value % 2:
-                    await self._carried_out(observer, value)
+            for first in range(0, 500, 100):
+                if first:
+                    proxy.to_client.black_hole()
+                values = range(first, first + 100)
+                appends = [asyncio.create_task(backplane.append("lobby", numbered(value), ALL)) for value in values]
+                if first % 200:
+                    await self._begun(observer, first)
                 proxy.reset()
                 proxy.heal()
-                assert [position.offset for position in await asyncio.gather(*appends)][-1] == value + 3
-            assert numbers(await observer.read("lobby", limit=1000)) == list(range(301))
+                await asyncio.gather(*appends)
+            assert numbers(await observer.read("lobby", limit=1000)) == list(range(500))
 
-    async def _carried_out(self, observer: Backplane, value: int) -> None:
+    async def _begun(self, observer: Backplane, first: int) -> None:
+        """Wait until Redis has carried out some of the appends behind `first`."""
+
         async def is_there() -> bool:
-            return (await observer.read("lobby", limit=0)).offset > value
+            return (await observer.read("lobby", limit=0)).offset > first
 
         await eventually(is_there)
 

@@ -60,7 +60,8 @@ class Link(asyncio.Protocol):
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.address = ""
         """`host:port` of the server."""
-        self.begun = self._heard = asyncio.get_running_loop().time()
+        self.begun = self.heard = asyncio.get_running_loop().time()
+        """When it was made, and when anything last came."""
         self._received = received
         """Takes whole batches of replies, where pushes come unasked; else they go to the futures of `send`."""
         self._reader = hiredis.Reader(replyError=RedisRefused, protocolError=ConnectionError)
@@ -124,7 +125,7 @@ class Link(asyncio.Protocol):
         if self._asked is None or self.paused:
             return 0.0, 0.0
         now = asyncio.get_running_loop().time()
-        return now - max(self._asked, self._heard), now - self._asked
+        return now - max(self._asked, self.heard), now - self._asked
 
     def pause(self) -> None:
         """Read no more, so that what is not read waits in Redis."""
@@ -146,7 +147,7 @@ class Link(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        self._heard = asyncio.get_running_loop().time()
+        self.heard = asyncio.get_running_loop().time()
         self._reader.feed(data)
         replies = []
         while (reply := self._reader.gets()) is not False:

@@ -15,7 +15,7 @@ from gateway.backplane.streams import Streams
 from gateway.backplane.subscriptions import PLAIN, SHARDED, Subscriptions
 from gateway.backplane.target import BEAT, Arrival, Page
 from gateway.backplane.trouble import Troubles
-from gateway.backplane.watch import stay_connected
+from gateway.backplane.watch import SILENT, stay_connected
 from gateway.codec import Envelope
 from gateway.config import Rule, Settings
 from gateway.message import Position
@@ -91,7 +91,7 @@ class Shard:
         self._shared = shared
         self._links = 0
         self._left = asyncio.get_running_loop().time() - AWAY if is_late else 0.0
-        """When the last link to publish over was lost."""
+        """When the last link to publish over was lost, or had gone silent for good."""
         self.publishing = Publishing(
             shared.room,
             shared.troubles,
@@ -147,7 +147,8 @@ class Shard:
         try:
             await self.publishing.use(link)
         finally:
-            self._left = asyncio.get_running_loop().time()
+            now = asyncio.get_running_loop().time()
+            self._left = link.heard if now - link.heard > SILENT else now
 
     async def _hear_over(self, link: Link) -> None:
         self._count()
