@@ -7,6 +7,8 @@ Servers that outlive one test belong to no event loop, and are started by fixtur
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -29,10 +31,29 @@ if TYPE_CHECKING:
     from tests.harness.wire import Wires
 
 
+TEST_SECONDS = 110.0
+
+
 def pytest_configure() -> None:
     """Let one test open as many sockets as the system allows; child processes inherit it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let a test that waits too long fail by itself: pytest-timeout could only end the whole run."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.obj = _limited(item.obj)
+
+
+def _limited(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:
+    @functools.wraps(test)
+    async def limited(*arguments: Any, **fixtures: Any) -> None:
+        async with asyncio.timeout(TEST_SECONDS):
+            await test(*arguments, **fixtures)
+
+    return limited
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

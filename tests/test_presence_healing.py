@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -33,9 +34,13 @@ async def test_a_killed_node_is_cleaned_up_and_announced_once(own_redis, start_n
     gone = {(channels[0], user) for user, channels in lost} - {(channels[0], user) for user, channels in tabs}
     for (_, channels), watcher in zip(watching, watchers, strict=True):
         due = {farewell for farewell in gone if farewell[0] in channels}
-        await eventually(lambda due=due, watcher=watcher: due <= farewells(watcher).keys(), deadline=20)
+        await eventually(partial(_has_heard, watcher, due), deadline=20)
         assert farewells(watcher) == Counter(due)
     assert await own_redis.command("SLOWLOG", "LEN") == 0
+
+
+def _has_heard(client: Client, due: set[tuple[str, str]]) -> bool:
+    return due <= farewells(client).keys()
 
 
 async def test_a_reaper_that_dies_is_followed_by_another(own_redis, start_nodes, crowd, connect):

@@ -11,7 +11,7 @@ from tests.harness.client import Client, Clients
 from tests.harness.node import Nodes
 from tests.harness.wire import BINARY, frame
 
-WRONG = {
+WRONG: dict[str, tuple[str | bytes, str]] = {
     "not JSON": ("rubbish", "bad-message"),
     "not an object": ("[1]", "bad-message"),
     "a string": ('"chat"', "bad-message"),

@@ -28,7 +28,7 @@ IGNORED = 6.0
 PROBE = 2.0
 GRACE = 0.25
 """What a suspected link is given to answer once a fresh one did; a Redis that thaws answers both at once."""
-RECHECK = 2.0
+RECHECK = 3.0
 """How often it is asked whether the link still leads to the master."""
 
 
