@@ -54,6 +54,8 @@ class Commands:
 
     def received(self, connection: Connection, opcode: int, payload: bytes) -> None:
         """Take one message off the socket; stop reading from a client that is far ahead of its handler."""
+        if b"$ping" in payload and self._is_probed(connection, opcode, payload):
+            return
         self._put(connection, partial(self._handle, connection, opcode, payload))
         if connection.inbox is not None and len(connection.inbox) >= MOST_WAITING:
             connection.socket.pause_reading()
@@ -63,6 +65,17 @@ class Commands:
         if connection.inbox is not None:
             connection.inbox.clear()
         self._put(connection, partial(connection.handler.on_close, self._service, connection))
+
+    def _is_probed(self, connection: Connection, opcode: int, payload: bytes) -> bool:
+        """Answer a client that asks whether the connection lives, ahead of whatever its handler is busy with."""
+        try:
+            message = _decoded(connection, opcode, payload)
+        except BadMessage:
+            return False
+        if message.cmd != "$ping" or message.id is None or not connection.protocol:
+            return False
+        self._reply(connection, message, {})
+        return True
 
     # ---- one at a time
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 from redis.crc import key_slot
@@ -11,11 +13,16 @@ from gateway.backplane import Backplane, Target
 from gateway.backplane.cluster import ClusterBackplane
 from gateway.codec import Envelope
 from gateway.config import Rule
+from tests.harness.client import Clients
 from tests.harness.cluster import RedisCluster
+from tests.harness.http import get
+from tests.harness.node import Node, Nodes
 from tests.harness.wait import eventually
 from tests.numbered import load, running
 
 pytestmark = pytest.mark.redis
+
+StartNodes = Callable[..., Awaitable[Nodes]]
 
 CHANNELS = [f"channel-{n}" for n in range(8)]
 
@@ -181,3 +188,25 @@ class TestConnections:
             assert any("NOPERM" in line for line in backplane.trouble)
             await shard.command("ACL", "SETUSER", "default", "+ssubscribe")
             await eventually(lambda: not backplane.deaf and not backplane.trouble)
+
+
+class TestNodes:
+    async def test_clients_of_two_nodes_talk_through_a_failover(
+        self, cluster: RedisCluster, start_nodes: StartNodes, connect: Clients
+    ) -> None:
+        """Whole nodes, presence included: sockets stay open, and messages cross again."""
+        one, other = await start_nodes(2, cluster)
+        ada, bob = await connect(one, "lobby"), await connect(other, "lobby")
+        await cluster.kill_master(topic("lobby"))
+
+        async def talks() -> bool:
+            await ada.send("chat", {"text": "hello"}, "lobby")
+            return bool(await bob.expect("chat", 1))
+
+        await eventually(talks, 20, what="a message crosses")
+        await eventually(partial(_is_well, one), 20)
+        assert ada.closed is bob.closed is None
+
+
+async def _is_well(node: Node) -> bool:
+    return (await get(node.url("/readyz"))).json == {"status": "ok", "reasons": []}

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
 import pytest
 
 from gateway.address import RedisAddress
 from gateway.backplane.link import RedisRefused
 from gateway.backplane.sentinel import SentinelDialer
+from tests.harness.client import Clients
+from tests.harness.http import get
+from tests.harness.node import Node, Nodes
 from tests.harness.sentinel import Sentinels
 from tests.harness.wait import eventually
 from tests.numbered import load
@@ -14,6 +20,8 @@ from tests.numbered import load
 pytestmark = pytest.mark.redis
 
 CHANNELS = ["lobby", "kitchen"]
+
+StartNodes = Callable[..., Awaitable[Nodes]]
 
 
 class TestFailover:
@@ -63,3 +71,25 @@ class TestDialing:
         address = RedisAddress.parse(sentinels.url.replace("/gateway/", "/other/"))
         with pytest.raises(RedisRefused, match="knows no master 'other'"):
             await SentinelDialer(address, "test").dial()
+
+
+class TestNodes:
+    async def test_clients_of_two_nodes_talk_through_a_failover(
+        self, sentinels: Sentinels, start_nodes: StartNodes, connect: Clients
+    ) -> None:
+        """Whole nodes, presence included: sockets stay open, and messages cross again."""
+        one, other = await start_nodes(2, sentinels)
+        ada, bob = await connect(one, "lobby"), await connect(other, "lobby")
+        await sentinels.kill_master()
+
+        async def talks() -> bool:
+            await ada.send("chat", {"text": "hello"}, "lobby")
+            return bool(await bob.expect("chat", 1))
+
+        await eventually(talks, 20, what="a message crosses")
+        await eventually(partial(_is_well, one), 20)
+        assert ada.closed is bob.closed is None
+
+
+async def _is_well(node: Node) -> bool:
+    return (await get(node.url("/readyz"))).json == {"status": "ok", "reasons": []}

@@ -190,3 +190,14 @@ async def test_welcome_is_first_and_requests_are_answered(nodes, connect):
     assert (await ada.request("$presence", channel="v1-z"))["param"]["code"] == "forbidden"
     assert (await ada.request("$leave", channel="v1-c"))["cmd"] == "$reply"
     await bob.close()
+
+
+async def test_a_probe_is_answered_while_the_handler_is_busy(redis, start_node, connect):
+    """`$ping` with an id is answered at once, whatever the handler is waiting for; it counts as no abuse."""
+    node = await start_node(redis, handler="busy:Busy")
+    ada = await connect(node, protocols=["gateway.v1.json"])
+    await ada.send("wait")
+    for _ in range(3):
+        assert (await ada.request("$ping"))["cmd"] == "$reply"
+    await ada.send("$ping", {"text": "$ping"})
+    assert not any(message["cmd"] == "$error" for message in ada.received)
