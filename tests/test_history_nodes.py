@@ -118,6 +118,15 @@ async def more(client: Client, messages: int) -> None:
     await eventually(lambda: len(client.received) > before + messages)
 
 
+async def settled(redis: RedisServer, channel: str, members: int) -> None:
+    """Wait until so many have joined a channel that they named when they connected."""
+
+    async def joined() -> bool:
+        return await redis.command("SCARD", f"gateway:members:{channel}") == members
+
+    await eventually(joined)
+
+
 class TestCommands:
     async def test_offsets_are_for_v1_clients_of_channels_with_history(
         self, nodes: Nodes, connect: Clients, feed: Feed
@@ -125,6 +134,7 @@ class TestCommands:
         """Plain clients get the original's messages."""
         clients = [await connect(nodes[0], "kept", "loose", protocols=names) for names in ((), (JSON,), (MSGPACK,))]
         plain, v1, binary = clients
+        await settled(nodes.redis, "loose", 3)
         await feed.one()
         message = {"channel": "kept", "cmd": "n", "param": 1}
         assert await plain.expect("n", channel="kept") == message
@@ -333,11 +343,12 @@ class TestOutages:
         proxy = start_proxy(own_redis)
         node = (await start_nodes(1, f"redis://127.0.0.1:{proxy.port}/0", channels=RULES))[0]
         clients = [await connect(node, "kept", "loose", protocols=names) for names in ((JSON,), (MSGPACK,), ())]
+        await settled(own_redis, "loose", 3)
         async with running(own_redis.url) as backplane:
             feed = Feed(backplane)
             async with feed.flowing():
                 for _ in range(2):
-                    await saw(clients[0], feed.sent)
+                    await self._flows(clients[0], feed, "kept")
                     await fault(proxy, own_redis)
                     for channel in ("kept", "loose"):
                         await self._flows(clients[0], feed, channel)

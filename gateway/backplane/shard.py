@@ -116,22 +116,19 @@ class Shard:
         """Be connected until cancelled."""
         publishing, subscription = self._names
         subscriptions, troubles = self.subscriptions, self._shared.troubles
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(stay_connected(dialer, self._publish_over, publishing, troubles))
-                tasks.create_task(
-                    stay_connected(
-                        dialer,
-                        self._hear_over,
-                        subscription,
-                        troubles,
-                        received=subscriptions.received,
-                        ping=subscriptions.ping,
-                    )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(stay_connected(dialer, self._publish_over, publishing, troubles))
+            tasks.create_task(
+                stay_connected(
+                    dialer,
+                    self._hear_over,
+                    subscription,
+                    troubles,
+                    received=subscriptions.received,
+                    ping=subscriptions.ping,
                 )
-                tasks.create_task(self.pulse.run(subscriptions))
-        finally:
-            troubles.forget(*self._names)
+            )
+            tasks.create_task(self.pulse.run(subscriptions))
 
     def beat_at(self, topic: bytes) -> asyncio.Future[None] | None:
         """Choose the topic of the beats; return what to wait for until it is subscribed."""

@@ -65,9 +65,9 @@ class Troubles:
             del self._logged[what]
             logger.warning("%s: works again", what)
 
-    def forget(self, *whats: str) -> None:
-        """Drop everything about these, whose names are the beginnings: they are no more."""
-        for what in [what for what in self._now if what.startswith(whats)]:
+    def forget(self, name: str) -> None:
+        """Drop everything whose name begins so: that link is wanted no more."""
+        for what in [what for what in self._now if what == name or what.startswith(f"{name} (")]:
             del self._now[what], self._logged[what]
 
     def __contains__(self, what: str) -> bool:

@@ -49,16 +49,19 @@ async def stay_connected(
     """
     loop, pause = asyncio.get_running_loop(), FIRST_RETRY
     troubles = troubles or Troubles()
-    while True:
-        dialled = loop.time()
-        try:
-            link = await dialer.dial(received)
-            await _use(link, use, _Watch(link, dialer, ping or _ask_role, what, troubles))
-            troubles.note(what, LinkLost())
-        except (OSError, LinkLost, RedisRefused) as error:  # a TimeoutError is an OSError
-            troubles.note(what, error)
-        pause = FIRST_RETRY if loop.time() - dialled > STABLE else min(pause * 2, LAST_RETRY)
-        await asyncio.sleep(random.uniform(0, pause))
+    try:
+        while True:
+            dialled = loop.time()
+            try:
+                link = await dialer.dial(received)
+                await _use(link, use, _Watch(link, dialer, ping or _ask_role, what, troubles))
+                troubles.note(what, LinkLost())
+            except (OSError, LinkLost, RedisRefused) as error:  # a TimeoutError is an OSError
+                troubles.note(what, error)
+            pause = FIRST_RETRY if loop.time() - dialled > STABLE else min(pause * 2, LAST_RETRY)
+            await asyncio.sleep(random.uniform(0, pause))
+    finally:
+        troubles.forget(what)
 
 
 async def _use(link: Link, use: Callable[[Link], Awaitable[None]], watch: _Watch) -> None:
