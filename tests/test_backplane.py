@@ -6,20 +6,41 @@ What happens when Redis is away is in test_backplane_faults.py.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 
-from gateway.backplane import ALL, DIRECT, NODES, TAP, Backplane, Target
+from gateway.backplane import ALL, DIRECT, NODES, TAP, Backplane, Target, open_backplane
+from gateway.config import Settings
 from gateway.errors import Unavailable
 from tests.harness.redis import RedisServer
 from tests.harness.wait import eventually
-from tests.numbered import running
 
 LOBBY, SIDE = Target("channel", "lobby"), Target("channel", "side")
+
+
+_numbers = itertools.count(1)
+
+
+@asynccontextmanager
+async def running(url: str, **settings: Any) -> AsyncIterator[Backplane]:
+    """Run the backplane of one node for the length of a `with`; fail if it ended with an error."""
+    backplane = open_backplane(Settings(redis_url=url, node_id=f"node-{next(_numbers)}", **settings))
+    task = asyncio.create_task(backplane.run())
+    try:
+        async with asyncio.timeout(20):
+            await backplane.ready()
+        yield backplane
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
 
 
 class Ear:
@@ -228,7 +249,7 @@ class TestSubscribing:
 
     async def test_a_target_can_be_wanted_again_after_it_has_gone(self, cluster: Cluster) -> None:
         """Again and again."""
-        for number in range(3):
+        for number in range(2):
             await cluster.one.subscribe([LOBBY])
             assert await cluster.two.publish(LOBBY, b"%d" % number) == 1
             await cluster.ear.hears(LOBBY, b"%d" % number)
@@ -249,7 +270,7 @@ class TestSubscribing:
         chance = random.Random(1)
 
         async def come_and_go(target: Target) -> None:
-            for turn in range(6):
+            for turn in range(3):
                 await cluster.one.subscribe([target])
                 publisher = chance.choice([cluster.one, cluster.two])
                 assert await publisher.publish(target, b"%d" % turn) == 1, (target, turn)
@@ -260,7 +281,7 @@ class TestSubscribing:
 
         targets = [Target("channel", f"room-{number}") for number in range(150)]
         await asyncio.gather(*(come_and_go(target) for target in targets))
-        assert all(cluster.ear.heard[target] == [b"%d" % turn for turn in range(6)] for target in targets)
+        assert all(cluster.ear.heard[target] == [b"%d" % turn for turn in range(3)] for target in targets)
 
 
 class TestBounds:
