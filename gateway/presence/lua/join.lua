@@ -10,14 +10,14 @@ if KEYS[6] then
   redis.call('SADD', KEYS[7], id)
   redis.call('SADD', KEYS[8], ARGV[10])
 end
+if KEYS[5] then
+  redis.call('SADD', KEYS[5], channel)
+end
 if redis.call('SADD', KEYS[1], id) == 0 then
   redis.call('SADD', KEYS[2], user)
   return {0, 0}
 end
 local created = redis.call('SCARD', KEYS[1]) == 1 and 1 or 0
-if KEYS[5] then
-  redis.call('SADD', KEYS[5], channel)
-end
 local back = redis.call('ZREM', KEYS[4], user)
 if redis.call('SADD', KEYS[2], user) == 0 then
   redis.call('HINCRBY', KEYS[3], user, 1)

@@ -1,0 +1,89 @@
+"""What no event tells: sets that differ from what a node holds are found by its audit, and written again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway import Connection, Handler, Profile, Settings
+from gateway.backplane import open_backplane
+from gateway.connection import make_id
+from gateway.counters import Counters
+from gateway.hub import Hub
+from gateway.presence import audit
+from gateway.presence.redis import RedisPresence
+from tests.harness.sets import agrees
+
+HELD = [(f"user-{number}", ["hall", f"room-{number % 3}"]) for number in range(30)]
+
+
+class Held:
+    """A node without sockets: its hub, and what it writes to Redis."""
+
+    def __init__(self, url: str) -> None:
+        settings = Settings(redis_url=url, node_id="audited")
+        self.hub, self.counters = Hub(), Counters()
+        self.backplane = open_backplane(settings)
+        self.presence = RedisPresence(settings, self.backplane, self.hub, self.counters)
+
+    def add(self, user: str, channels: list[str], number: int) -> None:
+        connection = Connection(make_id("audited", str(number)), Profile(id=user), Handler())
+        self.hub.add(connection)
+        self.presence.open(connection.info(), "")
+        for channel in channels:
+            self.hub.join(connection, channel)
+            self.presence.join(connection.info(), channel)
+
+
+@pytest.fixture
+async def held(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Held]:
+    """A node that holds HELD."""
+    monkeypatch.setattr(audit, "AGAIN", 0.05)
+    node = Held(redis_url)
+    tasks = [asyncio.create_task(node.backplane.run()), asyncio.create_task(node.presence.run())]
+    await node.presence.ready()
+    for number, (user, channels) in enumerate(HELD):
+        node.add(user, channels, number)
+    yield node
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def test_an_audit_of_what_is_right_finds_nothing(redis, held):
+    """While the sets are right nothing is repaired, and nothing counted."""
+    await agrees(redis, HELD, 10)
+    assert not await held.presence.audit.check()
+    assert held.counters.repairs == 0
+
+
+LOST = {
+    "the node's connections": ("DEL", "gateway:node:audited:connections"),
+    "one connection of the node": ("SREM", "gateway:node:audited:connections", "audited~7"),
+    "the set of channels": ("DEL", "gateway:channels"),
+    "a channel with who is online": ("DEL", "gateway:members:hall", "gateway:online:hall"),
+    "one user online": ("SREM", "gateway:online:hall", "user-3"),
+}
+
+
+@pytest.mark.parametrize("what", LOST)
+async def test_what_was_lost_is_found_and_written_again(redis, held, what):
+    """Whichever of the sets lost something, the next audit says so, counts it, and has it repaired."""
+    await agrees(redis, HELD, 10)
+    await redis.command(*LOST[what])
+    assert await held.presence.audit.check()
+    assert held.counters.repairs == 1
+    await agrees(redis, HELD, 10)
+
+
+async def test_a_ghost_is_removed(redis, held):
+    """A connection that Redis has and the node has not is taken out of every set."""
+    await agrees(redis, HELD, 10)
+    ghost = held.hub.connections["audited~5"]
+    for channel in ghost.channels:
+        held.hub.leave(ghost, channel)
+    held.hub.remove(ghost)
+    assert await held.presence.audit.check()
+    await agrees(redis, [entry for number, entry in enumerate(HELD) if number != 5], 10)
