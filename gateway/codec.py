@@ -187,6 +187,8 @@ def unpack(data: bytes, channel: str = "") -> Envelope:
     if data[:1] == b"{":
         return _injected(data, channel)
     match _unpack(data):
+        case [bytes(payload)]:
+            return Envelope(payload)
         case [str(epoch), int(offset), int(time), [*parts]]:
             return _envelope(parts, Position(epoch, offset, time))
         case [*parts]:

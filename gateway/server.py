@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import string
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp_jinja2
 import jinja2
@@ -17,12 +18,14 @@ from aiohttp import web
 from gateway import metrics
 from gateway.config import Settings, load
 from gateway.connection import Connection
-from gateway.errors import CannotStart, InvalidChannel, InvalidSettings, InvalidUser
+from gateway.errors import CannotStart, Forbidden, InvalidChannel, InvalidSettings, InvalidUser, Unauthorized
 from gateway.handler import Handler
 from gateway.handlers.demo import DemoHandler
 from gateway.message import check_channel
 from gateway.service import Service
 from gateway.version import __version__
+
+T = TypeVar("T")
 
 SERVICE = web.AppKey("gateway", Service)
 """Where an application finds the service: `request.app[gateway.SERVICE]`."""
@@ -122,6 +125,10 @@ async def _say_what_was_wrong(request: web.Request, handler: Any) -> web.StreamR
         response: web.StreamResponse = await handler(request)
     except (InvalidChannel, InvalidUser) as error:
         raise web.HTTPBadRequest(text=f"{error}\n") from None
+    except Unauthorized as error:
+        raise web.HTTPUnauthorized(text=f"{error}\n") from None
+    except Forbidden as error:
+        raise web.HTTPForbidden(text=f"{error}\n") from None
     return response
 
 
@@ -143,14 +150,27 @@ async def _open(request: web.Request, service: Service, handler: Handler, channe
     most = service.settings.max_channels_per_connection
     if 0 < most < len(set(channels)):
         raise web.HTTPBadRequest(text=f"{len(set(channels))} channels, at most {most} are allowed\n")
-    profile = await handler.authenticate(request)
+    profile = await _contained(handler.authenticate(request))
     if profile is None:
         raise web.HTTPUnauthorized(text="who are you?\n")
     visitor = Connection("", profile, handler)
     for channel in channels:
-        if not await handler.authorize(visitor, check_channel(channel), "join"):
+        if not await _contained(handler.authorize(visitor, check_channel(channel), "join")):
             raise web.HTTPForbidden(text=f"not allowed to join {channel}\n")
     return await service.serve(request, channels, profile, handler)
+
+
+async def _contained(asked: Awaitable[T]) -> T:
+    """Let what an application raises end no more than this request: SystemExit would end the node."""
+    try:
+        return await asked
+    except Exception:
+        raise
+    except BaseException as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise
+        raise RuntimeError("the handler failed") from error
 
 
 # ---- the demo

@@ -95,6 +95,12 @@ async def saw(client: Client, number: int, channel: str = "kept", deadline: floa
     await eventually(lambda: number in params(client.received[-500:], channel), deadline, what=f"{number} in {channel}")
 
 
+async def flows(client: Client, feed: Feed, channel: str = "kept") -> None:
+    """Wait until something published from now on has come in a channel."""
+    before = feed.sent
+    await eventually(lambda: params(client.received[-500:], channel)[-1:] > [before], 20, what=f"{channel} flows")
+
+
 async def more(client: Client, messages: int) -> None:
     """Wait until so many more messages have come."""
     before = len(client.received)

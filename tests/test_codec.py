@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from gateway import codec
 from gateway.codec import Envelope
 from gateway.errors import BadMessage, InvalidEnvelope, InvalidParam
-from gateway.message import Message
+from gateway.message import Message, Position
 from tests.harness.properties import json_values
 
 envelopes = st.builds(
@@ -257,6 +258,64 @@ class TestForClients:
         payload = codec.encode("x", param, "lobby")
         assert codec.frame_for(codec.JSON, payload) == codec.frame(codec.TEXT, payload)
         assert codec.frame_for(codec.MSGPACK, payload) == codec.frame(codec.BINARY, msgpack.packb(json.loads(payload)))
+
+
+class TestHistory:
+    @given(envelopes, st.text(), st.integers(0, 2**53), st.integers(0, 2**53))
+    def test_a_kept_envelope_survives_the_road(self, envelope: Envelope, epoch: str, offset: int, time: int) -> None:
+        """Wrapped in its position."""
+        kept = replace(envelope, position=Position(epoch, offset, time))
+        found = codec.unpack(codec.pack(kept))
+        assert (found.payload, found.position, found.connection) == (kept.payload, kept.position, kept.connection)
+        assert set(found.exclude) == set(kept.exclude)
+        assert codec.is_envelope(codec.pack(kept))
+
+    @pytest.mark.parametrize("protocol", [codec.JSON, codec.MSGPACK])
+    def test_the_offset_is_for_v1_clients(self, protocol: str) -> None:
+        """It is one more field, and plain clients have none."""
+        kept = Envelope(codec.encode("x", {"a": "}"}, "lobby"), position=Position("e", 17))
+        assert codec.to_client(kept) == codec.to_client(Envelope(kept.payload))
+        with_offset = codec.encode("x", {"a": "}"}, "lobby")[:-1] + b',"offset":17}'
+        assert codec.to_client(kept, protocol) == codec.frame_for(protocol, with_offset)
+        assert codec.read(with_offset).offset == 17
+
+    def test_what_is_stored_is_an_envelope_again(self) -> None:
+        """With its position."""
+        at, payload = Position("e", 1, 2), codec.encode("x", 1, "lobby")
+        assert codec.stored(payload, b'["n~1"]', at) == Envelope(payload, frozenset({"n~1"}), position=at)
+
+    @pytest.mark.parametrize(
+        ("payload", "exclude"),
+        [
+            *[(payload, b"[]") for payload in (b"", b"nonsense", b"[]", b"1", b"{}", b'{"cmd":1}', b'{"cmd":"x"')],
+            *[(b'{"cmd":"x"}', exclude) for exclude in (b"", b"{}", b"[1]", b"null", b'"n~1"')],
+        ],
+    )
+    def test_what_nobody_can_have_stored_is_refused(self, payload: bytes, exclude: bytes) -> None:
+        """A person put it there."""
+        with pytest.raises(InvalidEnvelope):
+            codec.stored(payload, exclude, Position("e", 1))
+
+
+class TestDecodeMsgpack:
+    @given(st.text(min_size=1, max_size=20), json_values, st.none() | st.text() | st.integers(0, 2**32))
+    def test_all_parts_of_a_message_are_read(self, cmd: str, param: Any, id: Any) -> None:
+        """As from JSON."""
+        fields = {"channel": "lobby", "cmd": cmd, "param": param, "id": id}
+        assert codec.decode_msgpack(msgpack.packb(fields)) == Message("lobby", cmd, param, id=id)
+
+    @given(st.binary(max_size=60))
+    def test_random_bytes_are_a_message_or_refused(self, data: bytes) -> None:
+        """Nothing but `BadMessage` is raised."""
+        with suppress(BadMessage):
+            codec.decode_msgpack(data)
+
+    @pytest.mark.parametrize("param", [b"bytes", msgpack.Timestamp(1), msgpack.ExtType(5, b"x"), {b"key": 1}])
+    def test_what_json_cannot_say_is_refused_when_it_is_written(self, param: object) -> None:
+        """No client gets it."""
+        message = codec.decode_msgpack(msgpack.packb({"cmd": "x", "param": param}))
+        with pytest.raises(InvalidParam):
+            codec.encode("x", message.param)
 
 
 class TestInjection:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -233,3 +233,63 @@ class TestWrongValues:
         line = refusal()
         assert line.startswith("config: ")
         assert path in line
+
+
+class TestRules:
+    RULES: ClassVar[list[dict[str, Any]]] = [
+        {"match": "lobby", "history": 10, "ttl": 60},
+        {"match": "room-*-x", "history": 20},
+        {"match": "*", "presence": False},
+    ]
+
+    @pytest.mark.parametrize(
+        ("channel", "history", "presence"),
+        [
+            ("lobby", 10, True),
+            ("lobby2", 0, False),
+            ("room-1-x", 20, True),
+            ("room--x", 20, True),
+            ("room-x", 0, False),
+            ("room-1-xy", 0, False),
+        ],
+    )
+    def test_the_first_rule_that_matches_counts(self, channel: str, history: int, presence: bool) -> None:
+        """A star stands for any characters or none; everything else for itself."""
+        rule = load(channels=self.RULES).rule(channel)
+        assert (rule.history, rule.presence) == (history, presence)
+
+    def test_without_a_rule_nothing_is_kept(self) -> None:
+        """And everything else is allowed."""
+        rule = load().rule("lobby")
+        assert (rule.history, rule.presence) == (0, True)
+
+    def test_rules_come_from_every_source(self, file: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Tables in the file; JSON in the environment and on the command line."""
+        file('[[channels]]\nmatch = "lobby"\nhistory = 10\nttl = 60\n[[channels]]\nmatch = "*"\nhistory = 1\n')
+        assert [load().rule(channel).history for channel in ("lobby", "x")] == [10, 1]
+        monkeypatch.setenv("GATEWAY_CHANNELS", json.dumps(self.RULES))
+        assert load().rule("room-1-x").history == 20
+        assert load(channels='[{"match": "x", "history": 3}]').rule("x").history == 3
+        assert load(channels="").rule("lobby").history == 0
+
+    @pytest.mark.parametrize(
+        ("written", "named"),
+        [
+            ('[{"history": 1}]', "match"),
+            ('[{"match": ""}]', "match"),
+            ('[{"match": "a b"}]', "match"),
+            ('[{"match": "x", "history": -1}]', "history"),
+            ('[{"match": "x", "history": "many"}]', "history"),
+            ('[{"match": "x", "ttl": 1.5}]', "ttl"),
+            ('[{"match": "x", "histroy": 1}]', "histroy"),
+            ('{"match": "x"}', "channels"),
+            ("[1]", "channels"),
+            ("lobby", "channels"),
+            ("[{", "channels"),
+        ],
+    )
+    def test_a_wrong_rule_is_one_clear_line(self, written: str, named: str) -> None:
+        """Which names the rule and the field."""
+        line = refusal(channels=written)
+        assert line.startswith("channels")
+        assert named in line

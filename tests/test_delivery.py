@@ -9,6 +9,7 @@ from gateway.backplane import ALL, DIRECT, Target
 from gateway.codec import Envelope
 from gateway.delivery import Delivery
 from gateway.hub import Hub
+from gateway.message import Position
 from tests.harness.fakes import RecordingSocket, make_connection
 
 LOBBY = Target("channel", "lobby")
@@ -21,8 +22,9 @@ class Node:
         self.hub = Hub()
         self.delivery = Delivery(self.hub)
 
-    def add(self, id: str, *channels: str, user: str = "") -> RecordingSocket:
+    def add(self, id: str, *channels: str, user: str = "", protocol: str = codec.PLAIN) -> RecordingSocket:
         connection, socket = make_connection(id, user=user)
+        connection.protocol = protocol
         self.hub.add(connection)
         for channel in channels:
             self.hub.join(connection, channel)
@@ -133,3 +135,34 @@ def test_a_connection_that_leaves_gets_nothing_more(node: Node) -> None:
     node.hub.leave(node.hub.connections["n~1"], "lobby")
     node.delivery.write()
     assert cmds(one) == []
+
+
+def test_each_protocol_gets_its_own_bytes_once(node: Node) -> None:
+    """The same object to all that speak it, whatever the target."""
+    clients = {
+        protocol: [node.add(f"n~{protocol}{number}", "lobby", user="ada", protocol=protocol) for number in range(2)]
+        for protocol in (codec.PLAIN, codec.JSON, codec.MSGPACK)
+    }
+    kept = Envelope(codec.encode("x", 1, "lobby"), position=Position("e", 5))
+    assert node.deliver((LOBBY, kept), (ALL, message("y")), (Target("user", "ada"), message("z"))) == 18
+    for protocol, (one, other) in clients.items():
+        assert one.writes == [codec.to_client(each, protocol) for each in (kept, message("y"), message("z"))]
+        assert all(mine is theirs for mine, theirs in zip(one.writes, other.writes, strict=True))
+
+
+def test_an_exclusion_splits_the_batch_for_nobody_else(node: Node) -> None:
+    """Only who is named gets bytes of its own."""
+    named, *others = (node.add(f"n~{number}", "lobby") for number in range(4))
+    node.deliver(*((LOBBY, message(str(number), *(("n~0",) if number % 2 else ()))) for number in range(10)))
+    assert [len(socket.writes) for socket in (named, *others)] == [1, 1, 1, 1]
+    assert all(socket.writes[0] is others[0].writes[0] for socket in others)
+    assert cmds(named) == ["0", "2", "4", "6", "8"]
+    assert cmds(others[0]) == [str(number) for number in range(10)]
+
+
+def test_the_gateway_s_own_word_goes_to_v1_members(node: Node) -> None:
+    """Plain clients have no such messages."""
+    plain, v1 = node.add("n~1", "lobby"), node.add("n~2", "lobby", protocol=codec.JSON)
+    assert node.delivery.tell("lobby", "$gap", {})
+    assert not node.delivery.tell("side", "$gap", {})
+    assert (cmds(plain), v1.messages) == ([], [{"channel": "lobby", "cmd": "$gap", "param": {}}])

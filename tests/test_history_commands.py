@@ -143,7 +143,8 @@ class TestCommands:
         """Requests, replies, errors; frames of the other kind are refused on both."""
         binary = await connect(nodes[0], "loose", protocols=[MSGPACK])
         text = await connect(nodes[1], "loose", protocols=[JSON])
-        assert (await binary.receive())["cmd"] == "$welcome"
+        for client in (binary, text):
+            assert (await client.receive())["cmd"] == "$welcome"
         await binary.send("chat", {"text": "grüße"}, "loose")
         for client in (binary, text):
             assert (await client.expect("chat"))["param"]["text"] == "grüße"

@@ -18,6 +18,7 @@ from tests.feed import (
     Feed,
     assert_contiguous,
     assert_told,
+    flows,
     join,
     more,
     numbered,
@@ -137,10 +138,10 @@ class TestOutages:
             feed = Feed(backplane)
             async with feed.flowing():
                 for _ in range(2):
-                    await self._flows(clients[0], feed, "kept")
+                    await flows(clients[0], feed, "kept")
                     await fault(proxy, own_redis)
                     for channel in ("kept", "loose"):
-                        await self._flows(clients[0], feed, channel)
+                        await flows(clients[0], feed, channel)
             for client in clients:
                 await saw(client, feed.sent)
                 await saw(client, feed.sent, "loose")
@@ -150,10 +151,6 @@ class TestOutages:
         for client in clients[:2]:
             assert_told(client.received)
         assert "$gap" not in [message["cmd"] for message in clients[2].received]
-
-    async def _flows(self, client: Client, feed: Feed, channel: str) -> None:
-        before = feed.sent
-        await eventually(lambda: params(client.received[-500:], channel)[-1:] > [before], 20, what=f"{channel} flows")
 
     async def test_a_redis_that_lost_its_data_is_told(self, nodes: Nodes, connect: Clients, feed: Feed) -> None:
         """New epoch, `$gap` with the position of the last message; what comes after it is delivered."""
@@ -204,3 +201,32 @@ class TestOutages:
         gap = await client.expect("$gap", channel="short")
         assert gap["param"] == {"epoch": epoch, "since": {"epoch": epoch, "offset": 1}}
         assert client.received.index(gap) < client.received.index(numbered(client.received, "short")[1])
+
+    async def test_a_redis_that_came_back_from_a_backup_is_told(
+        self, start_nodes: StartNodes, own_redis: RedisServer, connect: Clients
+    ) -> None:
+        """The offsets of the lost messages are given out again: a new epoch, and nothing passes for another."""
+        nodes = await start_nodes(2, own_redis, channels=RULES)
+        clients = [await connect(node, protocols=[JSON]) for node in nodes]
+        epoch, _ = [(await join(client))["epoch"] for client in clients]
+        async with running(own_redis.url) as backplane:
+            feed = Feed(backplane)
+            for number in range(1, 7):
+                await feed.one()
+                if number == 3:
+                    await own_redis.command("SAVE")
+            for client in clients:
+                await saw(client, 6)
+            await own_redis.kill(keep_data=True)
+            await own_redis.start()
+            for _ in range(4):
+                await feed.one()
+            for client in clients:
+                await saw(client, 10)
+        for client in clients:
+            assert params(client.received) == [*range(1, 11)]
+            gap = await client.expect("$gap", channel="kept")
+            assert gap["param"]["epoch"] != epoch
+            assert client.received.index(gap) < client.received.index(numbered(client.received)[6])
+        late = await connect(nodes[0], protocols=[JSON])
+        assert not (await join(late, since={"epoch": epoch, "offset": 6}))["recovered"]

@@ -101,6 +101,22 @@ class TestChannels:
         assert [hub.leave(one, "lobby"), hub.leave(one, "nowhere")] == [False, False]
         assert ids(hub.members("lobby")) == ["n~2"]
 
+    def test_a_member_is_written_to_when_it_receives(self) -> None:
+        """Before that it is a member all the same; it counts as the first, and as the last."""
+        one, two = connection("n~1"), connection("n~2")
+        hub = hub_of(one, two)
+        assert hub.join(one, "lobby", receiving=False)
+        assert not hub.join(two, "lobby")
+        assert (ids(hub.receivers("lobby")[""]), len(hub.members("lobby"))) == (["n~2"], 2)
+        assert not hub.leave(two, "lobby")
+        assert (hub.receivers("lobby"), ids(hub.members("lobby")), one.channels) == ({}, ["n~1"], ("lobby",))
+        hub.receive(one, "lobby")
+        hub.receive(one, "lobby")
+        assert ids(hub.receivers("lobby")[""]) == ["n~1"]
+        assert hub.leave(one, "lobby")
+        hub.receive(one, "lobby")
+        assert (hub.receivers("lobby"), list(hub.channels)) == ({}, [])
+
 
 class Membership(RuleBasedStateMachine):
     """Any sequence of joins and leaves, against sets."""

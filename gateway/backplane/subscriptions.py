@@ -83,7 +83,7 @@ class Subscriptions:
         self._missing: dict[bytes, None] = {}
         """Wanted, and not asked for over the present link."""
         self._refused: dict[bytes, None] = {}
-        """Asked for, and refused or withdrawn."""
+        """Asked for, and refused."""
         self._restoring: set[bytes] = set()
         """After a loss: what was sure, and is not again yet."""
         self._lingering: dict[bytes, float] = {}
@@ -274,7 +274,7 @@ class Subscriptions:
         if (wish := self._wishes.get(topic)) is not None and wish.sure:
             wish.sure = False
             self._restoring.add(topic)
-            self._refused[topic] = None
+            self._missing[topic] = None  # asked again at once: granted, or refused by MOVED, which says where to
             self._changed.set()
             if self._redirected is not None:
                 self._redirected(None)
