@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
+from aiohttp import ClientError
+
 from tests.harness.client import Client, Clients
 from tests.harness.haproxy import Haproxy
 from tests.harness.node import Node, Nodes
@@ -116,7 +118,12 @@ class TestBehindHaproxy:
         stopping = asyncio.ensure_future(nodes[0].stop())
         for client in moved:
             await client.expect_close(1012)
-        again = [await connect(balancer, "moving", protocols=V1) for _ in moved]
+
+        async def come_back() -> Client:
+            return await connect(balancer, "moving", protocols=V1)
+
+        # The balancer may take a moment to see that the node refuses: clients try again.
+        again = [await eventually(come_back, 20, tolerating=(OSError, ClientError)) for _ in moved]
         assert {(await client.expect("$welcome"))["param"]["node"] for client in again} == {nodes[1].id}
         assert await stopping == 0
         await again[0].send("chat", {"text": "back"})

@@ -131,6 +131,7 @@ class TestCommands:
     async def test_what_a_person_injects_is_not_kept(self, nodes: Nodes, connect: Clients, feed: Feed) -> None:
         """It reaches the members between messages that are."""
         client = await connect(nodes[0], "kept", protocols=[JSON])
+        await client.expect("$welcome")
         await feed.one()
         await nodes.redis.publish("gateway:channel:kept", "by-hand")
         assert "offset" not in await client.expect("by-hand")

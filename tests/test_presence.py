@@ -77,9 +77,7 @@ async def every(found: AsyncIterator[Any]) -> list[Any]:
 
 
 class TestMembers:
-    async def test_the_first_member_creates_a_channel_and_the_last_empties_it(
-        self, cluster: PresenceCluster
-    ) -> None:
+    async def test_the_first_member_creates_a_channel_and_the_last_empties_it(self, cluster: PresenceCluster) -> None:
         """Of the whole cluster."""
         one, two = await cluster.somebody(cluster.one), await cluster.somebody(cluster.two)
         for _ in range(2):
