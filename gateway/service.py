@@ -33,7 +33,7 @@ from gateway.history import History
 from gateway.hub import Hub
 from gateway.membership import Membership
 from gateway.message import Message, Position, check_channel
-from gateway.presence import Counts, NodeInfo, open_presence
+from gateway.presence import NodeInfo, open_presence
 from gateway.reader import Reader
 from gateway.reception import Reception
 from gateway.remote import Remote
@@ -52,14 +52,18 @@ RESTART_SPREAD = 5.0
 
 
 class Status(NamedTuple):
-    """The cluster at a glance, as seen by `node`. The counts are the cluster's, the counters this node's."""
+    """The cluster at a glance, as seen by `node`. The counts are the cluster's; counters and taps this node's."""
 
     node: str
     version: str
-    counts: Counts
     nodes: list[NodeInfo]
-    counters: Counters
+    channels: int
+    """With at least one member."""
+    connections: int
+    users: int
+    """Identified ones."""
     taps: int
+    counters: Counters
 
 
 class Held(NamedTuple):
@@ -205,7 +209,8 @@ class Service(Writing):
     async def status(self) -> Status:
         """Describe the cluster; no scan, however large it is."""
         counts, nodes = await self._presence.count(), await self._presence.nodes()
-        return Status(self.node_id, __version__, counts, nodes, self.counters, len(self._taps.here))
+        totals = (counts.channels, counts.connections, counts.users)
+        return Status(self.node_id, __version__, nodes, *totals, len(self._taps.here), self.counters)
 
     def get_connections(self) -> AsyncIterator[ConnectionInfo]:
         """Yield every connection of the cluster, page by page. One that comes or goes meanwhile may be missed."""
