@@ -11,6 +11,7 @@ import pytest
 
 from tests.harness.client import Client, Clients
 from tests.harness.node import Node
+from tests.harness.redis import RedisServer
 from tests.harness.sets import Sets, expected
 from tests.harness.wait import eventually
 
@@ -93,7 +94,8 @@ class World:
             node = min(self.frozen, key=lambda node: node.id)
 
             async def is_buried() -> bool:
-                return node.id not in await self.redis.command("SMEMBERS", "gateway:nodes")
+                async with self.redis.client() as client:
+                    return node.id not in await client.smembers("gateway:nodes")
 
             await eventually(is_buried, deadline=60)
 
@@ -102,10 +104,16 @@ class World:
             self.frozen.pop().thaw()
 
     async def flush(self) -> None:
-        await self.redis.command("FLUSHALL")
+        for server in await self._servers():
+            await server.command("FLUSHALL")
 
     async def restart(self) -> None:
-        await self.redis.restart(keep_data=self.random.random() < 0.5)
+        """Restart Redis, with its data or without; a cluster has all its links cut instead."""
+        if isinstance(self.redis, RedisServer):
+            await self.redis.restart(keep_data=self.random.random() < 0.5)
+        else:
+            for server in await self._servers():
+                await server.command("CLIENT", "KILL", "TYPE", "normal")
 
     async def equals_reality(self) -> bool:
         async with self.redis.client() as client:
@@ -113,6 +121,9 @@ class World:
 
     def reality(self) -> Sets:
         return expected([(user, sorted(channels)) for _, user, channels in self.clients.values()])
+
+    async def _servers(self) -> list[RedisServer]:
+        return [self.redis] if isinstance(self.redis, RedisServer) else list(await self.redis.masters())
 
     def _client(self) -> Client | None:
         able = [client for client, held in self.clients.items() if held[0] not in self.frozen]
@@ -132,12 +143,21 @@ SETTINGS: dict[str, Any] = {"handler": "named:Named", "log_level": "warning", "h
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_random_trouble_ends_in_sets_that_equal_reality(own_redis, start_nodes, start_node, connect, seed):
     """Joins, leaves, lost connections, killed and frozen nodes, flushed and restarted Redis, in any order."""
-    nodes = list(await start_nodes(3, own_redis, **SETTINGS))
-    world = World(seed, own_redis, nodes, connect, start_node)
+    await _survive(seed, own_redis, start_nodes, start_node, connect)
+
+
+async def test_the_same_holds_on_a_cluster(small_cluster, start_nodes, start_node, connect):
+    """The same on three masters, whose links are cut instead."""
+    await _survive(4, small_cluster, start_nodes, start_node, connect)
+
+
+async def _survive(seed: int, redis: Any, start_nodes: Any, start_node: Any, connect: Clients) -> None:
+    nodes = list(await start_nodes(3, redis, **SETTINGS))
+    world = World(seed, redis, nodes, connect, start_node)
     for _ in range(60):
         await world.step()
     await world.thaw()
     with suppress(AssertionError):
         await eventually(world.equals_reality, deadline=60)
-    async with own_redis.client() as client:
+    async with redis.client() as client:
         assert await Sets.read(client) == world.reality(), world.history
