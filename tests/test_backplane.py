@@ -86,7 +86,7 @@ class Cluster:
         await self.other_ear.close()
 
 
-@pytest.fixture(params=["memory", "redis", "redis cluster"])
+@pytest.fixture(params=["memory", "redis", "sentinel", "redis cluster"])
 def backplane_url(request: pytest.FixtureRequest) -> str:
     """The address of each backplane there is."""
     match request.param:
@@ -94,6 +94,8 @@ def backplane_url(request: pytest.FixtureRequest) -> str:
             return "memory://"
         case "redis":
             return str(request.getfixturevalue("redis_url"))
+        case "sentinel":
+            return str(request.getfixturevalue("sentinels").url)
         case _:
             return str(request.getfixturevalue("small_cluster").url)
 

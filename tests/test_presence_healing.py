@@ -119,7 +119,7 @@ async def test_a_node_restarted_under_the_same_name_leaves_no_ghosts(own_redis, 
 
 async def test_grace_hides_a_reload_and_outlives_the_node_that_saw_it(own_redis, start_nodes, connect):
     """Within the grace a user may move to another node unnoticed; who does not return is announced once."""
-    doomed, *others = await start_nodes(3, own_redis, handler=HANDLER, presence_grace=4, log_level="warning")
+    doomed, *others = await start_nodes(3, own_redis, handler=HANDLER, presence_grace=10, log_level="warning")
     watcher = await connect(address(others[1], "watcher", ["hall"]))
     comes_back = await connect(address(doomed, "ada", ["hall"]))
     stays_away = await connect(address(doomed, "bob", ["hall"]))
@@ -135,7 +135,7 @@ async def test_grace_hides_a_reload_and_outlives_the_node_that_saw_it(own_redis,
     await agrees(own_redis, [("watcher", ["hall"]), ("eve", [])], 10)
     await doomed.kill()
     back = await connect(address(others[0], "ada", ["hall"]))
-    await eventually(lambda: ("hall", "bob") in farewells(watcher), deadline=20)
+    await eventually(lambda: ("hall", "bob") in farewells(watcher), deadline=40)
     await agrees(own_redis, [("watcher", ["hall"]), ("ada", ["hall"])], 40)
 
     assert farewells(watcher) == {("hall", "eve"): 1, ("hall", "bob"): 1}
