@@ -48,6 +48,8 @@ async def test_a_user_is_reached_on_every_connection(redis, start_nodes, connect
     nodes = await start_nodes(2, redis, handler=HANDLER)
     tabs = [await connect(address(node, "ada", [])) for node in nodes]
     bob = await connect(address(nodes[0], "bob", []))
+    await bob.send("ping")
+    await bob.expect("pong")
     payload = '{"cmd":"notice","param":1,"channel":"inbox"}'
 
     async def reached() -> bool:
@@ -58,7 +60,7 @@ async def test_a_user_is_reached_on_every_connection(redis, start_nodes, connect
         assert await tab.expect("notice") == {"channel": "inbox", "cmd": "notice", "param": 1}
     await redis.cli("PUBLISH", "gateway:user:bob", '{"cmd":"notice","param":2}')
     assert await bob.expect("notice") == {"channel": "", "cmd": "notice", "param": 2}
-    assert [m["cmd"] for m in bob.received] == ["notice"]
+    assert [m["cmd"] for m in bob.received] == ["pong", "notice"]
 
 
 async def test_everyone_and_one_connection_are_reached(redis, start_nodes, connect):

@@ -23,6 +23,11 @@ async def test_three_publishers_on_three_nodes_are_heard_in_one_order(redis, sta
     members = [await connect(node, "race") for node in nodes for _ in range(MEMBERS_PER_NODE)]
     publishers = [await connect(node) for node in nodes]
 
+    async def all_joined() -> bool:
+        return await redis.command("SCARD", "gateway:members:race") == len(members)
+
+    await eventually(all_joined)
+
     await asyncio.gather(*(_publish(client, number) for number, client in enumerate(publishers)))
 
     def all_heard() -> bool:

@@ -183,7 +183,8 @@ async def test_welcome_is_first_and_requests_are_answered(nodes, connect):
     welcome = ada.received[0] if ada.received else await ada.receive()
     assert welcome["cmd"] == "$welcome"
     assert welcome["param"]["channels"] == ["v1-a", "v1-b"]
-    bob = await connect(nodes[1], "v1-a")
+    bob = await connect(nodes[1], "v1-a", protocols=["gateway.v1.json"])
+    await bob.expect("$welcome")
     joined = await ada.request("$join", channel="v1-c")
     assert (joined["cmd"], joined["param"]) == ("$reply", {"epoch": None, "offset": None, "recovered": False})
     assert (await ada.request("$presence", channel="v1-a"))["param"]["count"] == 2

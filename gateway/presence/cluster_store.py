@@ -14,7 +14,7 @@ from gateway.backplane.topology import Topology
 from gateway.backplane.trouble import Troubles
 from gateway.backplane.watch import stay_connected
 from gateway.errors import Unavailable
-from gateway.presence.writer import Read, Write, Writer
+from gateway.presence.writer import Read, Write, Writer, load_scripts
 
 RETRY = 0.1
 """Seconds before a write is tried again that the cluster could not take."""
@@ -133,4 +133,5 @@ class ClusterStore:
 
 
 async def _use(writer: Writer, link: Link) -> None:
+    await load_scripts(link)
     await writer.use(link)

@@ -11,7 +11,7 @@ from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
 from gateway.backplane.trouble import Troubles
 from gateway.backplane.watch import stay_connected
 from gateway.errors import Unavailable
-from gateway.presence.writer import Read, Writer
+from gateway.presence.writer import Read, Writer, load_scripts
 
 
 class Store(Protocol):
@@ -58,7 +58,8 @@ class SingleStore:
         await stay_connected(self._dialer, self._use, "presence", self._troubles)
 
     async def _use(self, link: Link) -> None:
-        await self._connected(link)
+        await load_scripts(link)
+        await self._connected(link)  # who hears of it may ask at once: nothing is waited for in between
         await self._writer.use(link)
 
     def write(self, turn: str, key: str, command: Command, read: Read | None = None) -> asyncio.Future[Any]:

@@ -94,9 +94,10 @@ class Writer:
         await self._empty.wait()
 
     async def use(self, link: Link) -> None:
-        """Write over this link until it is lost. Raises `RedisRefused` when the server takes no writes now."""
-        for script in ALL:
-            await link.call("SCRIPT", "LOAD", script.text)
+        """Write over this link, which has the scripts, until it is lost.
+
+        Raises `RedisRefused` when the server takes no writes now.
+        """
         link.lost.add_done_callback(lambda _: self._put.set())
         self.link = link
         try:
@@ -126,6 +127,12 @@ class Writer:
         self.overflowed = True
         while self._waiting:
             self._waiting.popleft().drop()
+
+
+async def load_scripts(link: Link) -> None:
+    """Give a server the text of the scripts, which are then called by their hash."""
+    for script in ALL:
+        await link.call("SCRIPT", "LOAD", script.text)
 
 
 async def _sent(link: Link, writes: list[Write]) -> list[Any]:
