@@ -107,7 +107,7 @@ async def test_a_bad_message_is_answered_and_its_connection_lives(
     nodes: Nodes, wire: Wires, sent: bytes, code: str
 ) -> None:
     """One `$error` with its code, and the next command is carried out."""
-    client = await wire(nodes[0], "bad")
+    client = await wire(nodes[0])
     await client.write(sent)
     answer = (await client.read_frame()).json
     assert (answer["cmd"], answer["param"]["code"]) == ("$error", code)
@@ -132,7 +132,7 @@ async def test_an_error_has_the_id_of_its_request(
     nodes: Nodes, wire: Wires, fields: dict[str, object], id: str | int
 ) -> None:
     """Whatever is wrong with it, so that a client can tell its requests apart."""
-    client = await wire(nodes[0], "bad")
+    client = await wire(nodes[0])
     await client.send(json.dumps(fields | {"id": id}))
     answer = (await client.read_frame()).json
     assert (answer["cmd"], answer["id"]) == ("$error", id)

@@ -43,11 +43,12 @@ class TestTabs:
         """Announced once when the first comes, once when the last goes; readable by hand all the while."""
         nodes = await start_nodes(2, redis, handler="named:Named")
         watcher = await connect(nodes[0].ws_url("tabs", user="watcher"), protocols=V1)
+        watcher_id = await id_of(watcher)
         tabs = [await connect(node.ws_url("tabs", user="ada"), protocols=V1) for node in nodes]
         ids = {await id_of(tab) for tab in tabs}
         assert await redis.command("SMEMBERS", "gateway:user:ada:connections") == ids
         assert await redis.command("SMEMBERS", "gateway:online:tabs") == {"ada", "watcher"}
-        assert await redis.command("SMEMBERS", "gateway:members:tabs") == ids | {await id_of(watcher)}
+        assert await redis.command("SMEMBERS", "gateway:members:tabs") == ids | {watcher_id}
         assert await redis.command("SMEMBERS", "gateway:users") == {"ada", "watcher"}
 
         await redis.publish("gateway:user:ada", "psst")
@@ -70,9 +71,10 @@ class TestTabs:
     ) -> None:
         """The sender included, once each, and from the user, not from the tab."""
         nodes = await start_nodes(2, redis, handler="named:Named")
-        tabs = [await connect(node.ws_url("tabs", user="ada", name="Ada"), protocols=V1) for node in nodes]
-        for tab in tabs:
-            await id_of(tab)
+        tabs = []
+        for node in nodes:
+            tabs.append(await connect(node.ws_url("tabs", user="ada", name="Ada"), protocols=V1))
+            await id_of(tabs[-1])
         await tabs[0].send("chat", {"text": "hello"})
         for tab in tabs:
             chat = await tab.expect("chat")
@@ -139,6 +141,9 @@ class TestSlowReaders:
         """4008 is the last the slow one reads; all before it is whole and in order; memory stays bounded."""
         nodes = await start_nodes(2, redis, outbox_bytes=1_000_000)
         others = [await connect(node, "flood") for node in nodes]
+        for client in others:
+            await client.send("ping")
+            await client.expect("pong")
         slow = await wire(nodes[0], "flood", receive_buffer=4096)
         await slow.send('{"cmd": "ping"}')
         for client in others:

@@ -6,6 +6,8 @@ from __future__ import annotations
 async def test_ping_is_answered_to_the_channel_in_milliseconds(nodes, connect):
     """`ping` brings `pong` with a time in ms to every member of the sender's channel."""
     ada = await connect(nodes[0], "demo-ping")
+    await ada.send("ping")
+    await ada.expect("pong")
     bob = await connect(nodes[1], "demo-ping")
     await ada.expect("online-update")
     await ada.send("ping")
@@ -19,6 +21,8 @@ async def test_ping_is_answered_to_the_channel_in_milliseconds(nodes, connect):
 async def test_chat_goes_to_the_channel_the_sender_included(nodes, connect):
     """`chat` brings user, text and time to every member, under the sender's display name."""
     ada = await connect(nodes[0].ws_url("demo-chat", name="Ada"))
+    await ada.send("ping")
+    await ada.expect("pong")
     bob = await connect(nodes[1], "demo-chat")
     await ada.expect("online-update")
     await ada.send("chat", {"text": "hello"})

@@ -17,6 +17,8 @@ HANDLER = "named:Named"
 async def test_a_channel_is_reached_on_every_node(nodes, connect):
     """PUBLISH to a channel's topic reaches its members on both nodes, and nobody else."""
     ada = await connect(nodes[0], "by-hand")
+    await ada.send("ping")
+    await ada.expect("pong")
     bob = await connect(nodes[1], "by-hand")
     await ada.expect("online-update")
     other = await connect(nodes[0], "elsewhere")
@@ -32,8 +34,8 @@ async def test_a_channel_is_reached_on_every_node(nodes, connect):
 async def test_from_and_exclude_are_honoured(nodes, connect):
     """`from` is passed on, and whose connection id is in `exclude` gets nothing."""
     ada = await connect(nodes[0], "excluding", protocols=["gateway.v1.json"])
-    bob = await connect(nodes[1], "excluding")
     id = (await ada.expect("$welcome"))["param"]["connection"]
+    bob = await connect(nodes[1], "excluding")
     await ada.expect("online-update")
     for number, exclude in ((1, [id]), (2, [])):
         payload = {"cmd": "chat", "param": number, "from": "ops", "exclude": exclude}

@@ -121,6 +121,8 @@ async def test_grace_hides_a_reload_and_outlives_the_node_that_saw_it(own_redis,
     """Within the grace a user may move to another node unnoticed; who does not return is announced once."""
     doomed, *others = await start_nodes(3, own_redis, handler=HANDLER, presence_grace=10, log_level="warning")
     watcher = await connect(address(others[1], "watcher", ["hall"]))
+    await watcher.send("ping")
+    await watcher.expect("pong")
     comes_back = await connect(address(doomed, "ada", ["hall"]))
     stays_away = await connect(address(doomed, "bob", ["hall"]))
     leaves = await connect(address(doomed, "eve", ["hall"]))

@@ -36,6 +36,8 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
 async def _two(connect: Clients, nodes: Nodes, channel: str) -> tuple[Client, Client]:
     """Connect two clients to two nodes; return once both are members."""
     ada = await connect(nodes[0], channel)
+    await ada.send("ping")
+    await ada.expect("pong")  # a member now: commands are carried out after the first joins
     bob = await connect(nodes[1], channel)
     await ada.expect("online-update")
     return ada, bob
