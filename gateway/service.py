@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CLEANING = 1.0
+"""Of the seconds to drain: kept for taking what this node wrote out of Redis."""
 RESTART_SPREAD = 5.0
 """Seconds over which the clients of a stopping node are asked to spread their return."""
 
@@ -302,12 +304,18 @@ class Service(Writing):
         for connection in self._hub:
             pause = random.uniform(0, RESTART_SPREAD)
             connection.socket.close(Close(1012, f"node is restarting; retry_after={pause:.1f}"))
-        try:
-            async with asyncio.timeout(self.settings.drain_seconds):
+        patience = max(self.settings.drain_seconds - CLEANING, self.settings.drain_seconds / 2)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
                 await self._reception.emptied()
+        for connection in self._hub:
+            logger.warning("cut off: connection=%s did not answer the close", connection.id)
+            self._membership.drop(connection)
+        try:
+            async with asyncio.timeout(CLEANING):
                 await self._presence.close()
-        except TimeoutError:
-            logger.warning("stopped with %s connections open, or Redis away", len(self._hub))
+        except (TimeoutError, Unavailable):
+            logger.warning("stopped while Redis is away: what this node wrote there is left to the others")
 
     # ---- towards other nodes
 

@@ -20,6 +20,7 @@ from tests.harness.node import Node, gateway
 from tests.harness.ports import HOST, free_port, release_port
 from tests.harness.redis import RedisServer
 from tests.harness.wait import eventually
+from tests.harness.wire import Wires
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +273,33 @@ class TestEnd:
         for client in clients:
             assert (await client.expect_close(1012)).reason
         assert await node.process.wait() == 0
+        assert "Traceback" not in node.output
+
+    async def test_a_client_that_does_not_answer_holds_up_nothing(
+        self, redis: RedisServer, start_node: Callable[..., Awaitable[Node]], wire: Wires
+    ) -> None:
+        """When the time to drain is over it is cut off, and nothing of it is left in Redis."""
+        node = await start_node(redis, drain_seconds=1)
+        client = await wire(node, "lobby")
+        await client.send('{"cmd": "ping"}')
+        await eventually(lambda: redis.command("SCARD", "gateway:members:lobby"))
+        node.process.send_signal(signal.SIGTERM)
+        assert (await client.read_close()).close_code == 1012
+        assert await node.process.wait(deadline=20) == 0
+        assert await redis.command("KEYS", "*") == []
+
+    async def test_a_node_without_its_redis_ends_in_good_order_too(
+        self, own_redis: RedisServer, start_node: Callable[..., Awaitable[Node]], connect: Clients
+    ) -> None:
+        """Its clients are sent away, and nobody waits for what cannot be written."""
+        node = await start_node(own_redis)
+        client = await connect(node, "lobby")
+        await client.send("ping")
+        await client.expect("pong")
+        await own_redis.stop()
+        node.process.send_signal(signal.SIGTERM)
+        await client.expect_close(1012)
+        assert await node.process.wait(deadline=20) == 0
         assert "Traceback" not in node.output
 
     async def test_a_node_that_waits_for_redis_can_be_ended(self) -> None:
