@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import orjson
 
+from gateway.codec import dialect_of
 from gateway.connection import Connection, Profile
 from gateway.errors import Close
 from gateway.handler import Handler
+from gateway.outbox import Sparable
 from gateway.websocket import WebSocket
 
 from .wire import CLOSE, Frame
@@ -41,10 +44,18 @@ class RecordingSocket:
         # One for each call of `write`.
         self.writes: list[bytes] = []
         self.closes: list[Close] = []
+        self.is_behind = False
+        # What may be dropped, of what was written while the client was behind.
+        self.sparable: list[Sparable] = []
 
     def write(self, data: bytes) -> None:
         """Keep it."""
         self.writes.append(data)
+
+    def write_sparable(self, messages: Sequence[Sparable]) -> None:
+        """Keep it, as one write."""
+        self.sparable += messages
+        self.writes.append(b"".join(message.frame for message in messages))
 
     def close(self, close: Close) -> None:
         """Keep it."""
@@ -142,13 +153,20 @@ class Received:
 class Peer:
     """A WebSocket of the gateway between a recording transport and a recording owner; needs a running loop."""
 
-    def __init__(self, *, limit: int = 65536, outbox: int = 1 << 20) -> None:
+    def __init__(self, *, limit: int = 65536, outbox: int = 1 << 20, window: int = 0) -> None:
+        """Sizes are in bytes; with a `window`, compression was agreed on."""
         self.transport = Transport()
         self.received: list[Received] = []
+        # Frames that carried next to nothing.
+        self.overhead = 0
         self.lost: list[Close] = []
+        # Messages dropped, each time some were; and how often that began anew.
+        self.spared: list[int] = []
+        self.episodes = 0
         # The owner pauses the socket after so many further messages; None for never.
         self.pause_after: int | None = None
         connection, _ = make_connection("node~1")
+        connection.dialect = dialect_of(window=window)
         self.socket = WebSocket(self.transport, connection, cast("Any", _Owner(self)), limit=limit, outbox=outbox)
         self.transport.protocol = self.socket
 
@@ -183,6 +201,13 @@ class _Owner:
             if peer.pause_after <= 0:
                 peer.pause_after = None
                 peer.socket.pause_reading()
+
+    def overhead(self, connection: Connection) -> None:
+        self._peer.overhead += 1
+
+    def spared(self, connection: Connection, messages: int, *, first: bool) -> None:
+        self._peer.spared.append(messages)
+        self._peer.episodes += first
 
     def lost(self, connection: Connection, close: Close) -> None:
         self._peer.lost.append(close)

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, overload
 
@@ -20,7 +21,7 @@ from .process import Process
 from .redis import RedisServer
 from .wait import eventually
 
-__all__ = ["Node", "Nodes", "gateway"]
+__all__ = ["Node", "Nodes", "gateway", "lasting"]
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -187,6 +188,17 @@ class Nodes(Sequence[Node]):
         """Kill all: the last use. May be called twice."""
         for node in self:
             node.close()
+
+
+@contextmanager
+def lasting(nodes: Nodes) -> Iterator[Nodes]:
+    """Run nodes that outlive one test, and so belong to no event loop: for fixtures of a module."""
+    try:
+        with asyncio.Runner() as runner:
+            runner.run(nodes.start())
+        yield nodes
+    finally:
+        nodes.close()
 
 
 def gateway(*arguments: str, name: str = "gateway", environment: Mapping[str, str] | None = None) -> Process:

@@ -1,0 +1,1 @@
+"""What scripts/bench is made of: the workloads, the servers they are run against, and what is made of the figures."""
