@@ -1,0 +1,185 @@
+"""Writes to a cluster from a process that is no node: a web application, a worker, a cron job."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Collection, Coroutine
+from concurrent import futures
+from contextlib import AsyncExitStack
+from typing import Any, Self, TypeVar
+
+from gateway import codec
+from gateway.backplane import DIRECT, Target
+from gateway.codec import Envelope
+from gateway.errors import GatewayError, Unavailable
+from gateway.message import Position
+from gateway.visitor import Visitor, settings_of
+from gateway.writing import Writing
+
+T = TypeVar("T")
+
+
+class Publisher(Writing):
+    """The `write_*` calls of a service, without a server; for the event loop in which it is first used.
+
+        async with Publisher("redis://localhost:6379/0") as publisher:
+            await publisher.write_channel("chat", {"text": "hi"}, "lobby")
+
+    Order, delivery and errors are those of `Service`: a write waits in a bounded queue until Redis has it, and
+    fails with `Unavailable` past `publish_timeout` seconds. Messages to channels that keep history are kept.
+
+    Without `async with` it is connected by the first write, and `aclose` is to be called at the end. Whichever it
+    is that connects raises `Unavailable` when Redis does not let it in within `publish_timeout`.
+    Raises `InvalidSettings` for a URL that cannot be one; `memory://` joins nobody.
+    """
+
+    def __init__(self, redis_url: str, *, prefix: str = "gateway", publish_timeout: float = 10) -> None:
+        self._settings = settings_of(redis_url, prefix=prefix, publish_timeout=publish_timeout)
+        self._opening = asyncio.Lock()
+        self._stack = AsyncExitStack()
+        self._visitor: Visitor | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        await self._at_cluster()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Disconnect. What was written is with Redis; what waits still fails. Harmless when repeated."""
+        self._closed = True
+        await self._stack.aclose()
+
+    async def _at_cluster(self) -> Visitor:
+        async with self._opening:
+            if self._closed:
+                raise GatewayError("this publisher is closed")
+            if self._visitor is None:
+                visitor = Visitor(self._settings)
+                self._visitor = await self._stack.enter_async_context(visitor.running())
+        return self._visitor
+
+    async def _publish(self, target: Target, envelope: Envelope) -> Position | None:
+        visitor, position = await self._at_cluster(), None
+        rule = visitor.rule(target.name) if target.kind == "channel" else None
+        if rule is not None and rule.history:
+            position = await visitor.backplane.append(target.name, envelope, rule)
+        else:
+            await visitor.backplane.publish(target, codec.pack(envelope))
+        await visitor.show(target, envelope)
+        return position
+
+    async def _write_direct(self, payload: bytes, conn_id: str) -> None:
+        visitor = await self._at_cluster()
+        await visitor.remote.ask("write", conn_id, payload=payload)
+        await visitor.show(DIRECT, Envelope(payload, connection=conn_id))
+
+
+class SyncPublisher:
+    """A `Publisher` for code that does not await: each call returns when Redis has taken the message.
+
+        publisher = SyncPublisher("redis://localhost:6379/0")    # once per process, for all its threads
+        publisher.write_user("mail", {"unread": 3}, "42")
+
+    It lives in a thread of its own, which begins with the first call or with `with`. May be called by any thread
+    but that of an event loop, which it would block. Where processes fork (gunicorn, Celery) make it after the
+    fork, or use it after the fork only: one that was used before raises `GatewayError` in the child.
+    """
+
+    def __init__(self, redis_url: str, *, prefix: str = "gateway", publish_timeout: float = 10) -> None:
+        """Raise `InvalidSettings` for a URL that cannot be one."""
+        settings_of(redis_url, prefix=prefix, publish_timeout=publish_timeout)
+        self._make = lambda: Publisher(redis_url, prefix=prefix, publish_timeout=publish_timeout)
+        self._starting = threading.Lock()
+        self._thread: _Thread | None = None
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        self._call(Publisher.__aenter__)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect. Harmless when repeated, and in a child process."""
+        if self._thread is not None and not self._thread.is_here:
+            return
+        with self._starting:
+            self._closed = True
+            if self._thread is not None:
+                self._thread.end()
+            self._thread = None
+
+    def write_connection(self, cmd: str, param: object, conn_id: str, *, sender: str | None = None) -> None:
+        """Write to one connection. Raises `ConnectionNotFound`."""
+        self._call(lambda publisher: publisher.write_connection(cmd, param, conn_id, sender=sender))
+
+    def write_channel(
+        self, cmd: str, param: object, channel: str, *, exclude: Collection[str] = (), sender: str | None = None
+    ) -> Position | None:
+        """Write to every member of a channel; return the message's position, where the channel keeps history."""
+        return self._call(lambda to: to.write_channel(cmd, param, channel, exclude=exclude, sender=sender))
+
+    def write_user(self, cmd: str, param: object, user_id: str, *, sender: str | None = None) -> None:
+        """Write to every connection of a user."""
+        self._call(lambda publisher: publisher.write_user(cmd, param, user_id, sender=sender))
+
+    def write_all(self, cmd: str, param: object, *, exclude: Collection[str] = (), sender: str | None = None) -> None:
+        """Write to every connection of every node."""
+        self._call(lambda publisher: publisher.write_all(cmd, param, exclude=exclude, sender=sender))
+
+    def _call(self, act: Callable[[Publisher], Coroutine[Any, Any, T]]) -> T:
+        # Looked at before the lock, which another thread may have held when the process forked.
+        if self._thread is not None and not self._thread.is_here:
+            raise GatewayError(f"this publisher belongs to process {self._thread.process}: make one after the fork")
+        with self._starting:
+            if self._closed:
+                raise GatewayError("this publisher is closed")
+            if self._thread is None:
+                self._thread = _Thread(self._make)
+            result = self._thread.begin(act)
+        try:
+            return result.result()
+        except futures.CancelledError:
+            raise Unavailable("the publisher was closed meanwhile") from None
+
+
+class _Thread:
+    """A thread with an event loop, and the publisher that lives there."""
+
+    def __init__(self, make: Callable[[], Publisher]) -> None:
+        self.process = os.getpid()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="gateway-publisher", daemon=True)
+        self._thread.start()
+        self._publisher = make()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process is the one it runs in: a fork copies everything but threads."""
+        return self.process == os.getpid()
+
+    def begin(self, act: Callable[[Publisher], Coroutine[Any, Any, T]]) -> futures.Future[T]:
+        return asyncio.run_coroutine_threadsafe(act(self._publisher), self._loop)
+
+    def end(self) -> None:
+        try:
+            self.begin(_close).result()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+
+async def _close(publisher: Publisher) -> None:
+    """Disconnect, and let those who still wait for a write know."""
+    await publisher.aclose()
+    waiting = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)

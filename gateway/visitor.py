@@ -1,0 +1,165 @@
+"""Somebody at the cluster who is no node: holds no connections, but writes, asks and looks like one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from gateway import codec
+from gateway.backplane import NODES, TAP, Backplane, Target, open_backplane
+from gateway.codec import Envelope
+from gateway.config import Rule, Settings, first_match, load, without_password
+from gateway.errors import ConnectionNotFound, GatewayError, InvalidEnvelope, InvalidSettings, Unavailable
+from gateway.presence.onlooker import Onlooker
+from gateway.remote import Remote
+from gateway.tap import EXPIRE, RENEW, Filter, Sight, Tap, Taps
+
+logger = logging.getLogger(__name__)
+
+RULES_RENEW = 30.0
+"""Seconds after which the rules of channels are read again."""
+LOOK = 0.05
+"""Seconds between two looks whether Redis is there yet."""
+
+
+class _Given(Settings):
+    """What was given, and nothing else: the environment of a producer is not about this."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def settings_of(redis_url: str, *, prefix: str, publish_timeout: float) -> Settings:
+    """Make the settings of a visitor; raise `InvalidSettings` that names what was wrong."""
+    settings = load(
+        _Given,
+        redis_url=redis_url,
+        prefix=prefix,
+        publish_timeout=publish_timeout,
+        node_id=f"visitor-{secrets.token_hex(6)}",
+    )
+    if settings.redis_url.startswith("memory:"):
+        raise InvalidSettings(
+            "redis_url: expected the Redis that joins the nodes, got 'memory://', which is one node alone"
+        )
+    return settings
+
+
+class Visitor:
+    """Has a backplane, an ear for what is said to it, and a view of the cluster."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Needs a running loop; nothing is connected before `running`."""
+        self._settings = settings
+        self.id = settings.node_id
+        self.backplane: Backplane = open_backplane(settings)
+        self.onlooker = Onlooker(settings, self.backplane)
+        self.remote = Remote(self.id, self.backplane, _refuse, timeout=settings.publish_timeout)
+        self.rule: Callable[[str], Rule] = first_match(())
+        """What holds for a channel, as the nodes have it."""
+        self._taps = Taps(self.id)
+        # Wishes to see the traffic are renewed; until the first could be heard there may be one.
+        self._tapped_until = asyncio.get_running_loop().time() + EXPIRE
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Visitor]:
+        """Be at the cluster. Raises `Unavailable` when Redis does not let us in within the publish timeout."""
+        task = asyncio.create_task(self._run())
+        try:
+            await self._arrive()
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.backplane.run())
+            tasks.create_task(self.onlooker.run())
+            tasks.create_task(self._listen())
+            tasks.create_task(self._keep_up())
+
+    async def _arrive(self) -> None:
+        url, seconds = without_password(self._settings.redis_url), self._settings.publish_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                await self.backplane.ready()
+                await self.backplane.subscribe([NODES, Target("node", self.id)])
+                while True:
+                    with suppress(Unavailable):
+                        return await self._read_rules()
+                    await asyncio.sleep(LOOK)
+        except TimeoutError:
+            why = "; ".join(self.backplane.trouble)
+            raise Unavailable(f"no Redis at {url} within {seconds:g} s: {why}") from None
+        except GatewayError as error:
+            raise Unavailable(f"no Redis at {url}: {error}") from None
+
+    async def _keep_up(self) -> None:
+        while True:
+            await asyncio.sleep(RULES_RENEW)
+            with suppress(Unavailable):
+                await self._read_rules()
+
+    async def _read_rules(self) -> None:
+        self.rule = first_match(await self.onlooker.rules())
+
+    # ---- hearing
+
+    async def _listen(self) -> None:
+        async for batch in self.backplane.batches():
+            for target, data in batch:
+                with suppress(InvalidEnvelope):  # it is said to the nodes, too, who count and log it
+                    await self._hear(target, data)
+
+    async def _hear(self, target: Target, data: bytes) -> None:
+        match target.kind:
+            case "node" if not codec.is_envelope(data):
+                await self.remote.heard(data)
+            case NODES.kind if codec.unpack_map(data).get("filters"):
+                self._tapped_until = asyncio.get_running_loop().time() + EXPIRE
+            case TAP.kind:
+                self._taps.show(data)
+
+    # ---- taps
+
+    async def show(self, target: Target, envelope: Envelope) -> None:
+        """Let those who tap see what was written."""
+        if asyncio.get_running_loop().time() < self._tapped_until:
+            kind, name, id = target.kind, target.name, envelope.connection or ""
+            if id:
+                kind, name = "connection", id
+            sight = Sight(time.time_ns() // 1_000_000, self.id, "out", kind, name, id, "", envelope.payload)
+            with suppress(Unavailable):
+                await self.backplane.publish(TAP, codec.pack_map({"node": self.id, "sights": [sight], "missed": 0}))
+
+    @asynccontextmanager
+    async def observing(self, wanted: Filter) -> AsyncIterator[Tap]:
+        """Have a queue of what is seen anywhere in the cluster from now on, as far as it fits."""
+        await self.backplane.subscribe([TAP])
+        with self._taps.observing(wanted) as tap:
+            wish = asyncio.create_task(self._wish())
+            try:
+                yield tap
+            finally:
+                wish.cancel()
+
+    async def _wish(self) -> None:
+        while True:
+            with suppress(Unavailable):
+                await self.backplane.publish(NODES, self._taps.wish())
+            await asyncio.sleep(RENEW)
+
+
+async def _refuse(verb: str, arguments: dict[str, Any]) -> object:
+    raise ConnectionNotFound("a visitor holds no connections")
