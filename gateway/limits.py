@@ -1,0 +1,59 @@
+"""How fast one client may send, and how often it may be wrong: two small rules, without timer or loop."""
+
+from __future__ import annotations
+
+from gateway.errors import ABUSE, TOO_FAST, Close
+
+ABUSE_WINDOW = 60.0
+ROUNDING = 1e-3
+"""Of a token: sums of intervals are not exact, and a burst is to pass whole."""
+
+
+class Pace:
+    """A token bucket as one number per client: the time at which its bucket is full again (GCRA)."""
+
+    __slots__ = ("_interval", "_slack")
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._interval = 1 / rate
+        self._slack = (burst - 1 + ROUNDING) / rate
+
+    def take(self, full_at: float, now: float) -> float | None:
+        """Take a token; return when the bucket is full again now, or None if there was no token."""
+        if full_at - now > self._slack:
+            return None
+        return (full_at if full_at > now else now) + self._interval
+
+    def wait(self, full_at: float, now: float) -> float:
+        """Return the seconds until there is a token."""
+        return max(0.0, full_at - now - self._slack)
+
+
+def pace_of(rate: float, burst: int) -> Pace | None:
+    """Make the pace that the settings ask for, None when it is switched off."""
+    return Pace(rate, burst) if rate and burst else None
+
+
+class Refusals:
+    """What one client was refused within a minute."""
+
+    __slots__ = ("_count", "_fast", "_since")
+
+    def __init__(self, now: float) -> None:
+        self._start(now)
+
+    def _start(self, now: float) -> None:
+        self._since, self._count, self._fast = now, 0, 0
+
+    def add(self, now: float, *, fast: bool) -> None:
+        """Count one, which may have been refused because it came too fast."""
+        if now - self._since > ABUSE_WINDOW:
+            self._start(now)
+        self._count += 1
+        self._fast += fast
+
+    def verdict(self, limit: int) -> Close | None:
+        """Say how the connection ends, if there were more than `limit`: by what most of them were."""
+        if not 0 < limit < self._count:
+            return None
+        return TOO_FAST if 2 * self._fast > self._count else ABUSE

@@ -1,0 +1,86 @@
+"""How a node writes its log: one line for each record, whatever clients put into it.
+
+Characters that a terminal would act on are written as escapes, line ends included, so that no client can colour,
+hide or forge a line. The lines of a traceback are indented: none of them can pass for a record.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from datetime import UTC, datetime
+from typing import Literal
+
+from aiohttp.http_exceptions import HttpProcessingError
+
+Format = Literal["text", "json"]
+
+
+class TextLines(logging.Formatter):
+    """Time, level, logger and message; tracebacks on lines of their own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{_time(record)} {record.levelname} {record.name} {record.getMessage()}"
+        return "\n".join([printable(line), *(f"  {printable(part)}" for part in _traceback(record).splitlines())])
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: ts, level, logger, node, connection when known, message, traceback where there is one."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__()
+        self._node = node
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "ts": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "node": self._node,
+            "connection": getattr(record, "connection", None),
+            "message": record.getMessage(),
+            "traceback": _traceback(record) or None,
+        }
+        known = {name: value for name, value in fields.items() if value is not None}
+        return json.dumps(known).replace("\x7f", "\\u007f")
+
+
+def use(format: Format, node: str, level: int) -> None:
+    """Log to standard error from now on."""
+    output = logging.StreamHandler()
+    output.setFormatter(JsonLines(node) if format == "json" else TextLines())
+    logging.basicConfig(level=level, handlers=[output], force=True)
+    logging.getLogger("aiohttp.server").addFilter(without_noise)
+
+
+def without_noise(record: logging.LogRecord) -> bool:
+    """Let a request that does not parse be one line at debug level: what is wrong with it was its sender's choice."""
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, HttpProcessingError):
+        return True
+    record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+    record.msg, record.args = "a request did not parse: %s", (type(error).__name__,)
+    record.exc_info = record.exc_text = None
+    return logging.getLogger().isEnabledFor(logging.DEBUG)
+
+
+def printable(text: str) -> str:
+    """Return a text with everything escaped that is not shown as a character of its own."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def _traceback(record: logging.LogRecord) -> str:
+    """Return the traceback and the stack of a record, "" without any."""
+    parts = traceback.format_exception(*record.exc_info) if record.exc_info and record.exc_info[0] else []
+    return "".join([*parts, record.stack_info or ""]).rstrip("\n")
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
