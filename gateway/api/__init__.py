@@ -1,0 +1,7 @@
+"""The server API (DESIGN section 7): what other programs ask of a cluster over HTTP, at any node."""
+
+from __future__ import annotations
+
+from gateway.api.dispatch import Api
+
+__all__ = ["Api"]
