@@ -46,3 +46,16 @@ const pick = (list) => list[Math.floor(Math.random() * list.length)];
 
 /** For people who have not said who they are. */
 export const someName = () => `${pick(ADJECTIVES)} ${pick(ANIMALS)}`;
+
+/** Whether no other tab of this browser has the chat open; where the browser cannot tell, each is the first. */
+export function isFirstTab() {
+  if (!navigator.locks) return true;
+  return new Promise((tell) => {
+    const hold = (lock) => {
+      tell(lock !== null);
+      // Held for as long as the page lives.
+      return lock && new Promise(() => {});
+    };
+    navigator.locks.request("gateway-chat", { ifAvailable: true }, hold).catch(() => tell(true));
+  });
+}

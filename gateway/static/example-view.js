@@ -132,6 +132,31 @@ export function drawPerson({ id, name, own }) {
   return line;
 }
 
+/** Say who is typing, in a line that is there even when nobody is. */
+export function drawTyping(names) {
+  const some = names.length > 3 ? [`${names.length} people`] : names;
+  const who = new Intl.ListFormat("en").format(some);
+  $("typing").classList.toggle("nobody", names.length === 0);
+  $("typing-text").textContent = names.length ? `${who} ${names.length === 1 ? "is" : "are"} typing` : "";
+}
+
+/** The figures of the connection. */
+export function drawStats(welcome, stats) {
+  const rows = [
+    ["State", stats.state],
+    ["Node", welcome?.node],
+    ["Connection", welcome?.connection],
+    ["Connected", stats.connects === 1 ? "once" : `${stats.connects} times`],
+    ["Messages", `${stats.sent} sent, ${stats.received} received`],
+    ["Waiting", `${stats.queued} to send, ${stats.pending} for an answer`],
+    ["Repeats", `${stats.duplicates} held back`],
+    ["Gaps", String(stats.gaps)],
+  ];
+  $("stats").replaceChildren(
+    ...rows.flatMap(([term, value]) => [element("dt", {}, term), element("dd", {}, value ?? "–")]),
+  );
+}
+
 const BANNERS = {
   connecting: () => ["Connecting…", "Try now"],
   suspended: () => ["You are offline. The chat goes on when the network is back.", "Try now"],

@@ -1,12 +1,15 @@
 // The demo chat, on the same client that applications use.
 
-import { asName, asRoom, recall, remember, someName } from "./example-memory.js";
+import { asName, asRoom, isFirstTab, recall, remember, someName } from "./example-memory.js";
+import { People, Typists } from "./example-people.js";
 import {
   $,
   drawEntry,
   drawPerson,
   drawRoom,
   drawState,
+  drawStats,
+  drawTyping,
   drawUnsent,
   element,
   paintAvatar,
@@ -18,16 +21,24 @@ const KEPT_MESSAGES = 500;
 /** A person who wrote something wants it sent, even after a longer outage. */
 const PATIENCE = 5 * 60_000;
 const AWAY = "You were away. Messages may be missing here.";
+/** Who types says so this often, in milliseconds; who hears it believes it a little longer. */
+const TYPING_EVERY = 2500;
 const page = document.body.dataset;
 /** Rooms by name, in the order in which they were joined. */
 const rooms = new Map();
-/** Names of people by user id, as far as they have said something. */
-const names = new Map();
+const people = new People();
 let active = null;
+/** The timer that keeps the figures of the connection current while somebody looks at them. */
+let watching;
 
 // ---- who we are, and where
 
-let name = asName(recall("localStorage", "name")) || someName();
+/** A second tab is a second person, so that one can talk to oneself. */
+const isFirst = await isFirstTab();
+let name =
+  asName(recall("sessionStorage", "name")) ||
+  (isFirst && asName(recall("localStorage", "name"))) ||
+  someName();
 
 function socketUrl() {
   const url = new URL(page.socket, document.baseURI);
@@ -42,41 +53,60 @@ function socketUrl() {
 const client = new Client(socketUrl, { queue: { age: PATIENCE } });
 
 const ownId = () => client.welcome?.user ?? "";
-const nameOf = (id) =>
-  id === ownId() ? name : (names.get(id) ?? (id ? `Guest ${id.slice(-4)}` : "Somebody"));
+const nameOf = (id) => (id === ownId() ? name : people.nameOf(id));
 
 // ---- rooms
 
 function enter(roomName) {
   const channel = client.channel(roomName);
+  // What is only of the moment goes over a channel of its own, so that it never stands in the room's history.
+  const signals = client.channel(`${roomName}~signals`);
   const room = {
     name: roomName,
     channel,
+    signals,
     entries: [],
     unsent: [],
     unread: 0,
-    online: new Set(),
-    // A crowd is only counted.
-    listed: false,
-    count: 0,
+    presence: { count: 0, users: [] },
+    typists: new Typists(2 * TYPING_EVERY, () => room === active && drawTypists()),
+    typedAt: 0,
     off: [],
   };
   rooms.set(roomName, room);
   room.off = [
     channel.on("chat", (param, message) => hear(room, param, message)),
-    channel.on("online-update", ({ userID, connected }) => {
-      if (connected) room.online.add(userID);
-      else room.online.delete(userID);
-      if (room.listed) counted(room, room.online.size);
+    channel.watchPresence((presence) => {
+      room.presence = presence;
+      if (presence.users) room.typists.keep(presence.users);
+      if (room === active) drawPeople();
     }),
-    channel.on("online-count", ({ count }) => counted(room, count)),
     channel.on("$gap", () => add(room, { notice: AWAY, time: Date.now() })),
+    signals.on("hello", ({ user, name }) => meet({ [user]: name })),
+    signals.on("typing", ({ user, name }) => {
+      meet({ [user]: name });
+      room.typists.add(user);
+    }),
   ];
   channel.join().then(
-    () => Promise.allSettled([loadPresence(room), loadHistory(room)]),
+    () => loadHistory(room).catch(() => {}),
     (error) => refused(room, error),
   );
+  signals.join().then(
+    () => client.state === "open" && introduce(room),
+    () => {},
+  );
   show(roomName);
+}
+
+/** Say who we are, and learn who the others are: presence knows them by their ids alone. */
+async function introduce(room) {
+  const answer = await room.signals.request("hello").catch(() => null);
+  if (answer) meet(answer.people);
+}
+
+function meet(newcomers) {
+  if (people.meet(newcomers)) drawPeople();
 }
 
 /** The demo's own command puts us in; the client's join() brings us back after every reconnect. */
@@ -91,6 +121,7 @@ function join(roomName) {
 function leave(room) {
   client.request("leave-room", { room: room.name }).catch(() => {});
   room.channel.leave().catch(() => {});
+  room.signals.leave().catch(() => {});
   forget(room);
 }
 
@@ -102,6 +133,7 @@ function refused(room, error) {
 
 function forget(room) {
   for (const off of room.off) off();
+  room.typists.clear();
   rooms.delete(room.name);
   if (active === room) show([...rooms.keys()].at(-1));
   else drawRooms();
@@ -120,13 +152,6 @@ function show(roomName) {
   closeSides();
 }
 
-async function loadPresence(room) {
-  const { count, users } = await room.channel.presence();
-  room.listed = users !== undefined;
-  room.online = new Set(users);
-  counted(room, count);
-}
-
 /** Not every room keeps a history; where there is none this rejects, and the room begins empty. */
 async function loadHistory(room) {
   const { messages } = await room.channel.history({ limit: 100 });
@@ -136,16 +161,11 @@ async function loadHistory(room) {
   if (room === active) drawChat();
 }
 
-function counted(room, count) {
-  room.count = Math.max(count, room.online.size);
-  if (room === active) drawPeople();
-}
-
 // ---- messages
 
 function asEntry(param, { from = "", offset }) {
   const { user = "", text = "", time } = param ?? {};
-  if (from && user) names.set(from, String(user));
+  if (from && user) people.meet({ [from]: String(user) });
   return {
     from: from || String(user),
     user: String(user || nameOf(from)),
@@ -158,9 +178,10 @@ function asEntry(param, { from = "", offset }) {
 
 function hear(room, param, message) {
   const { from } = message;
-  const wasKnown = names.get(from);
+  const before = nameOf(from);
   add(room, asEntry(param, message));
-  if (names.get(from) !== wasKnown) drawPeople();
+  room.typists.delete(from);
+  if (nameOf(from) !== before) drawPeople();
   if (room !== active || document.hidden) {
     room.unread++;
     drawRooms();
@@ -252,15 +273,21 @@ function drawUnsentOf(room) {
 }
 
 function drawPeople() {
-  const ids = new Set(active?.online);
+  const { count = 0, users = [] } = active?.presence ?? {};
+  const ids = new Set(users);
   if (active && ownId()) ids.add(ownId());
-  const people = [...ids].map((id) => ({ id, name: nameOf(id), own: id === ownId() }));
-  people.sort((a, b) => b.own - a.own || a.name.localeCompare(b.name));
-  const count = Math.max(active?.count ?? 0, people.length);
-  const rest = count - people.length;
-  $("online").replaceChildren(...people.map(drawPerson));
+  const present = [...ids].map((id) => ({ id, name: nameOf(id), own: id === ownId() }));
+  present.sort((a, b) => b.own - a.own || a.name.localeCompare(b.name));
+  const total = Math.max(count, present.length);
+  const rest = total - present.length;
+  $("online").replaceChildren(...present.map(drawPerson));
   if (rest) $("online").append(element("li", { className: "rest" }, `and ${rest} more`));
-  $("online-count").textContent = $("people-count").textContent = active ? String(count) : "";
+  $("online-count").textContent = $("people-count").textContent = active ? String(total) : "";
+  drawTypists();
+}
+
+function drawTypists() {
+  drawTyping((active?.typists.users ?? []).filter((id) => id !== ownId()).map(nameOf));
 }
 
 function drawName() {
@@ -281,7 +308,7 @@ function welcomed() {
   for (const channel of client.welcome.channels) {
     if (!rooms.has(channel)) client.send("leave-room", { room: channel });
   }
-  for (const room of rooms.values()) loadPresence(room).catch(() => {});
+  for (const room of rooms.values()) void introduce(room);
   drawName();
   drawPeople();
 }
@@ -313,12 +340,32 @@ function rename() {
   const wanted = asName($("name").value);
   if (wanted && wanted !== name) {
     name = wanted;
-    remember("localStorage", "name", name);
+    rememberName();
     // The name belongs to the connection.
     client.reconnect();
     drawPeople();
   }
   drawName();
+}
+
+function rememberName() {
+  remember("sessionStorage", "name", name);
+  if (isFirst) remember("localStorage", "name", name);
+}
+
+/** Let the others know; what they would hear too late is not worth sending. */
+function typed() {
+  if (!active || client.state !== "open" || !$("text").value.trim()) return;
+  if (Date.now() - active.typedAt < TYPING_EVERY) return;
+  active.typedAt = Date.now();
+  active.signals.send("typing");
+}
+
+/** The same room in a window beside this one. */
+function openBeside() {
+  const width = Math.max(420, Math.floor(screen.availWidth / 2));
+  const place = `popup,width=${width},height=${screen.availHeight},left=${screen.availWidth - width},top=0`;
+  window.open(location.href, "", `noopener,${place}`);
 }
 
 function fitText() {
@@ -349,10 +396,12 @@ $("composer").addEventListener("submit", (event) => {
   if (!text || !active) return;
   $("text").value = "";
   fitText();
+  active.typedAt = 0;
   say(active, text);
   scrollToEnd();
 });
 $("text").addEventListener("input", fitText);
+$("text").addEventListener("input", typed);
 $("text").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
@@ -363,6 +412,15 @@ $("scroll").addEventListener("scroll", () => {
 });
 $("newer").addEventListener("click", scrollToEnd);
 $("banner-action").addEventListener("click", () => client.connect());
+$("reconnect").addEventListener("click", () => client.reconnect());
+$("beside").addEventListener("click", openBeside);
+$("about").addEventListener("toggle", ({ newState }) => {
+  clearInterval(watching);
+  if (newState !== "open") return;
+  const draw = () => drawStats(client.welcome, client.stats());
+  draw();
+  watching = setInterval(draw, 500);
+});
 $("share").addEventListener("click", () =>
   navigator.clipboard.writeText(location.href).then(
     () => toast("The link to this room is copied."),
@@ -381,7 +439,7 @@ document.addEventListener("visibilitychange", () => {
   drawRooms();
 });
 
-remember("localStorage", "name", name);
+rememberName();
 drawName();
 const wanted = asRoom(page.channel) || "lobby";
 const before = recall("sessionStorage", "rooms");

@@ -1,10 +1,5 @@
 // Built from gateway/client.
 
-/** What `$presence` answers; `users` is missing where there are too many. */
-interface Presence {
-    count: number;
-    users?: string[];
-}
 /** What `$history` answers, oldest first. */
 interface History {
     messages: Message[];
@@ -47,8 +42,29 @@ declare class Channel<S extends Schema = AnySchema> {
     on(cmd: "*", listener: Listener<unknown>): () => void;
     on<C extends keyof ChannelMessages>(cmd: C, listener: Listener<ChannelMessages[C]>): () => void;
     on<C extends keyof S["messages"] & string>(cmd: C, listener: Listener<S["messages"][C]>): () => void;
+    /**
+     * The same as an iterator, which hears from the call on, and ends with `break`, `return()`, `leave()` and the end
+     * of the client. Up to `limit` messages wait for a slow reader; the oldest give way, and are told as `dropped`.
+     */
+    messages(cmd?: "*", options?: {
+        limit?: number;
+    }): Messages<Message>;
+    messages(cmd: "$gap", options?: {
+        limit?: number;
+    }): Messages<Message<Gap>>;
+    messages<C extends keyof ChannelMessages>(cmd: C, options?: {
+        limit?: number;
+    }): Messages<Message<ChannelMessages[C]>>;
+    messages<C extends keyof S["messages"] & string>(cmd: C, options?: {
+        limit?: number;
+    }): Messages<Message<S["messages"][C]>>;
     /** Who is here; members only. */
     presence(options?: Omit<RequestOptions, "channel">): Promise<Presence>;
+    /**
+     * Hear who is here: now, after every change, and after every reconnect, which is none. What was known is kept
+     * meanwhile. Returns what takes the listener off again.
+     */
+    watchPresence(listener: (presence: Presence) => void): () => void;
     /** Past messages, oldest first: the newest `limit` ones, or the first ones after `since`. Members only. */
     history(range?: {
         since?: Position;
@@ -84,7 +100,7 @@ interface Stats {
     received: number;
     /** Messages that wait for a connection. */
     queued: number;
-    /** Messages that were given up unsent. */
+    /** Messages that were given up, unsent or (by an iterator) unread. */
     dropped: number;
     /** Messages that came again and were not delivered again. */
     duplicates: number;
@@ -101,7 +117,7 @@ type ClientEvents = {
     message(message: Message): void;
     /** Errors that no promise carries. */
     error(error: GatewayError): void;
-    /** A message that was given up unsent. */
+    /** A message that was given up: never sent, or (`slow`) never read by an iterator. */
     dropped(dropped: Dropped): void;
     gap(gap: Gap & {
         channel: string;
@@ -161,16 +177,12 @@ declare class GatewayError extends Error {
     readonly name = "GatewayError";
     readonly code: string;
     /** The part of `param` that did not validate, with `invalid-param`. */
-    readonly field?: string;
+    readonly field?: string | undefined;
     /** Milliseconds after which trying again makes sense, where the server said so. */
-    readonly retryAfter?: number;
+    readonly retryAfter?: number | undefined;
     /** The channel it is about, where there is one. */
-    readonly channel?: string;
-    constructor(code: string, message: string, details?: {
-        field?: string;
-        retryAfter?: number;
-        channel?: string;
-    });
+    readonly channel?: string | undefined;
+    constructor(code: string, message: string, details?: Pick<GatewayError, "field" | "retryAfter" | "channel">);
 }
 /** A place in a channel's history. */
 interface Position {
@@ -212,10 +224,17 @@ interface QueueLimits {
     /** How many milliseconds a message may wait; default 60000. */
     age?: number;
 }
-/** A message that was never sent, and why. */
+/** A message that was given up, and why: one of ours that was never sent, or one nobody took in time (`slow`). */
 interface Dropped {
     message: Outgoing;
-    reason: "count" | "bytes" | "age" | "closed";
+    reason: "count" | "bytes" | "age" | "closed" | "slow";
+}
+/** Messages one after the other: `for await (const message of channel.messages("chat"))`. */
+type Messages<M> = AsyncIterableIterator<M, undefined>;
+/** What `$presence` answers; `users` is missing where there are too many. */
+interface Presence {
+    count: number;
+    users?: string[];
 }
 /**
  * What a gateway's handlers take and send, for the type parameter of a client:
@@ -297,10 +316,10 @@ interface StateChange {
     state: State;
     previous: State;
     /** Why the connection ended, where one did. */
-    close?: Close;
+    close?: Close | undefined;
     /** Milliseconds until the next attempt, in `waiting`. */
-    delay?: number;
+    delay?: number | undefined;
 }
-export { Client, GatewayError, Socket, type AnySchema, type Channel, type ClientEvents, type ClientOptions, type Close, type Dropped, type Gap, type History, type Message, type Outgoing, type Position, type Presence, type QueueLimits, type RequestOptions, type Schema, type Source, type State, type StateChange, type Stats, type Welcome };
+export { Client, GatewayError, Socket, type AnySchema, type Channel, type ChannelMessages, type ClientEvents, type ClientOptions, type Close, type Dropped, type Gap, type History, type Message, type Messages, type Outgoing, type Position, type Presence, type QueueLimits, type RequestOptions, type Schema, type Source, type State, type StateChange, type Stats, type Welcome };
 /** The global that gateway.js defines. */
 export as namespace gateway;

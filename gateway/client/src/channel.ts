@@ -1,14 +1,11 @@
-import { Emitter } from "./emitter";
+import { Emitter, isolated } from "./emitter";
 import { GatewayError } from "./errors";
 import { type Gap, type Joined, Membership, type Position } from "./membership";
 import type { Message } from "./message";
+import type { Dropped } from "./queue";
+import { type Messages, reader } from "./reader";
+import { type Presence, Roster } from "./roster";
 import type { AnySchema, Arguments, ChannelMessages, Command, Param, Reply, Schema } from "./schema";
-
-/** What `$presence` answers; `users` is missing where there are too many. */
-export interface Presence {
-  count: number;
-  users?: string[];
-}
 
 /** What `$history` answers, oldest first. */
 export interface History {
@@ -35,16 +32,24 @@ export interface Port {
   urgent(cmd: string, param: unknown, options: RequestOptions): Promise<unknown>;
   delivered(message: Message): void;
   gap(gap: Gap & { channel: string }): void;
+  dropped(dropped: Dropped): void;
   failed(error: GatewayError): void;
 }
 
 type Listener<P> = (param: P, message: Message<P>) => void;
+
+/** How many messages wait for one who reads them by `messages()`. */
+const BUFFER = 1000;
 
 /** How long until a join that failed for a passing reason is tried again. */
 const REJOIN_DELAY = 2000;
 
 /** Longer than a node waits for its Redis; a lost connection ends the wait anyway. */
 const JOIN_TIMEOUT = 30_000;
+
+/** Events of our own: the node has let us in; nothing more will come. */
+const INSIDE = "$in";
+const END = "$end";
 
 const PASSING = ["unavailable", "rate-limited", "timeout", "internal"];
 
@@ -56,8 +61,10 @@ const PASSING = ["unavailable", "rate-limited", "timeout", "internal"];
 export class Channel<S extends Schema = AnySchema> {
   readonly name: string;
   readonly #port: Port;
-  readonly #events = new Emitter<Record<string, Listener<never>>>();
+  readonly #events = new Emitter<Record<string, (...args: never[]) => void>>();
   readonly #membership = new Membership();
+  /** Whether the node has let us in, on the connection at hand. */
+  #inside = false;
   /** Settled when the node first lets us in; null while we do not want in. */
   #joined: PromiseWithSettle | null = null;
   /** Numbers the joins, so that the answer to an abandoned one is not taken for the latest's. */
@@ -125,9 +132,48 @@ export class Channel<S extends Schema = AnySchema> {
     return this.#events.on(cmd, listener);
   }
 
+  /**
+   * The same as an iterator, which hears from the call on, and ends with `break`, `return()`, `leave()` and the end
+   * of the client. Up to `limit` messages wait for a slow reader; the oldest give way, and are told as `dropped`.
+   */
+  messages(cmd?: "*", options?: { limit?: number }): Messages<Message>;
+  messages(cmd: "$gap", options?: { limit?: number }): Messages<Message<Gap>>;
+  messages<C extends keyof ChannelMessages>(
+    cmd: C,
+    options?: { limit?: number },
+  ): Messages<Message<ChannelMessages[C]>>;
+  messages<C extends keyof S["messages"] & string>(
+    cmd: C,
+    options?: { limit?: number },
+  ): Messages<Message<S["messages"][C]>>;
+  messages(cmd = "*", { limit = BUFFER } = {}): Messages<Message> {
+    return reader(
+      limit,
+      (push, end) => [
+        this.#events.on(cmd, (_: never, message: Message) => push(message)),
+        this.#events.on(END, end),
+      ],
+      (message: Message) => this.#port.dropped({ message, reason: "slow" }),
+    );
+  }
+
   /** Who is here; members only. */
   presence(options?: Omit<RequestOptions, "channel">): Promise<Presence> {
     return this.#port.request("$presence", null, { ...options, channel: this.name }) as Promise<Presence>;
+  }
+
+  /**
+   * Hear who is here: now, after every change, and after every reconnect, which is none. What was known is kept
+   * meanwhile. Returns what takes the listener off again.
+   */
+  watchPresence(listener: (presence: Presence) => void): () => void {
+    const roster = new Roster(this as Channel, (presence) => isolated(listener, presence));
+    if (this.#inside) void roster.ask();
+    const off = this.#events.on(INSIDE, () => void roster.ask());
+    return () => {
+      off();
+      roster.end();
+    };
   }
 
   /** Past messages, oldest first: the newest `limit` ones, or the first ones after `since`. Members only. */
@@ -143,10 +189,16 @@ export class Channel<S extends Schema = AnySchema> {
     return this.#membership.duplicates;
   }
 
+  /** @internal Nothing more will come. */
+  end(): void {
+    this.#events.emit(END);
+  }
+
   /** @internal Take part again over a new connection; resolves when that is settled, one way or the other. */
   async enter(): Promise<void> {
     const attempt = ++this.#attempt;
     clearTimeout(this.#retry);
+    this.#inside = false;
     this.#deliver(this.#membership.begin());
     const { position: since } = this;
     try {
@@ -168,6 +220,8 @@ export class Channel<S extends Schema = AnySchema> {
     const { gap, messages } = this.#membership.settle(reply);
     if (gap) this.#gap(gap);
     this.#deliver(messages);
+    this.#inside = true;
+    this.#events.emit(INSIDE);
     this.#joined?.resolve();
   }
 
@@ -190,7 +244,9 @@ export class Channel<S extends Schema = AnySchema> {
     this.#joined = null;
     this.#attempt++;
     clearTimeout(this.#retry);
+    this.#inside = false;
     this.#deliver(this.#membership.leave());
+    this.end();
     return joined;
   }
 

@@ -3,6 +3,7 @@ import { Client, type ClientOptions, type Source } from "./client";
 import { type FakePage, FakeSocket, fakeBrowser, settle } from "./fakes";
 import type { Message } from "./message";
 import type { Dropped } from "./queue";
+import type { Presence } from "./roster";
 
 let page: FakePage;
 let client: Client;
@@ -149,6 +150,29 @@ describe("tokens", () => {
     expect(client.state).toBe("open");
   });
 
+  test("that cannot be renewed at first are asked for again, while there is time", async () => {
+    const end = seconds() + 100;
+    let calls = 0;
+    make({
+      token: () => {
+        if (++calls === 2) throw new Error("no network");
+        return jwt(end + calls);
+      },
+    }).on("error", () => {});
+    const socket = await welcomed(quiet);
+    await vi.advanceTimersByTimeAsync(80_000);
+    expect(cmds(socket)).not.toContain("$auth");
+    await vi.advanceTimersByTimeAsync(19_000);
+    expect(cmds(socket)).toContain("$auth");
+  });
+
+  test("that can be had no more do not keep the page busy", async () => {
+    const token = vi.fn(() => jwt(1_800_000_100));
+    await opened({ token }, quiet);
+    await vi.advanceTimersByTimeAsync(200_000);
+    expect(token.mock.calls.length).toBeLessThan(6);
+  });
+
   test("authenticate() renews an open connection", async () => {
     const socket = await opened({ token: "old" });
     const done = client.authenticate("new");
@@ -177,8 +201,27 @@ describe("tokens", () => {
     await vi.advanceTimersByTimeAsync(250);
     expect(FakeSocket.last.protocols[1]).toBe("gateway.token.two");
     FakeSocket.last.end(4401);
-    await vi.advanceTimersByTimeAsync(500);
     expect(client.state).toBe("failed");
+  });
+
+  test("4401 asks once: who refuses a fresh token will refuse the next", async () => {
+    let number = 0;
+    const socket = await opened({ token: () => `t${++number}` });
+    socket.end(4401);
+    await vi.advanceTimersByTimeAsync(250);
+    FakeSocket.last.end(4401);
+    expect(client.state).toBe("failed");
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(FakeSocket.all).toHaveLength(2);
+  });
+
+  test("4401 may come again once the fresh token was good for a connection", async () => {
+    let number = 0;
+    make({ token: () => `t${++number}` });
+    for (const _ of [1, 2, 3]) {
+      (await welcomed()).end(4401);
+      expect(client.state).toBe("waiting");
+    }
   });
 });
 
@@ -613,6 +656,161 @@ describe("channels", () => {
     next.reply("$join", { epoch: "e1", offset: 12, recovered: true });
     await settle();
     expect(texts).toEqual(["m11", "m12"]);
+  });
+});
+
+describe("messages()", () => {
+  const chat = (text: string): object => ({ channel: "lobby", cmd: "chat", param: text });
+
+  async function lobby(): Promise<FakeSocket> {
+    const socket = await opened();
+    const joined = client.channel("lobby").join();
+    socket.reply("$join", {});
+    await joined;
+    return socket;
+  }
+
+  test("iterates over what comes, in order, until the loop is left", async () => {
+    const socket = await lobby();
+    const messages = client.channel("lobby").messages("chat");
+    for (const text of ["one", "two"]) socket.receive(chat(text));
+    const texts: string[] = [];
+    for await (const { param } of messages) {
+      texts.push(param);
+      if (param === "two") void settle().then(() => socket.receive(chat("three")));
+      if (param === "three") break;
+    }
+    expect(texts).toEqual(["one", "two", "three"]);
+    expect(await messages.next()).toEqual({ done: true, value: undefined });
+  });
+
+  test("drops the oldest for a slow reader, and says so", async () => {
+    const drops: Dropped[] = [];
+    const socket = await lobby();
+    client.on("dropped", (dropped) => drops.push(dropped));
+    const messages = client.channel("lobby").messages("*", { limit: 2 });
+    for (const text of ["one", "two", "three"]) socket.receive(chat(text));
+    expect(drops).toMatchObject([{ message: chat("one"), reason: "slow" }]);
+    expect(client.stats().dropped).toBe(1);
+    expect((await messages.next()).value?.param).toBe("two");
+  });
+
+  test.each(["leave", "close"])("ends with %s(), after what had come", async (how) => {
+    const socket = await lobby();
+    const channel = client.channel("lobby");
+    const messages = channel.messages();
+    const idle = channel.messages().next();
+    socket.receive(chat("last"));
+    if (how === "leave") void channel.leave();
+    else client.close();
+    expect((await idle).value?.param).toBe("last");
+    const texts = [];
+    for await (const { param } of messages) texts.push(param);
+    expect(texts).toEqual(["last"]);
+  });
+
+  test("goes on across reconnects, and has the gaps where they belong", async () => {
+    const socket = await lobby();
+    const channel = client.channel("lobby");
+    const gaps = channel.messages("$gap");
+    const messages = channel.messages("chat");
+    const next = await again(socket);
+    next.receive(chat("after"));
+    expect((await gaps.next()).value?.param).toEqual({ since: null, epoch: null });
+    expect((await messages.next()).value?.param).toBe("after");
+  });
+
+  test("return() lets a waiting reader go", async () => {
+    await lobby();
+    const messages = client.channel("lobby").messages();
+    const waiting = [messages.next(), messages.next()];
+    await messages.return?.();
+    expect(await Promise.all(waiting)).toMatchObject([{ done: true }, { done: true }]);
+  });
+});
+
+describe("watchPresence()", () => {
+  let seen: Presence[];
+
+  /** A client in a lobby, watching, where the node says that these are there. */
+  async function watching(users: string[]): Promise<FakeSocket> {
+    seen = [];
+    const socket = await opened();
+    const lobby = client.channel("lobby");
+    lobby.watchPresence((presence) => seen.push(presence));
+    const joined = lobby.join();
+    socket.reply("$join", {});
+    await joined;
+    socket.reply("$presence", { count: users.length, users });
+    await settle();
+    return socket;
+  }
+
+  const update = (userID: string, connected: boolean): object => ({
+    channel: "lobby",
+    cmd: "online-update",
+    param: { userID, connected },
+  });
+
+  test("tells who is there, and every change", async () => {
+    const socket = await watching(["ada"]);
+    socket.receive(update("grace", true));
+    socket.receive(update("ada", false));
+    expect(seen).toEqual([
+      { count: 1, users: ["ada"] },
+      { count: 2, users: ["ada", "grace"] },
+      { count: 1, users: ["grace"] },
+    ]);
+  });
+
+  test("asks at once where the channel is joined already", async () => {
+    const socket = await watching(["ada"]);
+    const late = vi.fn();
+    client.channel("lobby").watchPresence(late);
+    socket.reply("$presence", { count: 1, users: ["ada"] });
+    await settle();
+    expect(late).toHaveBeenCalledExactlyOnceWith({ count: 1, users: ["ada"] });
+  });
+
+  test("fakes no coming and going on a reconnect", async () => {
+    const socket = await watching(["ada", "grace"]);
+    const next = await again(socket);
+    expect(seen).toHaveLength(1);
+    next.reply("$presence", { count: 2, users: ["ada", "linus"] });
+    await settle();
+    expect(seen).toEqual([
+      { count: 2, users: ["ada", "grace"] },
+      { count: 2, users: ["ada", "linus"] },
+    ]);
+  });
+
+  test("prefers a change to an answer that was on its way", async () => {
+    const socket = await watching(["ada"]);
+    const next = await again(socket);
+    next.receive(update("grace", true));
+    next.reply("$presence", { count: 1, users: ["ada"] });
+    await settle();
+    expect(seen.at(-1)).toEqual({ count: 2, users: ["ada", "grace"] });
+  });
+
+  test("counts a crowd, and asks again when it can be named", async () => {
+    const socket = await watching(["ada"]);
+    socket.receive({ channel: "lobby", cmd: "online-count", param: { count: 5000 } });
+    expect(seen.at(-1)).toEqual({ count: 5000 });
+    socket.receive(update("ada", false));
+    socket.reply("$presence", { count: 1, users: ["grace"] });
+    await settle();
+    expect(seen.at(-1)).toEqual({ count: 1, users: ["grace"] });
+  });
+
+  test("stops when asked to, a question under way included", async () => {
+    const socket = await watching(["ada"]);
+    const late = vi.fn();
+    client.channel("lobby").watchPresence(late)();
+    socket.reply("$presence", { count: 1, users: ["ada"] });
+    socket.receive(update("grace", true));
+    await settle();
+    expect(late).not.toHaveBeenCalled();
   });
 });
 

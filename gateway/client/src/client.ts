@@ -43,7 +43,7 @@ export interface Stats {
   received: number;
   /** Messages that wait for a connection. */
   queued: number;
-  /** Messages that were given up unsent. */
+  /** Messages that were given up, unsent or (by an iterator) unread. */
   dropped: number;
   /** Messages that came again and were not delivered again. */
   duplicates: number;
@@ -59,7 +59,7 @@ export type ClientEvents = { [state in State]: (change: StateChange) => void } &
   message(message: Message): void;
   /** Errors that no promise carries. */
   error(error: GatewayError): void;
-  /** A message that was given up unsent. */
+  /** A message that was given up: never sent, or (`slow`) never read by an iterator. */
   dropped(dropped: Dropped): void;
   gap(gap: Gap & { channel: string }): void;
 };
@@ -186,6 +186,7 @@ export class Client<S extends Schema = AnySchema> {
       urgent: (cmd, param, options) => this.#request(cmd, param, options, (message) => this.#insist(message)),
       delivered: (message) => this.#events.emit("message", message),
       failed: (error) => this.#failed(error),
+      dropped: (dropped) => this.#dropped(dropped),
       gap: (gap) => {
         this.#counts.gaps++;
         this.#events.emit("gap", gap);
@@ -260,6 +261,7 @@ export class Client<S extends Schema = AnySchema> {
     if (change.state === "closed") {
       this.#queue.clear();
       this.#requests.lost();
+      for (const channel of this.#channels.values()) channel.end();
     }
     this.#events.emit("state", change);
     this.#events.emit(change.state, change);
@@ -321,11 +323,13 @@ export class Client<S extends Schema = AnySchema> {
     const { generation } = this.#connection;
     try {
       const token = await read(this.#token);
-      const stale = generation !== this.#connection.generation || token === this.#shown;
-      if (token && !stale) await this.#renew(token);
+      if (generation !== this.#connection.generation) return;
+      if (token && token !== this.#shown) return await this.#renew(token);
     } catch (error) {
       this.#failed(error instanceof GatewayError ? error : new GatewayError("unauthorized", String(error)));
     }
+    // Later, if there is time; else the server ends the connection, and the next one asks for a token again.
+    if (generation === this.#connection.generation) this.#scheduleRenewal();
   }
 
   async #renew(token: string): Promise<void> {

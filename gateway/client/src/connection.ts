@@ -26,6 +26,8 @@ export interface ConnectionOptions {
   ) => WebSocket;
 }
 
+const DEFAULTS = { maxDelay: 20_000, stableAfter: 10_000, connectTimeout: 10_000, probeTimeout: 1800 };
+
 /** Who uses a connection. A call here is always the last thing the connection does. */
 export interface Owner {
   /** Where to go now. A promise is awaited; its rejection is a failed attempt. */
@@ -70,18 +72,12 @@ export class Connection {
   #refused: Address | null = null;
   readonly #backoff: Backoff;
   readonly #owner: Owner;
-  readonly #options: ConnectionOptions;
-  readonly #connectTimeout: number;
-  readonly #probeTimeout: number;
-  readonly #maxDelay: number;
+  readonly #options: typeof DEFAULTS & ConnectionOptions;
 
   constructor(owner: Owner, options: ConnectionOptions = {}) {
     this.#owner = owner;
-    this.#options = options;
-    this.#maxDelay = options.maxDelay ?? 20_000;
-    this.#connectTimeout = options.connectTimeout ?? 10_000;
-    this.#probeTimeout = options.probeTimeout ?? 1800;
-    this.#backoff = new Backoff(options.firstDelay, this.#maxDelay, options.random);
+    this.#options = { ...DEFAULTS, ...options };
+    this.#backoff = new Backoff(options.firstDelay, this.#options.maxDelay, options.random);
   }
 
   get generation(): number {
@@ -140,7 +136,9 @@ export class Connection {
 
   /** An attempt may take its time as long as something comes of it. */
   #limitAttempt(): void {
-    this.#arm(this.#connectTimeout, () => this.#lost({ code: LOST, reason: "the attempt took too long" }));
+    this.#arm(this.#options.connectTimeout, () =>
+      this.#lost({ code: LOST, reason: "the attempt took too long" }),
+    );
   }
 
   /** Get the address, at once where it is known: a promise would cost a socket that could be on its way. */
@@ -195,7 +193,8 @@ export class Connection {
     const after = retryAfter(close);
     const decision = verdict(close);
     if (decision === "closed") return this.#finish("closed", close);
-    if (decision === "failed" || (decision === "renew" && !this.#owner.canRenew())) {
+    // A fresh token is tried once: who refuses that one as well will refuse the next.
+    if (decision === "failed" || (decision === "renew" && (this.#refused || !this.#owner.canRenew()))) {
       return this.#finish("failed", close);
     }
     if (decision === "renew") this.#refused = this.#address;
@@ -205,7 +204,7 @@ export class Connection {
 
   /** Let go of the socket and say so; false when the owner decided otherwise meanwhile. */
   #end(close: Close): boolean {
-    if (this.state === "open" && Date.now() - this.#since >= (this.#options.stableAfter ?? 10_000)) {
+    if (this.state === "open" && Date.now() - this.#since >= this.#options.stableAfter) {
       this.#backoff.reset();
     }
     const had = this.#socket || this.state === "connecting";
@@ -218,7 +217,7 @@ export class Connection {
   #wait(delay: number, close?: Close): void {
     const online = isOnline();
     // An offline browser is only nearly always right: keep trying, seldom.
-    this.#arm(online ? delay : this.#maxDelay, () => this.#attempt());
+    this.#arm(online ? delay : this.#options.maxDelay, () => this.#attempt());
     this.#enter(online ? "waiting" : "suspended", close, online ? delay : undefined);
   }
 
@@ -251,24 +250,20 @@ export class Connection {
     const previous = this.state;
     if (state === previous) return;
     this.state = state;
-    this.#owner.changed({
-      state,
-      previous,
-      ...(close ? { close } : {}),
-      ...(delay === undefined ? {} : { delay }),
-    });
+    this.#owner.changed({ state, previous, close, delay });
   }
 
   #awake(): void {
     if (this.state === "open") this.#verify();
     // An attempt from before the network came back is waiting for packets that are lost.
-    else if (this.state === "connecting" && Date.now() - this.#since > this.#probeTimeout) this.reconnect();
+    else if (this.state === "connecting" && Date.now() - this.#since > this.#options.probeTimeout)
+      this.reconnect();
     else if (this.state === "suspended" || (this.state === "waiting" && !this.#deferred)) this.#attempt();
   }
 
   #offline(): void {
     if (this.state === "open") this.#verify();
-    else if (this.state === "waiting" && !this.#deferred) this.#wait(this.#maxDelay);
+    else if (this.state === "waiting" && !this.#deferred) this.#wait(this.#options.maxDelay);
   }
 
   #asleep(): void {
@@ -283,7 +278,7 @@ export class Connection {
       const close = { code: LOST, reason: "no answer to a probe" };
       if (!isOnline()) this.#lost(close);
       else if (this.#end(close)) this.#attempt();
-    }, this.#probeTimeout);
+    }, this.#options.probeTimeout);
   }
 
   /** A half-open connection looks like a quiet one, so look closer while somebody is watching. */

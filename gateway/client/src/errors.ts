@@ -5,16 +5,16 @@ export class GatewayError extends Error {
   override readonly name = "GatewayError";
   readonly code: string;
   /** The part of `param` that did not validate, with `invalid-param`. */
-  readonly field?: string;
+  declare readonly field?: string | undefined;
   /** Milliseconds after which trying again makes sense, where the server said so. */
-  readonly retryAfter?: number;
+  declare readonly retryAfter?: number | undefined;
   /** The channel it is about, where there is one. */
-  readonly channel?: string;
+  declare readonly channel?: string | undefined;
 
   constructor(
     code: string,
     message: string,
-    details: { field?: string; retryAfter?: number; channel?: string } = {},
+    details: Pick<GatewayError, "field" | "retryAfter" | "channel"> = {},
   ) {
     super(message);
     this.code = code;
@@ -33,8 +33,8 @@ interface ErrorParam {
 export function errorOf({ param, channel }: Message): GatewayError {
   const { code = "internal", message = code, field, retry_after } = (param ?? {}) as ErrorParam;
   return new GatewayError(code, message, {
-    ...(field === undefined ? {} : { field }),
-    ...(retry_after === undefined ? {} : { retryAfter: retry_after * 1000 }),
-    ...(channel ? { channel } : {}),
+    field,
+    retryAfter: retry_after && retry_after * 1000,
+    channel: channel || undefined,
   });
 }

@@ -1,4 +1,4 @@
-export type { Channel, History, Presence, RequestOptions } from "./channel";
+export type { Channel, History, RequestOptions } from "./channel";
 export {
   Client,
   type ClientEvents,
@@ -12,6 +12,8 @@ export { GatewayError } from "./errors";
 export type { Gap, Position } from "./membership";
 export type { Message, Outgoing } from "./message";
 export type { Dropped, QueueLimits } from "./queue";
-export type { AnySchema, Schema } from "./schema";
+export type { Messages } from "./reader";
+export type { Presence } from "./roster";
+export type { AnySchema, ChannelMessages, Schema } from "./schema";
 export { Socket } from "./socket";
 export type { State, StateChange } from "./states";

@@ -1,6 +1,7 @@
 // Random histories, each from a seed that a failure names: whatever the order in which the network,
 // the page and the application act, the client stays within its rules.
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import type { Channel } from "./channel";
 import { Client } from "./client";
 import { type FakePage, FakeSocket, fakeBrowser, seeded, settle } from "./fakes";
 import type { Message } from "./message";
@@ -34,6 +35,7 @@ describe("the state machine", () => {
   let dropped: number[];
   let written: number;
   let unsettled: number;
+  let reading: number;
   let illegal: string[];
   /** Whether listeners do nothing of their own. */
   let calm: boolean;
@@ -43,7 +45,7 @@ describe("the state machine", () => {
     FakeSocket.all = [];
     sent = [];
     dropped = [];
-    written = unsettled = 0;
+    written = unsettled = reading = 0;
     illegal = [];
     calm = false;
     let state: State = "idle";
@@ -72,6 +74,12 @@ describe("the state machine", () => {
       else if (mood < 0.06) client.reconnect();
       else if (mood < 0.08) throw new Error("a listener's own trouble");
     });
+  }
+
+  async function read(channel: Channel): Promise<void> {
+    reading++;
+    for await (const _ of channel.messages()) if (random() < 0.2) break;
+    reading--;
   }
 
   const socketEvents: ((socket: FakeSocket) => void)[] = [
@@ -106,6 +114,9 @@ describe("the state machine", () => {
         .channel(pick(NAMES))
         .leave()
         .catch(() => {}),
+    () => void client.authenticate(`mine${below(3)}`).catch(() => {}),
+    () => void read(client.channel(pick(NAMES))),
+    () => client.channel(pick(NAMES)).watchPresence(() => {}),
     () => void client.send("n", written++),
     () => {
       unsettled++;
@@ -149,6 +160,8 @@ describe("the state machine", () => {
       }
       await settle();
       calm = true;
+      // Whoever began to read from a closed client reads until the next end.
+      client.connect();
       client.close();
       client.close();
       await settle();
@@ -161,6 +174,7 @@ describe("the state machine", () => {
       await vi.advanceTimersByTimeAsync(120_000);
       expect(FakeSocket.all).toHaveLength(sockets);
       expect(unsettled).toBe(0);
+      expect(reading).toBe(0);
       expect(client.stats()).toMatchObject({ queued: 0, pending: 0 });
     }
   });

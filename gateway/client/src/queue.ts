@@ -9,10 +9,10 @@ export interface QueueLimits {
   age?: number;
 }
 
-/** A message that was never sent, and why. */
+/** A message that was given up, and why: one of ours that was never sent, or one nobody took in time (`slow`). */
 export interface Dropped {
   message: Outgoing;
-  reason: "count" | "bytes" | "age" | "closed";
+  reason: "count" | "bytes" | "age" | "closed" | "slow";
 }
 
 interface Item {
@@ -83,7 +83,7 @@ export class Queue {
   #watch(): void {
     clearTimeout(this.#timer);
     const [first] = this.#items;
-    if (!first || this.#limits.age === Number.POSITIVE_INFINITY) return;
+    if (!first || this.#limits.age === Infinity) return;
     this.#timer = setTimeout(
       () => {
         this.#expire();

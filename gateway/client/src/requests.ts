@@ -16,6 +16,8 @@ export interface WaitOptions {
   signal?: AbortSignal | undefined;
 }
 
+const aborted = (): GatewayError => new GatewayError("aborted", "the request was aborted");
+
 /** Requests without an answer yet, by id. */
 export class Requests {
   #next = 1;
@@ -33,25 +35,23 @@ export class Requests {
   ): Promise<unknown> {
     const id = this.#next++;
     const promise = new Promise<unknown>((resolve, reject) => {
-      const give = (code: string, message: string): void => {
-        this.fail(id, new GatewayError(code, message));
+      const give = (error: GatewayError): void => {
+        this.fail(id, error);
         cancel(id);
       };
-      const timer = setTimeout(() => give("timeout", `no answer within ${timeout} ms`), timeout);
-      const abort = (): void => give("aborted", "the request was aborted");
+      const timer = setTimeout(
+        () => give(new GatewayError("timeout", `no answer within ${timeout} ms`)),
+        timeout,
+      );
+      const abort = (): void => give(aborted());
       const end = (): void => {
         clearTimeout(timer);
         signal?.removeEventListener("abort", abort);
       };
       signal?.addEventListener("abort", abort);
-      this.#waiting.set(id, {
-        resolve,
-        reject,
-        end,
-        sent: false,
-      });
+      this.#waiting.set(id, { resolve, reject, end, sent: false });
     });
-    if (signal?.aborted) this.fail(id, new GatewayError("aborted", "the request was aborted"));
+    if (signal?.aborted) this.fail(id, aborted());
     else this.#start(id, start);
     return promise;
   }

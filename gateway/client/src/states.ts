@@ -15,9 +15,9 @@ export interface StateChange {
   state: State;
   previous: State;
   /** Why the connection ended, where one did. */
-  close?: Close;
+  close?: Close | undefined;
   /** Milliseconds until the next attempt, in `waiting`. */
-  delay?: number;
+  delay?: number | undefined;
 }
 
 /** What may follow what; the model test holds the client to it. */

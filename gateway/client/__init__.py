@@ -1,0 +1,30 @@
+"""A client in Python, for services and tests: what the browser client does, on aiohttp.
+
+    async with gateway.client.connect("https://chat.example.org/connect", token=fetch_token) as client:
+        messages = client.messages("lobby")
+        await client.join("lobby")                      # and again, by itself, after every reconnect
+        await client.send("chat", {"text": "hello"}, channel="lobby")
+        total = await client.request("add", [1, 2], timeout=2)
+        async for message in messages:                  # a `$gap` where messages may have been missed
+            print(message.sender, message.cmd, message.param)
+
+(The folder holds the sources of the browser client, too; only the Python files are part of the installed package.)
+"""
+
+from gateway.client.inbox import Inbox
+from gateway.client.lifeline import State, Welcome
+from gateway.client.session import Client, History, Presence, Stats, connect
+from gateway.message import Message, Position
+
+__all__ = [
+    "Client",
+    "History",
+    "Inbox",
+    "Message",
+    "Position",
+    "Presence",
+    "State",
+    "Stats",
+    "Welcome",
+    "connect",
+]

@@ -1,0 +1,64 @@
+"""When to try again after a connection has ended, and when not to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from aiohttp import WSServerHandshakeError
+
+FIRST, CAP = 0.5, 20.0
+"""Seconds: the ceiling of the first pause, which doubles with every failure, and of every pause."""
+LONGEST = 300.0
+"""A server that asks for more is mistaken."""
+LOST = 1006
+
+Verdict = Literal["retry", "renew", "closed", "failed"]
+
+_CODES: dict[int, Verdict] = {4401: "renew", 4403: "failed", 4410: "closed"}
+_STATUSES: dict[int, Verdict] = {400: "failed", 401: "renew", 403: "failed", 404: "failed"}
+_RETRY_AFTER = re.compile(r"\bretry_after=(\d+(?:\.\d+)?)")
+
+
+class End(NamedTuple):
+    """How a connection ended, or why there was none, and what that means."""
+
+    code: int
+    """The close code, or the HTTP status of a refused upgrade."""
+    reason: str
+    verdict: Verdict = "retry"
+    retry_after: float | None = None
+    """Seconds, where the server named them."""
+
+
+def closed_with(code: int | None, reason: str) -> End:
+    """Judge a close frame; None is none."""
+    found = _RETRY_AFTER.search(reason) if code in (1012, 1013) else None
+    after = min(float(found[1]), LONGEST) if found else None
+    return End(code or LOST, reason, _CODES.get(code or LOST, "retry"), after)
+
+
+def refused_with(error: WSServerHandshakeError) -> End:
+    """Judge an upgrade that was refused."""
+    stated = error.headers.get("Retry-After", "") if error.headers else ""
+    after = min(float(stated), LONGEST) if stated.isdecimal() else None
+    return End(error.status, error.message, _STATUSES.get(error.status, "retry"), after)
+
+
+class Backoff:
+    """Full jitter: any moment between now and the ceiling, at the cap as well, so that clients do not come in step."""
+
+    def __init__(self, first: float, cap: float, random: Callable[[], float]) -> None:
+        self._first, self._cap, self._random = first, cap, random
+        self._failures = 0
+
+    def next(self) -> float:
+        """Return the next pause in seconds."""
+        ceiling = min(self._cap, self._first * 2.0 ** min(self._failures, 64))
+        self._failures += 1
+        return self._random() * ceiling
+
+    def reset(self) -> None:
+        """Forget the failures."""
+        self._failures = 0

@@ -1,0 +1,306 @@
+"""What an application does with its connection: join, leave, send, ask, listen."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from aiohttp import ClientSession
+
+from gateway.client.bearer import Token
+from gateway.client.inbox import Inbox
+from gateway.client.lifeline import Lifeline, State, Welcome
+from gateway.client.link import Link, NotSent, message_of
+from gateway.client.retry import CAP, FIRST, Backoff
+from gateway.client.subscription import Counts, Subscription
+from gateway.errors import GatewayError, NoAnswer, NotConnected
+from gateway.message import Message, Position, check_channel
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Who is in a channel; `users` is None where there are too many to name."""
+
+    count: int
+    users: list[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Past messages, oldest first, and where the channel's history is now."""
+
+    messages: list[Message]
+    epoch: str | None
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a client has done so far."""
+
+    state: State
+    connects: int
+    sent: int
+    received: int
+    dropped: int
+    """Messages for which an `Inbox` had no room."""
+    duplicates: int
+    """Messages that came again and were not told again."""
+    gaps: int
+    pending: int
+    """Requests without an answer yet."""
+
+
+def connect(
+    url: str,
+    *,
+    token: Token | None = None,
+    channels: Iterable[str] = (),
+    timeout: float = 10,
+    buffer: int = 1000,
+    first_delay: float = FIRST,
+    max_delay: float = CAP,
+    on_state: Callable[[State], None] | None = None,
+    session: ClientSession | None = None,
+) -> Client:
+    """Make a client of a gateway, for `async with` or `await`.
+
+    Either waits until it is connected, however long that takes, and raises when the server refuses it for good.
+    `token` is a JWT, or a function that returns one: it is asked for every connection, and before a token expires.
+    `channels` are joined from the start. `timeout` is that of a request, `buffer` how many messages wait for a slow
+    reader. `on_state` hears every change of `state`. `session` is an aiohttp session to use; the caller closes it.
+    """
+    return Client(
+        url,
+        token=token,
+        channels=channels,
+        timeout=timeout,
+        buffer=buffer,
+        backoff=Backoff(first_delay, max_delay, random.random),
+        on_state=on_state,
+        session=session,
+    )
+
+
+class Client:
+    """A connection to a gateway that comes back by itself. Made by `connect`.
+
+    It reconnects with full jitter (up to 0.5 s, doubling to 20 s, begun anew after 10 stable seconds), or at the
+    moment the server named; not after 4403 and 4410, and after 4401 once, with another token. Its channels are
+    joined again before anything else is sent. What is sent meanwhile waits for the connection. As an async
+    iterator it yields all messages that come, from the start.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: Token | None,
+        channels: Iterable[str],
+        timeout: float,
+        buffer: int,
+        backoff: Backoff,
+        on_state: Callable[[State], None] | None,
+        session: ClientSession | None,
+    ) -> None:
+        self._lifeline = Lifeline(url, token, self, backoff=backoff, session=session)
+        self._first = [check_channel(channel) for channel in channels]
+        """To be joined from the start."""
+        self._timeout, self._buffer, self._on_state = timeout, buffer, on_state
+        self._subscriptions: dict[str, Subscription] = {}
+        self._left = Counts()
+        """Of channels that were left."""
+        self._inboxes: set[Inbox] = set()
+        self._dropped = 0
+        self._all = self.messages()
+
+    @property
+    def state(self) -> State:
+        """`idle`, `connecting`, `open`, `waiting` (for the next attempt), `closed` or `failed` (refused for good)."""
+        return self._lifeline.state
+
+    @property
+    def welcome(self) -> Welcome | None:
+        """What the present connection, or the last one, was welcomed with."""
+        return self._lifeline.welcome
+
+    # ---- life
+
+    async def __aenter__(self) -> Self:
+        return await self._start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._start().__await__()
+
+    def __aiter__(self) -> Inbox:
+        return self._all
+
+    async def close(self) -> None:
+        """Disconnect and stay so. Whoever iterates reads what came before; what waits raises `NotConnected`."""
+        await self._lifeline.close()
+
+    async def _start(self) -> Self:
+        for channel in self._first:
+            self._subscriptions.setdefault(channel, self._subscription(channel))
+        self._lifeline.start()
+        try:
+            await self._lifeline.opened()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    # ---- channels
+
+    async def join(self, channel: str) -> None:
+        """Join a channel and stay joined, across reconnects; return when the node has confirmed it.
+
+        Raises the `GatewayError` with which it refuses.
+        """
+        known = self._subscriptions.get(check_channel(channel))
+        if known is None or known.refused is not None:
+            known = self._subscriptions[channel] = self._subscription(channel)
+            if self._lifeline.link is not None:
+                known.enter(self._lifeline.link)
+        await asyncio.shield(known.joined)
+
+    async def leave(self, channel: str) -> None:
+        """Leave a channel and stay away; return when that is so, which the end of the connection brings as well."""
+        subscription = self._subscriptions.pop(channel, None)
+        if subscription is None:
+            return
+        subscription.leave()
+        self._left += subscription.counts
+        if (link := self._lifeline.link) is not None:
+            try:
+                await link.request("$leave", None, channel, self._timeout)
+            except NotConnected:
+                return
+
+    def position(self, channel: str) -> Position | None:
+        """Return how far a channel with history was read."""
+        subscription = self._subscriptions.get(channel)
+        return subscription.progress.position if subscription else None
+
+    async def presence(self, channel: str) -> Presence:
+        """Ask who is in a channel; members only."""
+        answer = await self.request("$presence", channel=channel)
+        return Presence(answer["count"], answer.get("users"))
+
+    async def history(self, channel: str, *, since: Position | None = None, limit: int | None = None) -> History:
+        """Read past messages: the newest `limit` ones, or the first ones after `since`; members only."""
+        position = since and {"epoch": since.epoch, "offset": since.offset}
+        wanted = {key: value for key, value in (("since", position), ("limit", limit)) if value is not None}
+        answer = await self.request("$history", wanted, channel=channel)
+        return History([message_of(found) for found in answer["messages"]], answer["epoch"], answer["offset"])
+
+    # ---- messages
+
+    async def send(self, cmd: str, param: object = None, *, channel: str | None = None) -> None:
+        """Send a command; wait for a connection if there is none. Raises `NotConnected` after the end."""
+        await self._over_a_link(lambda link: link.send(cmd, param, channel))
+
+    async def request(
+        self, cmd: str, param: object = None, *, channel: str | None = None, timeout: float | None = None
+    ) -> Any:
+        """Send a command and return the handler's answer; `timeout` includes the wait for a connection.
+
+        Raises the `GatewayError` that the server answers, `NoAnswer`, and `NotConnected` when the connection that
+        carried the request is lost: nobody knows then whether it was handled.
+        """
+        patience = self._timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(patience):
+                return await self._over_a_link(lambda link: link.request(cmd, param, channel, patience))
+        except NoAnswer:
+            raise
+        except TimeoutError:
+            raise NoAnswer(f"no answer to {cmd!r} within {patience:g} s") from None
+
+    async def _over_a_link(self, use: Callable[[Link], Awaitable[T]]) -> T:
+        """Use the connection, or the next one if this one turns out to have ended before anything was sent."""
+        while True:
+            link = await self._lifeline.opened()
+            try:
+                return await use(link)
+            except NotSent:
+                await link.ended.wait()
+
+    def messages(self, channel: str | None = None, cmd: str | None = None, *, limit: int | None = None) -> Inbox:
+        """Return an iterator over the messages that come from now on: of a channel, of a command, or all.
+
+        The `$gap` of its channels is always among them. `limit` overrides the client's `buffer`.
+        """
+
+        def is_wanted(message: Message) -> bool:
+            return channel in (None, message.channel) and (cmd in (None, message.cmd) or message.cmd == "$gap")
+
+        inbox = Inbox(is_wanted, self._buffer if limit is None else limit, self._inboxes.discard)
+        self._inboxes.add(inbox)
+        return inbox
+
+    def stats(self) -> Stats:
+        """Count what was done so far."""
+        line, link = self._lifeline, self._lifeline.link
+        counts = sum((channel.counts for channel in self._subscriptions.values()), self._left)
+        return Stats(
+            line.state,
+            line.connects,
+            line.sent + (link.sent if link else 0),
+            line.received + (link.received if link else 0),
+            self._dropped,
+            counts.duplicates,
+            counts.gaps,
+            link.pending if link else 0,
+        )
+
+    # ---- what the connection tells
+
+    async def resume(self, link: Link) -> None:
+        """Join all channels again, in one round trip."""
+        if entering := [channel.enter(link) for channel in self._subscriptions.values()]:
+            await asyncio.wait(entering)
+
+    def heard(self, message: Message) -> None:
+        """Pass a message on, once and in order where its channel keeps a history."""
+        subscription = self._subscriptions.get(message.channel)
+        if subscription is not None:
+            subscription.hear(message)
+        else:
+            self._tell(message)
+
+    def changed(self, state: State) -> None:
+        """Pass a change of state on."""
+        if self._on_state is not None:
+            try:
+                self._on_state(state)
+            except Exception:
+                logger.exception("on_state failed")
+
+    def ended(self, failure: GatewayError | None) -> None:
+        """Let whoever reads or waits know that nothing more will come."""
+        for inbox in self._inboxes:
+            inbox.end(failure)
+        for subscription in self._subscriptions.values():
+            subscription.fail(failure or NotConnected("the client is closed"))
+
+    def _subscription(self, channel: str) -> Subscription:
+        return Subscription(channel, self._tell)
+
+    def _tell(self, message: Message) -> None:
+        for inbox in self._inboxes:
+            self._dropped += inbox.put(message)
