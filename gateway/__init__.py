@@ -19,8 +19,11 @@ from gateway.errors import (
 )
 from gateway.handler import Handler
 from gateway.message import Message
+from gateway.publisher import Publisher, SyncPublisher
+from gateway.router import Router
 from gateway.server import SERVICE, create_app, setup
-from gateway.service import Service, Status
+from gateway.service import Service
+from gateway.status import Status
 from gateway.version import __version__
 
 __all__ = [
@@ -38,10 +41,13 @@ __all__ = [
     "InvalidUser",
     "Message",
     "Profile",
+    "Publisher",
     "RateLimited",
+    "Router",
     "Service",
     "Settings",
     "Status",
+    "SyncPublisher",
     "TooManyChannels",
     "Unauthorized",
     "Unavailable",

@@ -11,14 +11,16 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -27,7 +29,7 @@ from pydantic_settings import (
 
 from gateway.address import RedisAddress
 from gateway.errors import InvalidSettings
-from gateway.message import is_name
+from gateway.message import fits, is_name
 
 ENVIRONMENT_PREFIX = "GATEWAY_"
 CHANNELS_REMEMBERED = 65_536
@@ -49,6 +51,9 @@ def _split(value: object) -> object:
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
+Who = Literal["anyone", "users", "token", "handler", "nobody"]
+WHO = "anyone, users (identified ones), token (whose token names it), handler (whom its authorize allows), nobody"
+
 
 class Rule(BaseModel):
     """What holds for the channels whose name matches; without a rule the defaults hold."""
@@ -59,6 +64,12 @@ class Rule(BaseModel):
     history: int = Field(default=0, ge=0, description="messages kept; 0 keeps none")
     ttl: int = Field(default=86_400, ge=0, description="seconds after the last message for which they are kept")
     presence: bool = Field(default=True, description="whether members may ask who is there")
+    join: Who = Field(default="anyone", description=f"which clients may join: {WHO}")
+    send: Who = Field(default="anyone", description=f"which clients may send to it: {WHO}")
+    slow: Literal["disconnect", "drop-oldest", "keep-latest"] = Field(
+        default="disconnect", description="what happens to who reads too slowly: closed with 4008, or spared messages"
+    )
+    slow_key: str = Field(default="", description="field of param that, with cmd, says what keep-latest keeps")
 
     @field_validator("match")
     @classmethod
@@ -69,8 +80,7 @@ class Rule(BaseModel):
 
     def matches(self, channel: str) -> bool:
         """Tell whether this rule is about a channel."""
-        parts = (re.escape(part) for part in self.match.split("*"))
-        return re.fullmatch(".*".join(parts), channel, re.DOTALL) is not None
+        return fits(self.match, channel)
 
 
 def _tables(value: object) -> object:
@@ -85,10 +95,39 @@ DEFAULT_RULE = Rule(match="*")
 Rules = Annotated[tuple[Rule, ...], NoDecode, BeforeValidator(_tables)]
 
 
+def first_match(rules: Sequence[Rule]) -> Callable[[str], Rule]:
+    """Return what finds the rule of a channel."""
+
+    def first(channel: str) -> Rule:
+        return next((rule for rule in rules if rule.matches(channel)), DEFAULT_RULE)
+
+    return lru_cache(CHANNELS_REMEMBERED)(first)
+
+
 def _own_name() -> str:
     """Name this node after its host, and so that two on one host differ."""
     host = "".join(c if c.isalnum() or c in "-_." else "-" for c in socket.gethostname())
     return f"{host[:60]}-{secrets.token_hex(3)}"
+
+
+JWT_SETTINGS = ("jwt_secret", "jwt_public_key", "jwks_file")
+"""Any of these has tokens asked for; with several, a token may be signed by the key of any."""
+
+
+def _some_key(given: str) -> str:
+    """Refuse an empty key: a variable that was left empty by mistake must not let everybody in."""
+    if not given:
+        raise ValueError("expected some key; leave the setting out to ask nobody for a token")
+    return given
+
+
+Unasked = Annotated[str, AfterValidator(_some_key), Field(validate_default=False)]
+"""A key of tokens, empty where no such token is asked for: only as the default."""
+
+
+def _without_keys(given: dict[str, Any]) -> bool:
+    """Let in who shows no token until there is a key that a token could be checked with."""
+    return not any(given.get(name) for name in JWT_SETTINGS)
 
 
 class Settings(BaseSettings):
@@ -101,13 +140,34 @@ class Settings(BaseSettings):
     redis_url: str = Field("memory://", description="the Redis that joins the nodes; memory:// is one node alone")
     prefix: str = Field("gateway", description="first part of every Redis key and topic")
     node_id: str = Field(default_factory=_own_name, description="name of this node, unique in the cluster")
-    handler: str = Field("gateway.handlers.demo:DemoHandler", description="your handler class, as module:Class")
+    handler: str = Field("gateway.handlers.demo:DemoHandler", description="your handler: module:Class, module:router")
+    trusted_proxies: Names = Field((), description="addresses or networks of proxies whose X-Forwarded-For counts")
     allowed_origins: Names = Field((), description="origins allowed to connect beside the node's own; * is any")
+    jwt_secret: Unasked = Field("", repr=False, description="secret of tokens signed with HS256")
+    jwt_public_key: Unasked = Field(
+        "", repr=False, description="public key of tokens (RSA, EC, Ed25519): PEM or a file"
+    )
+    jwks_file: Unasked = Field("", description="file with a JWK set of keys of tokens; read again when it changes")
+    jwt_audience: str = Field("", description="audience that tokens must name (aud)")
+    jwt_issuer: str = Field("", description="issuer that tokens must name (iss)")
+    allow_anonymous: bool = Field(
+        default_factory=_without_keys,
+        description="whether who shows no token may connect (default: until there is a key for tokens)",
+    )
+    api_key: str = Field("", repr=False, description="key that programs show to the server API; without one it is off")
+    admin_password: str = Field(
+        "", repr=False, description="password of the admin pages; without one they exist on this machine alone"
+    )
     max_message_bytes: int = Field(65536, ge=0, description="largest message a client may send")
     max_connections: int = Field(0, ge=0, description="connections this node holds at most")
     max_channels_per_connection: int = Field(128, ge=0, description="channels one connection may be in")
+    max_connections_per_user: int = Field(0, ge=0, description="connections a user may have in the whole cluster")
     presence_max: int = Field(1000, ge=0, description="online users up to which a channel announces each by name")
     presence_grace: float = Field(0, ge=0, description="how long a user whose connection was lost may take to return")
+    message_rate: float = Field(100, ge=0, description="messages a second that a client may send")
+    message_burst: int = Field(200, ge=0, description="messages that a client may send at once")
+    handshake_timeout: float = Field(5, ge=0, description="how long a client may take to send its request")
+    compression: bool = Field(False, description="whether messages are compressed for clients that offer to read that")
     abuse_limit: int = Field(100, ge=0, description="refused messages a minute that end a connection")
     outbox_bytes: int = Field(1 << 20, ge=0, description="what may wait for one slow reader")
     publish_queue: int = Field(10_000, ge=0, description="messages that may wait for Redis")
@@ -118,15 +178,24 @@ class Settings(BaseSettings):
     startup_timeout: float = Field(30, gt=0, description="how long a starting node waits for Redis")
     channels: Rules = Field((), description="rules for channels, as JSON; the first whose match fits counts")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
+    log_format: Literal["text", "json"] = Field("text", description="lines for people, or an object a line")
 
     @cached_property
     def rule(self) -> Callable[[str], Rule]:
         """Find the rule of a channel: the first that matches. Cheap for a channel it was asked for before."""
+        return first_match(self.channels)
 
-        def first(channel: str) -> Rule:
-            return next((rule for rule in self.channels if rule.matches(channel)), DEFAULT_RULE)
+    @cached_property
+    def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Where the proxies are that may say who is behind them."""
+        return tuple(map(ip_network, self.trusted_proxies))
 
-        return lru_cache(CHANNELS_REMEMBERED)(first)
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            ip_network(proxy)
+        return proxies
 
     @field_validator("redis_url")
     @classmethod
@@ -137,6 +206,13 @@ class Settings(BaseSettings):
             raise ValueError(f"expected a URL that begins with one of {expected}")
         RedisAddress.parse(url)
         return url
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, key: str) -> str:
+        if not re.fullmatch(r"[!-~]*", key):
+            raise ValueError("expected visible ASCII characters without spaces")
+        return key
 
     @field_validator("node_id", "prefix")
     @classmethod
@@ -165,14 +241,35 @@ def without_password(url: str) -> str:
     return re.sub(r"(?<=://)([^/@]*):[^/]*@", r"\1:***@", url)
 
 
-def load(**given: Any) -> Settings:
+def load(kind: type[Settings] = Settings, /, **given: Any) -> Settings:
     """Read the settings; raise `InvalidSettings` with one line that names what was wrong."""
     try:
-        return Settings(**given)
+        return kind(**given)
     except ValidationError as error:
-        raise InvalidSettings("; ".join(map(_line, error.errors()))) from None
+        wrong = (each for each in error.errors() if each["type"] != "default_factory_not_called")
+        raise InvalidSettings("; ".join(map(_line, wrong))) from None
     except ValueError as error:
         raise InvalidSettings(f"the configuration file does not parse: {error}") from None
+
+
+def origins(given: Mapping[str, object]) -> dict[str, str]:
+    """Tell where settings come from, but for those that have their defaults; `given` are the command line's."""
+    sources: list[tuple[str, Mapping[str, object]]] = [
+        ("command line", given),
+        ("environment", EnvSettingsSource(Settings)()),
+    ]
+    if (file := os.environ.get(ENVIRONMENT_PREFIX + "CONFIG")) is not None:
+        sources.append((file, TomlConfigSettingsSource(Settings, _readable(file))()))
+    return {name: source for source, names in reversed(sources) for name in names}
+
+
+def shown(name: str, value: object) -> object:
+    """Return a setting's value as JSON, and as it may be shown to anybody: without passwords and keys."""
+    if not Settings.model_fields[name].repr:
+        return "***" if value else ""
+    if isinstance(value, tuple):
+        return [each.model_dump(exclude_defaults=True) if isinstance(each, Rule) else each for each in value]
+    return without_password(value) if isinstance(value, str) else value
 
 
 def use_file(path: str) -> None:
@@ -191,7 +288,10 @@ def _line(error: Any) -> str:
     name = ".".join(str(part) for part in error["loc"]) or "settings"
     if error["type"] == "extra_forbidden":
         return f"{name}: no such setting"
-    return f"{name}: {error['msg'].removeprefix('Value error, ')}, got {_shown(error['input'])}"
+    said = f"{name}: {error['msg'].removeprefix('Value error, ')}"
+    field = Settings.model_fields.get(name)
+    is_secret = field is not None and not field.repr
+    return said if is_secret else f"{said}, got {_shown(error['input'])}"
 
 
 def _shown(value: object) -> str:

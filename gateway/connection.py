@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from gateway.codec import Dialect, dialect_of
 from gateway.errors import Close
+from gateway.limits import Refusals
 from gateway.message import Message
+from gateway.outbox import Sparable
 
 if TYPE_CHECKING:  # a handler is the application's; a connection only carries it
     from gateway.handler import Handler
+
+
+NAME_LENGTH = 100
+"""Of a display name that is kept."""
+_PLAINLY = dialect_of()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +28,10 @@ class Profile:
 
     id: str = ""
     name: str = ""
+    channels: tuple[str, ...] | None = None
+    """Patterns of what may be joined; None where nothing limits it."""
+    expires: float = 0
+    """When the connection is closed with 4401, in seconds since the epoch; 0 is never."""
 
 
 class ConnectionInfo(NamedTuple):
@@ -40,8 +52,18 @@ class Socket(Protocol):
     write: Callable[[bytes], None]
     """Send whole frames, in order; what the client does not take at once waits in a bounded outbox."""
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether something waits in the outbox: the client does not read as fast as it is written to."""
+
+    def write_sparable(self, messages: Sequence[Sparable]) -> None:
+        """Send messages of which some may be dropped while the client is behind; it is told of the gap."""
+
     def close(self, close: Close) -> None:
         """Begin the closing handshake; what is written afterwards is dropped. Repeating it is harmless."""
+
+    def end(self, close: Close) -> None:
+        """Close without waiting for the client: it does not seem to be there any more."""
 
     def hold(self) -> None:
         """Let everything that is written wait until `release`."""
@@ -65,15 +87,15 @@ class Connection:
         "agent",
         "channels",
         "closed",
+        "dialect",
+        "full_at",
         "handler",
         "id",
         "inbox",
         "message",
         "profile",
-        "protocol",
         "received",
-        "refused",
-        "refused_since",
+        "refusals",
         "remote",
         "socket",
         "started",
@@ -87,7 +109,7 @@ class Connection:
         profile: Profile,
         handler: Handler,
         *,
-        protocol: str = "",
+        dialect: Dialect = _PLAINLY,
         started: int = 0,
         remote: str = "",
         agent: str = "",
@@ -95,8 +117,8 @@ class Connection:
         self.id = id
         self.profile = profile
         self.handler = handler
-        self.protocol = protocol
-        """The subprotocol agreed on, "" for the original's plain messages."""
+        self.dialect = dialect
+        """What was agreed on for its messages."""
         self.started = started
         self.remote = remote
         self.agent = agent
@@ -106,10 +128,17 @@ class Connection:
         """The message in hand, while the handler runs."""
         self.closed = False
         self.received = 0
-        self.refused = 0
-        self.refused_since = 0.0
+        self.full_at = 0.0
+        """When it may send a whole burst again, by the loop's clock."""
+        self.refusals: Refusals | None = None
+        """None while nothing was refused."""
         self.inbox: deque[Callable[[], Awaitable[object]]] | None = None
         """What waits to be done for this client, one at a time; None while it is idle."""
+
+    @property
+    def protocol(self) -> str:
+        """The subprotocol agreed on, "" for the original's plain messages."""
+        return self.dialect.protocol
 
     @property
     def user(self) -> str:

@@ -2,7 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds, in seconds, of the classes that a duration may fall in; above them is one more."""
+
+
+class Histogram:
+    """How long something took, counted in classes."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.total = 0.0
+        """Seconds, all together."""
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.total += seconds
+
+    def quantile(self, q: float) -> float:
+        """Return the upper bound of the class in which a part `q` of all lies; 0 when there are none."""
+        wanted, seen = q * sum(self.counts), 0
+        for bound, count in zip((*BOUNDS, float("inf")), self.counts, strict=True):
+            seen += count
+            if count and seen >= wanted:
+                return bound
+        return 0.0
 
 
 @dataclass(slots=True)
@@ -18,8 +46,12 @@ class Counters:
     """Messages written to sockets: one that reaches 1,000 members counts 1,000."""
     rejected: int = 0
     """Payloads found in Redis that are no message."""
+    rejection: str = ""
+    """The last of them that was logged, and what was wrong with it."""
     slow: int = 0
     """Connections closed because they read too slowly."""
+    dropped: int = 0
+    """Messages that slow readers were not sent, as the rules of their channels say."""
     no_pong: int = 0
     gaps: int = 0
     """Times this node's subscription was lost, so that messages may have been missed."""
@@ -30,5 +62,9 @@ class Counters:
     rereads: int = 0
     """Reads of history to mend what the subscription had missed."""
     handler_errors: int = 0
+    stalls: int = 0
+    """Times the event loop stood still for half a second or longer."""
     repairs: int = 0
     """Times Redis was found to differ from what this node holds, and was repaired."""
+    fanout: Histogram = field(default_factory=Histogram)
+    """From what arrived in one read of the backplane to the last socket it was written to."""

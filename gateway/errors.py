@@ -14,6 +14,9 @@
     ├── ConnectionNotFound         invalid-param      to a client whose handler lets it through
     ├── InvalidEnvelope            what came from Redis is no message; never sent to a client
     ├── InvalidSettings            the configuration is wrong; never sent to a client
+    ├── InvalidRouter              a Router is declared wrongly; raised while its module is imported
+    ├── NotConnected               closed             raised by `gateway.client` alone, as is the next
+    ├── NoAnswer                   timeout
     └── CannotStart                the port is taken, or Redis stays away; never sent to a client
 
 A handler may raise any of the first ten: its client is sent the matching `$error`.
@@ -94,8 +97,24 @@ class InvalidSettings(GatewayError):
     pass
 
 
+class InvalidRouter(GatewayError):
+    pass
+
+
 class CannotStart(GatewayError):
     pass
+
+
+class NotConnected(GatewayError):
+    """There is no connection, or there will be none: `gateway.client` was closed, or lost it before the answer."""
+
+    code = "closed"
+
+
+class NoAnswer(GatewayError, TimeoutError):
+    """The server did not answer in time."""
+
+    code = "timeout"
 
 
 KINDS: dict[str, type[GatewayError]] = {
@@ -122,6 +141,8 @@ INVALID_UTF8 = Close(1007, "invalid UTF-8")
 ABUSE = Close(1008, "too many refused messages")
 TOO_BIG = Close(1009, "message too big")
 INTERNAL = Close(1011, "internal error")
+TOO_FAST = Close(4429, "sending too fast")
 TOO_SLOW = Close(4008, "reading too slowly")
+EXPIRED = Close(4401, "token expired")
 NO_PONG = Close(4408, "no pong")
 ENDED = Close(4410, "ended by an operator")

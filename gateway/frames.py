@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from gateway.codec import CLOSE
+from gateway.codec import CLOSE, DEFLATED, FIN
+from gateway.deflate import inflate
 from gateway.errors import INVALID_UTF8, PROTOCOL_ERROR, TOO_BIG, Close
 
-FIN = 0x80
-_RESERVED, _OPCODE, _MASKED, _SIZE = 0x70, 0x0F, 0x80, 0x7F
+RESERVED = 0x70
+"""The flags that must not be set where nothing gives them a meaning."""
+_OPCODE, _MASKED, _SIZE = 0x0F, 0x80, 0x7F
 _OPCODES = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))
 
 
@@ -18,8 +20,10 @@ class Violation(Exception):
         self.close = close
 
 
-def next_frame(data: bytes | bytearray, start: int, limit: int) -> tuple[int, bytes, int] | None:
-    """Cut the frame at `start`: its first byte (FIN and opcode), its payload unmasked, where the next begins.
+def next_frame(
+    data: bytes | bytearray, start: int, limit: int, reserved: int = RESERVED
+) -> tuple[int, bytes, int] | None:
+    """Cut the frame at `start`: its first byte (flags and opcode), its payload unmasked, where the next begins.
 
     None while the frame is incomplete. Raises `Violation` as soon as the header shows one: nothing of a
     frame above `limit` bytes is waited for.
@@ -28,7 +32,7 @@ def next_frame(data: bytes | bytearray, start: int, limit: int) -> tuple[int, by
     if available < 2:
         return None
     first, size, head = data[start], data[start + 1] & _SIZE, start + 2
-    _check(first, data[start + 1])
+    _check(first, data[start + 1], reserved)
     if size > 125:
         width = 2 if size == 126 else 8
         if available < 2 + width:
@@ -46,9 +50,11 @@ def next_frame(data: bytes | bytearray, start: int, limit: int) -> tuple[int, by
     return first, _unmasked(data[head + 4 : end], data[head : head + 4]), end
 
 
-def _check(first: int, second: int) -> None:
+def _check(first: int, second: int, reserved: int) -> None:
     opcode = first & _OPCODE
-    if first & _RESERVED or opcode not in _OPCODES or not second & _MASKED:
+    if first & reserved or opcode not in _OPCODES or not second & _MASKED:
+        raise Violation(PROTOCOL_ERROR)
+    if first & DEFLATED and not 0 < opcode < CLOSE:
         raise Violation(PROTOCOL_ERROR)
     if opcode >= CLOSE and (second & _SIZE > 125 or not first & FIN):
         raise Violation(PROTOCOL_ERROR)
@@ -75,6 +81,17 @@ def check_text(payload: bytes) -> None:
         payload.decode()
     except UnicodeDecodeError:
         raise Violation(INVALID_UTF8) from None
+
+
+def inflated(payload: bytes, limit: int) -> bytes:
+    """Decompress a message, no further than needed to see that it is above `limit` bytes; may raise `Violation`."""
+    try:
+        message = inflate(payload, limit)
+    except ValueError:
+        raise Violation(PROTOCOL_ERROR) from None
+    if 0 < limit < len(message):
+        raise Violation(TOO_BIG)
+    return message
 
 
 def close_of(payload: bytes) -> Close:

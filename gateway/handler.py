@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.connection import Connection, Profile
 from gateway.errors import UnknownCommand
+from gateway.identity import identify
 
 if TYPE_CHECKING:  # for the annotations an application's methods repeat
     from aiohttp import web
@@ -24,12 +25,18 @@ class Handler:
     async def authenticate(self, request: web.Request) -> Profile | None:
         """Say who wants to connect, before the upgrade; None refuses with 401.
 
-        This one lets everyone in, under the name in `?name=`.
+        This one goes by the settings: a token where there is a key for tokens, else anybody under the name in
+        `?name=`. One of your own replaces it; it may still ask `super()` for what it does not know.
         """
-        return Profile(name=request.query.get("name", "")[:NAME_LENGTH])
+        return await identify(request)
 
     async def authorize(self, connection: Connection, channel: str, action: str) -> bool:
-        """Say whether a client may `"join"` a channel or `"send"` to it. This one allows everything."""
+        """Say whether a client may `"join"` a channel or `"send"` to it. This one allows everything.
+
+        Asked last, of what the client's token and the channel's rule allow: it can only restrict. Where the rule
+        is `handler`, a handler without a method of its own allows nothing. Say nothing that tells whether the
+        channel exists.
+        """
         return True
 
     async def on_open(self, service: Service, connection: Connection) -> None:
@@ -41,6 +48,3 @@ class Handler:
 
     async def on_close(self, service: Service, connection: Connection) -> None:
         """Hear that a client has gone, after its last command."""
-
-
-NAME_LENGTH = 100

@@ -13,36 +13,52 @@ import binascii
 import hashlib
 from asyncio import Transport
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
+from gateway.deflate import agreement, chosen_window
 from gateway.websocket import WebSocket
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455 section 1.3."""
 
+_EXTENSIONS = "Sec-WebSocket-Extensions"
+
+TOKEN_PROTOCOL = "gateway.token."
+"""Before a token, this makes a subprotocol: the one place where a page can put one beside the address."""
+
 
 class Upgraded(web.WebSocketResponse):
     """The 101 answer, and what aiohttp still holds of a connection that has left it."""
 
-    def __init__(self, request: web.Request, protocols: Sequence[str] = ()) -> None:
+    def __init__(self, request: web.Request, protocols: Sequence[str] = (), *, compress: bool = False) -> None:
         super().__init__(compress=False)
         self._request = request
+        refuse_lone_token(request, protocols)
         self.protocol = _choose(request, protocols)
         self.headers.update(_answer(request))
         if self.protocol:
             self.headers["Sec-WebSocket-Protocol"] = self.protocol
+        self.window = chosen_window(request.headers.getall(_EXTENSIONS, ())) if compress else 0
+        """Of the compression agreed on, 0 for none."""
+        if self.window:
+            self.headers[_EXTENSIONS] = agreement(self.window)
         self.force_close()
 
     async def answer(self) -> Transport:
-        """Send the 101; return the transport. Hand it over before anything is awaited."""
-        await web.StreamResponse.prepare(self, self._request)
+        """Send the 101; return the transport. Hand it over before anything is awaited.
+
+        When the client has left, raises an HTTP error that nobody hears: any other would be logged as a fault.
+        """
+        with suppress(ConnectionError):
+            await web.StreamResponse.prepare(self, self._request)
         transport = self._request.protocol.transport
         if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client left during the handshake")
+            raise web.HTTPBadRequest(text="the client left during the handshake\n")
         return transport
 
     def hand_over(self, socket: WebSocket) -> None:
@@ -80,11 +96,27 @@ def refuse_foreign_origin(request: web.Request, allowed: Collection[str]) -> Non
 
     A request without `Origin` comes from no browser and passes.
     """
-    origin = request.headers.get("Origin")
-    if origin is None or "*" in allowed or origin in allowed:
-        return
-    if urlsplit(origin).netloc != request.headers.get("Host"):
+    if "*" not in allowed and is_foreign(request, allowed):
+        origin = request.headers.get("Origin")
         raise web.HTTPForbidden(text=f"origin {origin!r} is not allowed to connect; see allowed_origins\n")
+
+
+def is_foreign(request: web.Request, allowed: Collection[str]) -> bool:
+    """Tell whether this comes from a page of another site that is not among those allowed by name."""
+    origin = request.headers.get("Origin")
+    return origin is not None and origin not in allowed and not _is_own(origin, request)
+
+
+def _is_own(origin: str, request: web.Request) -> bool:
+    """Tell whether an origin is where the request went, as far as we and the proxies we trust know."""
+    try:
+        scheme, netloc, *_ = urlsplit(origin.lower())
+    except ValueError:
+        return False
+    if request.secure and scheme != "https":
+        return False
+    default = ":443" if scheme == "https" else ":80"
+    return bool(netloc) and netloc == request.host.lower().removesuffix(default)
 
 
 def refuse_when_full(held: int, most: int, *, stopping: bool) -> None:
@@ -92,6 +124,23 @@ def refuse_when_full(held: int, most: int, *, stopping: bool) -> None:
     if stopping or 0 < most <= held:
         text = "this node is stopping\n" if stopping else f"this node holds {held} connections, its most\n"
         raise web.HTTPServiceUnavailable(text=text, headers={"Retry-After": "1"})
+
+
+def refuse_lone_token(request: web.Request, protocols: Sequence[str]) -> None:
+    """Raise 400 where a token is offered as a subprotocol, which is never chosen, beside none that can be."""
+    offers_token = any(name.startswith(TOKEN_PROTOCOL) for name in offered_protocols(request))
+    if offers_token and not _choose(request, protocols):
+        raise web.HTTPBadRequest(text=f"expected {' or '.join(protocols)} beside the subprotocol with the token\n")
+
+
+def too_many(user: str, most: int) -> web.HTTPException:
+    """Make the 429 for a user who has as many connections as one may have."""
+    return web.HTTPTooManyRequests(text=f"user {user!r} has {most} connections, the most that are allowed\n")
+
+
+def offered_protocols(request: web.Request) -> list[str]:
+    """Return the subprotocols a client offers, in its order; they may stand in several headers."""
+    return _tokens(",".join(request.headers.getall("Sec-WebSocket-Protocol", ())), lower=False)
 
 
 def _answer(request: web.Request) -> dict[str, str]:
@@ -115,8 +164,7 @@ def _answer(request: web.Request) -> dict[str, str]:
 
 
 def _choose(request: web.Request, protocols: Sequence[str]) -> str:
-    offered = _tokens(request.headers.get("Sec-WebSocket-Protocol", ""), lower=False)
-    return next((name for name in offered if name in protocols), "")
+    return next((name for name in offered_protocols(request) if name in protocols), "")
 
 
 def _tokens(header: str, *, lower: bool = True) -> list[str]:

@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
+from gateway.connection import Connection
+from gateway.counters import Counters
 from gateway.errors import NO_PONG
-from gateway.hub import Hub
 
-SLICES = 25
-"""Parts of the hub that are pinged one after the other, so that no moment pings them all."""
+TURN = 0.1
+"""Seconds from one turn of the wheel to the next, unless the period is so short that there would be few."""
+FEWEST_TURNS = 10
 
 
-async def keep_alive(hub: Hub, period: float, ended: Callable[[], None]) -> None:
-    """Ping each connection once a `period`; one silent for a whole period is closed with 4408.
+class Heartbeat:
+    """A wheel on which every connection has its place; each turn pings those of one place.
 
-    One timer for all. A connection's turn is where its id falls, which is random.
+    One timer for all, and never a moment that pings them all. The place is where the connection's id falls,
+    which is random. Who was silent from one turn to the next is closed with 4408: a connection that is
+    half open is gone within two periods.
     """
-    if not period:
-        return
-    while True:
-        for turn in range(SLICES):
-            await asyncio.sleep(period / SLICES)
-            for connection in hub:
-                if hash(connection.id) % SLICES == turn and not connection.socket.ping():
-                    connection.socket.close(NO_PONG)
-                    ended()
+
+    def __init__(self, period: float, counters: Counters) -> None:
+        self._period = period
+        self._counters = counters
+        self._places: list[set[Connection]] = [set() for _ in range(max(FEWEST_TURNS, round(period / TURN)))]
+
+    def add(self, connection: Connection) -> None:
+        self._place(connection).add(connection)
+
+    def remove(self, connection: Connection) -> None:
+        self._place(connection).discard(connection)
+
+    async def run(self) -> None:
+        """Turn the wheel, until cancelled; a period of 0 pings nobody."""
+        while self._period:
+            for place in self._places:
+                await asyncio.sleep(self._period / len(self._places))
+                for connection in list(place):
+                    self._ping(connection)
+
+    def _ping(self, connection: Connection) -> None:
+        if not connection.socket.ping():
+            self._counters.no_pong += 1
+            connection.socket.end(NO_PONG)
+
+    def _place(self, connection: Connection) -> set[Connection]:
+        return self._places[hash(connection.id) % len(self._places)]

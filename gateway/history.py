@@ -16,8 +16,9 @@ from gateway.codec import Envelope
 from gateway.config import Rule
 from gateway.connection import Connection
 from gateway.counters import Counters
-from gateway.delivery import Delivery, write
+from gateway.delivery import Delivery
 from gateway.errors import Unavailable
+from gateway.fanout import write
 from gateway.hub import Hub
 from gateway.message import Position
 from gateway.track import REMEMBERED, Track, contradicts
@@ -155,7 +156,7 @@ class History:
         messages, gap = track.catch_up(page, losses=losses)
         if gap is not None:
             self._tell(channel, page.epoch, gap)
-        self._counters.delivered += self._delivery.write_channel(channel, messages)
+        self._delivery.write_channel(channel, messages)
         self._counters.recovered += len(messages)
 
     async def _page(self, channel: str, after: Position | None, known: Position | None) -> Page:

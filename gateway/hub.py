@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 
+from gateway.codec import Dialect
 from gateway.connection import Connection
 
 Members = dict[Connection, None]
 """Connections in the order they came."""
-Receivers = dict[str, Members]
-"""Connections by the subprotocol they speak: each is written its own bytes."""
+Receivers = tuple[tuple[Dialect, tuple[Connection, ...]], ...]
+"""Connections by their dialect: each is written its own bytes. Never changes: who comes or goes
+makes another one, so that a fan-out under way keeps to those who were there when it began."""
 
 
 class Hub:
@@ -17,19 +19,24 @@ class Hub:
 
     def __init__(self) -> None:
         self.connections: dict[str, Connection] = {}
-        self._channels: dict[str, Receivers] = {}
+        self._channels: dict[str, Members] = {}
         self._arriving: dict[str, Members] = {}
         """Members that are not yet written to."""
         self._users: dict[str, Members] = {}
+        self._receivers: dict[str, Receivers] = {}
+        """By channel; made when it is first written to, forgotten when anybody comes or goes."""
+        self._everyone: Receivers | None = None
 
     def add(self, connection: Connection) -> bool:
         """Hold a connection; tell whether it is the first of an identified user on this node."""
         self.connections[connection.id] = connection
+        self._everyone = None
         return bool(connection.profile.id) and _put(self._users, connection.profile.id, connection)
 
     def remove(self, connection: Connection) -> bool:
         """Forget a connection that left its channels; tell whether it was an identified user's last one."""
         self.connections.pop(connection.id, None)
+        self._everyone = None
         return bool(connection.profile.id) and bool(_take(self._users, connection.profile.id, connection))
 
     def join(self, connection: Connection, channel: str, *, receiving: bool = True) -> bool:
@@ -37,41 +44,46 @@ class Hub:
 
         Unless it is `receiving`, it gets nothing that is written to the channel before `receive`.
         """
-        first = channel not in self._channels
         connection.channels = (*connection.channels, channel)
-        receivers = self._channels.setdefault(channel, {})
-        if receiving:
-            _put(receivers, connection.protocol, connection)
-        else:
+        if not receiving:
             _put(self._arriving, channel, connection)
-        return first
+        self._receivers.pop(channel, None)
+        return _put(self._channels, channel, connection)
 
     def receive(self, connection: Connection, channel: str) -> None:
         """Let a member get what is written to the channel from now on."""
         if _take(self._arriving, channel, connection) is not None:
-            _put(self._channels[channel], connection.protocol, connection)
+            self._receivers.pop(channel, None)
 
     def leave(self, connection: Connection, channel: str) -> bool:
         """Take a connection out of a channel; tell whether it was the last one on this node."""
         if channel not in connection.channels:
             return False
         connection.channels = tuple(name for name in connection.channels if name != channel)
-        receivers = self._channels[channel]
-        _take(receivers, connection.protocol, connection)
+        self._receivers.pop(channel, None)
         _take(self._arriving, channel, connection)
-        if receivers or channel in self._arriving:
-            return False
-        del self._channels[channel]
-        return True
+        return bool(_take(self._channels, channel, connection))
 
     def members(self, channel: str) -> Collection[Connection]:
         """Return all members, those that are not yet written to included."""
-        found = (*self._channels.get(channel, {}).values(), self._arriving.get(channel, {}))
-        return [connection for members in found for connection in members]
+        return self._channels.get(channel, {}).keys()
 
-    def receivers(self, channel: str) -> Mapping[str, Collection[Connection]]:
-        """Return the members to write to, by the subprotocol they speak."""
-        return self._channels.get(channel, {})
+    def receivers(self, channel: str) -> Receivers:
+        """Return the members to write to."""
+        found = self._receivers.get(channel)
+        if found is None:
+            arriving = self._arriving.get(channel, ())
+            present = (member for member in self._channels.get(channel, ()) if member not in arriving)
+            found = by_dialect(present)
+            if channel in self._channels:
+                self._receivers[channel] = found
+        return found
+
+    def everyone(self) -> Receivers:
+        """Return all connections."""
+        if self._everyone is None:
+            self._everyone = by_dialect(self.connections.values())
+        return self._everyone
 
     def of_user(self, user_id: str) -> Collection[Connection]:
         return self._users.get(user_id, ())
@@ -86,6 +98,14 @@ class Hub:
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(list(self.connections.values()))
+
+
+def by_dialect(connections: Iterable[Connection]) -> Receivers:
+    """Sort connections by what they speak."""
+    found: dict[Dialect, list[Connection]] = {}
+    for connection in connections:
+        found.setdefault(connection.dialect, []).append(connection)
+    return tuple((dialect, tuple(members)) for dialect, members in found.items())
 
 
 def _put(groups: dict[str, Members], name: str, connection: Connection) -> bool:

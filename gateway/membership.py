@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from gateway.backplane import Backplane, Target
 from gateway.config import Settings
-from gateway.connection import Connection
+from gateway.connection import Connection, Profile
 from gateway.errors import ConnectionNotFound, TooManyChannels, Unavailable
+from gateway.expiry import Expiry
 from gateway.history import History
 from gateway.hub import Hub
 from gateway.message import Position
 from gateway.presence import Presence
 
+COUNTING = 1.0
+"""Seconds that a handshake waits to hear how many connections its user has in the cluster."""
 RETRY = 1.0
 """Seconds between tries at a first join while Redis is away."""
 
@@ -36,17 +40,50 @@ class Membership:
     """Where the connections of this node are."""
 
     def __init__(
-        self, hub: Hub, backplane: Backplane, history: History, presence: Presence, settings: Settings
+        self, hub: Hub, backplane: Backplane, history: History, presence: Presence, expiry: Expiry, settings: Settings
     ) -> None:
         self._hub = hub
+        self._expiry = expiry
         self._backplane = backplane
         self._history = history
         self._presence = presence
         self._most = settings.max_channels_per_connection
         self._timeout = settings.publish_timeout
+        self._most_of_user = settings.max_connections_per_user
+
+    async def reserve(self, connection: Connection) -> bool:
+        """Count a connection that is about to be opened to its user; tell whether that one may have it.
+
+        `drop` gives the place back. While Redis is away the limit holds on each node alone.
+        """
+        user, most = connection.profile.id, self._most_of_user
+        if not user or not most:
+            return True
+        try:
+            async with asyncio.timeout(COUNTING):
+                return await self._presence.reserve(connection.info(), connection.agent, most)
+        except (TimeoutError, Unavailable):
+            if len(self._hub.of_user(user)) < most:
+                return True
+            self.drop(connection)  # Redis may have counted it, or do so yet
+            return False
+        except BaseException:
+            self.drop(connection)
+            raise
+
+    def renew(self, connection: Connection, fresh: Profile) -> None:
+        """Take from a fresh profile of the same user what may have changed."""
+        was = connection.profile
+        connection.profile = replace(was, name=fresh.name, channels=fresh.channels, expires=fresh.expires)
+        if connection.closed:
+            return
+        self._expiry.watch(connection)
+        if fresh.name != was.name:
+            self._presence.open(connection.info(), connection.agent)
 
     async def admit(self, connection: Connection, channels: Iterable[str]) -> None:
         """Register a connection of the hub and make its first joins, however long Redis stays away."""
+        self._expiry.watch(connection)
         self._presence.open(connection.info(), connection.agent)
         if connection.profile.id:
             await _persist(connection, self._backplane.subscribe, [Target("user", connection.profile.id)])
@@ -98,11 +135,12 @@ class Membership:
             self._backplane.unsubscribe([Target("channel", channel)])
 
     async def _stored(self, done: Awaitable[bool]) -> bool:
-        try:
-            async with asyncio.timeout(self._timeout):
-                return bool(await done)
-        except TimeoutError:
-            raise Unavailable("Redis did not store it in time") from None
+        stored = asyncio.ensure_future(done)
+        if not stored.done():
+            await asyncio.wait((stored,), timeout=self._timeout)
+        if not stored.done():
+            raise Unavailable("Redis did not store it in time")
+        return bool(stored.result())
 
 
 async def _persist(connection: Connection, do: Callable[..., Awaitable[Any]], *arguments: Any) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from gateway.errors import InvalidChannel, InvalidUser
 
 CMD_LENGTH = 128
 NAME_BYTES = 200
+NAMES_REMEMBERED = 4096
+"""Names that are not looked through again, since each message names its channel anew."""
 
 _ILLEGAL = re.compile(r"[\x00-\x1f\x7f-\x9f\s{}*?\[\]\\]")
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """What a client sends or receives. `sender` is the wire's `from`: only the server sets it.
 
     `channel` is "" where there is none. `id` is the client's own mark on a request,
@@ -61,9 +62,28 @@ def is_name(name: object) -> bool:
     return _problem(name) is None
 
 
+def fits(pattern: str, name: str) -> bool:
+    """Tell whether a name fits a pattern, in which * stands for any characters or none."""
+    first, *middle = pattern.split("*")
+    if not middle:
+        return name == pattern
+    last = middle.pop()
+    position, end = len(first), len(name) - len(last)
+    if position > end or not name.startswith(first) or not name.endswith(last):
+        return False
+    for part in middle:
+        if (found := name.find(part, position, end)) < 0:
+            return False
+        position = found + len(part)
+    return True
+
+
 def _problem(name: object) -> str | None:
-    if not isinstance(name, str):
-        return "not a string"
+    return _problem_of(name) if isinstance(name, str) else "not a string"
+
+
+@lru_cache(NAMES_REMEMBERED)
+def _problem_of(name: str) -> str | None:
     if not name:
         return "empty"
     if found := _ILLEGAL.search(name):

@@ -21,10 +21,12 @@ _COUNTERS = {
     "delivered": ("messages_delivered", "Messages written to sockets, counted for each receiver"),
     "rejected": ("injections_rejected", "Payloads found in Redis that are no message"),
     "slow": ("slow_consumers", "Connections closed because they read too slowly"),
+    "dropped": ("messages_dropped", "Messages not sent to slow readers, as the rules of their channels say"),
     "no_pong": ("pongs_missed", "Connections closed because no pong came"),
     "gaps_told": ("gaps", "Channels whose members were told that messages may be lost"),
     "recovered": ("messages_recovered", "Messages that came from history after an outage or a reconnect"),
     "handler_errors": ("handler_errors", "Exceptions of the application's handler"),
+    "stalls": ("loop_stalls", "Times the event loop stood still, because a handler blocked it"),
     "repairs": ("presence_repairs", "Times Redis differed from what the node holds, and was repaired"),
 }
 _BACKPLANE_COUNTERS = {
@@ -47,6 +49,8 @@ class _Collector:
         service = self._service
         yield _gauge("connections", "Connections held by this node", service.held.connections)
         yield _gauge("channels", "Channels with a member on this node", service.held.channels)
+        yield _gauge("loop_lag_seconds", "By how much the event loop was late last", service.loop_lag.last)
+        yield _gauge("loop_lag_max_seconds", "The most of it within the last minute", service.loop_lag.most)
         for field, (name, text) in _COUNTERS.items():
             yield _counter(name, text, getattr(service.counters, field))
         for field, (name, text) in _BACKPLANE_COUNTERS.items():

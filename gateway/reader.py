@@ -46,13 +46,14 @@ class Reader:
         self._logged = 0.0
 
     async def run(self) -> None:
+        time = asyncio.get_running_loop().time
         async for batch in self._backplane.batches():
+            began = time()
             for arrival in batch:
                 self._take(arrival)
-            self._write()
-
-    def _write(self) -> None:
-        self._counters.delivered += self._delivery.write()
+            self._delivery.write()
+            self._counters.fanout.observe(time() - began)
+            await self._delivery.room()
 
     def _take(self, arrival: Arrival) -> None:
         """Hand on one arrival. Whatever its bytes are, only this one is lost, and that is counted."""
@@ -64,9 +65,9 @@ class Reader:
                 case "node":
                     self._for_this_node(data)
                 case NODES.kind:
-                    self._taps.wanted_by(str(codec.unpack_map(data).get("tap")))
+                    self._taps.wished(data)
                 case TAP.kind:
-                    self._show(data)
+                    self._taps.show(data)
                 case GAP.kind:
                     self._gap(target.name)
         except InvalidEnvelope as error:
@@ -78,12 +79,12 @@ class Reader:
             raise InvalidEnvelope("expected connection to say whom this is for")
         if envelope.position is None or self._history.arrived(target.name, envelope):
             self._delivery.add(target, envelope)
-        if data[:1] == b"{" and self._taps.tapped():
-            self._tasks.create_task(self._report(data, envelope))
+        if self._taps.wanted and self._taps.arrived(target, data):
+            self._tasks.create_task(self._report(data, target, envelope))
 
     def _gap(self, channel: str) -> None:
         """Let what came before the loss be written, then see to it."""
-        self._write()
+        self._delivery.write()
         if channel:
             self._history.lost(channel)
         else:
@@ -96,19 +97,10 @@ class Reader:
         else:
             self._tasks.create_task(self._talk(data))
 
-    async def _report(self, data: bytes, envelope: Envelope) -> None:
+    async def _report(self, data: bytes, target: Target, envelope: Envelope) -> None:
         """Copy what a person published to the taps, which no node did."""
         with suppress(Unavailable):
-            report = {"node": self._node, "injected": data, "payload": envelope.payload}
-            await self._backplane.publish(TAP, codec.pack_map(report))
-
-    def _show(self, data: bytes) -> None:
-        if codec.is_envelope(data):
-            self._taps.show(codec.read(codec.unpack(data).payload))
-            return
-        match codec.unpack_map(data):
-            case {"node": str(node), "injected": bytes(injected), "payload": bytes(payload)}:
-                self._taps.show_injected(node, injected, codec.read(payload))
+            await self._backplane.publish(TAP, self._taps.injection(data, target, envelope))
 
     async def _talk(self, data: bytes) -> None:
         try:
@@ -125,4 +117,6 @@ class Reader:
         now = asyncio.get_running_loop().time()
         if now - self._logged >= LOG_PERIOD:
             self._logged = now
-            logger.warning("rejected what was published to %s %s: %s: %.80r", *target, error, data)
+            where = ":".join(filter(None, target))
+            self._counters.rejection = f"to {where}: {error}: {data[:80]!r}"
+            logger.warning("rejected what was published %s", self._counters.rejection)

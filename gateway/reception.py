@@ -6,7 +6,9 @@ import asyncio
 import logging
 import secrets
 import time
+from asyncio import Transport
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway import codec
@@ -16,10 +18,12 @@ from gateway.connection import Connection, Profile, make_id
 from gateway.counters import Counters
 from gateway.errors import TOO_SLOW, Close, ConnectionNotFound
 from gateway.handler import Handler
-from gateway.handshake import Upgraded, refuse_foreign_origin, refuse_when_full
+from gateway.handshake import Upgraded, refuse_foreign_origin, refuse_when_full, too_many
+from gateway.heartbeat import Heartbeat
 from gateway.hub import Hub
 from gateway.membership import Membership
 from gateway.message import check_channel, check_user
+from gateway.proxies import through_proxies
 from gateway.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -36,11 +40,18 @@ class Reception:
     """Where the sockets of this node come from and end; their owner, to whom they tell what they receive."""
 
     def __init__(
-        self, hub: Hub, membership: Membership, commands: Commands, settings: Settings, counters: Counters
+        self,
+        hub: Hub,
+        membership: Membership,
+        commands: Commands,
+        heartbeat: Heartbeat,
+        settings: Settings,
+        counters: Counters,
     ) -> None:
         self._hub = hub
         self._membership = membership
         self._commands = commands
+        self._heartbeat = heartbeat
         self._settings = settings
         self._counters = counters
         self._upgrades: dict[str, Upgraded] = {}
@@ -62,31 +73,46 @@ class Reception:
             check_channel(channel)
         if profile.id:
             check_user(profile.id)
+        request = through_proxies(request, self._settings.trusted_networks)
         refuse_foreign_origin(request, self._settings.allowed_origins)
         refuse_when_full(len(self._hub), self._settings.max_connections, stopping=self.stopping)
-        upgrade = Upgraded(request, PROTOCOLS)
-        connection = self._connection(request, upgrade.protocol, profile, handler)
-        transport = await upgrade.answer()
+        upgrade = Upgraded(request, PROTOCOLS, compress=self._settings.compression)
+        connection = self._connection(request, codec.dialect_of(upgrade.protocol, upgrade.window), profile, handler)
+        transport = await self._opened(upgrade, connection)
         limit, outbox = self._settings.max_message_bytes, self._settings.outbox_bytes
         socket = connection.socket = WebSocket(transport, connection, self, limit=limit, outbox=outbox)
         if connection.protocol:
             socket.hold()
         self._upgrades[connection.id] = upgrade
         self._hub.add(connection)
+        self._heartbeat.add(connection)
         self._counters.opened += 1
         opened = self._commands.opened(connection, channels)
         upgrade.hand_over(socket)
         return connection, opened
 
-    def _connection(self, request: web.Request, protocol: str, profile: Profile, handler: Handler) -> Connection:
+    async def _opened(self, upgrade: Upgraded, connection: Connection) -> Transport:
+        """Answer the handshake, if the user may have one more connection; a place taken for nothing is given back."""
+        if not await self._membership.reserve(connection):
+            raise too_many(connection.user, self._settings.max_connections_per_user)
+        try:  # others may have come meanwhile, or the end of the node
+            refuse_when_full(len(self._hub), self._settings.max_connections, stopping=self.stopping)
+            return await upgrade.answer()
+        except BaseException:
+            self._membership.drop(connection)
+            raise
+
+    def _connection(
+        self, request: web.Request, dialect: codec.Dialect, profile: Profile, handler: Handler
+    ) -> Connection:
         return Connection(
             make_id(self._settings.node_id, secrets.token_hex(5)),
-            profile,
+            replace(profile, name=_legible(profile.name)),
             handler,
-            protocol=protocol,
+            dialect=dialect,
             started=time.time_ns() // 1_000_000,
             remote=request.remote or "",
-            agent=request.headers.get("User-Agent", "")[:AGENT_LENGTH],
+            agent=_legible(request.headers.get("User-Agent", "")[:AGENT_LENGTH]),
         )
 
     # ---- what sockets tell
@@ -97,15 +123,31 @@ class Reception:
         connection.received += 1
         self._commands.received(connection, opcode, payload)
 
+    def spared(self, connection: Connection, messages: int, *, first: bool) -> None:
+        """Count what a slow reader misses, and say so when that begins."""
+        self._counters.dropped += messages
+        if first:
+            logger.warning(
+                "reads too slowly, messages are dropped: connection=%s",
+                *(connection.id,),
+                extra={"connection": connection.id},
+            )
+
+    def overhead(self, connection: Connection) -> None:
+        """Let frames without a message count against the sender's pace."""
+        self._commands.overhead(connection)
+
     def lost(self, connection: Connection, close: Close) -> None:
         """Forget a connection at once; its handler hears of it after the command in hand."""
         connection.closed = True
         self._counters.closed += 1
         self._counters.slow += close is TOO_SLOW
+        self._heartbeat.remove(connection)
         self._membership.drop(connection)
         logger.info(
-            "closed: connection=%s code=%s reason=%s received=%s",
-            *(connection.id, close.code, ascii(close.reason), connection.received),
+            "closed: node=%s connection=%s code=%s reason=%s received=%s",
+            *(connection.node, connection.id, close.code, ascii(close.reason), connection.received),
+            extra={"connection": connection.id},
         )
         if (awaited := self._awaited.get(connection.id)) is not None and not awaited.done():
             awaited.set_result(None)
@@ -136,3 +178,8 @@ class Reception:
         if upgrade is None:
             raise ConnectionNotFound(f"no connection {conn_id!r} was upgraded here, or it was read already")
         return upgrade.release()
+
+
+def _legible(text: str) -> str:
+    """Replace what UTF-8 cannot say: bytes of a header that are none, halves of characters in a token."""
+    return text.encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""Asks the node that holds a connection to act on it.
+"""Asks other nodes: the one that holds a connection to act on it, or all of them what they hold.
 
 A connection id names its node, so a question goes straight there, over the backplane, and the answer
 straight back.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway import codec
 from gateway.backplane import Backplane, Target
@@ -21,6 +21,18 @@ logger = logging.getLogger(__name__)
 
 Act = Callable[[str, dict[str, Any]], Awaitable[object]]
 """Does what another node asks: a verb and its arguments."""
+
+
+_SILENCE = object()
+
+
+class Heard(NamedTuple):
+    """What came of a question to several nodes."""
+
+    answers: dict[str, Any]
+    """By node."""
+    silent: list[str]
+    """Nodes that are gone, did not answer in time, or could not."""
 
 
 class Remote:
@@ -40,24 +52,47 @@ class Remote:
         Raises what doing it raised there, `ConnectionNotFound` when there is no such node, and
         `Unavailable` when no answer came in time: then it may have been done or not.
         """
-        node, number = node_of(connection_id), next(self._numbers)
+        node = node_of(connection_id)
         if not node or node == self.node:
             raise ConnectionNotFound(f"no connection {connection_id!r}")
-        question = {
-            "ask": verb,
-            "number": number,
-            "from": self.node,
-            "connection": connection_id,
-            **arguments,
-        }
-        self._asked[number] = answer = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(self._timeout):
-                if not await self._backplane.publish(Target("node", node), codec.pack_map(question)):
-                    raise ConnectionNotFound(f"no connection {connection_id!r}: no node {node!r}")
-                return await answer
+                answer = await self._ask_node(node, verb, {"connection": connection_id, **arguments})
         except TimeoutError:
             raise Unavailable(f"node {node} did not answer") from None
+        if answer is _SILENCE:
+            raise ConnectionNotFound(f"no connection {connection_id!r}: no node {node!r}")
+        return answer
+
+    async def ask_all(self, nodes: Collection[str], verb: str, *, within: float, **arguments: object) -> Heard:
+        """Ask several nodes the same, this one included if it is among them; return what came in so many seconds.
+
+        Raises nothing: a node that refuses or fails is among the silent ones.
+        """
+        answers = await asyncio.gather(*(self._ask_within(within, node, verb, arguments) for node in nodes))
+        heard = dict(zip(nodes, answers, strict=True))
+        silent = [node for node, answer in heard.items() if answer is _SILENCE]
+        return Heard({node: answer for node, answer in heard.items() if answer is not _SILENCE}, silent)
+
+    async def _ask_within(self, seconds: float, node: str, verb: str, arguments: dict[str, object]) -> Any:
+        try:
+            async with asyncio.timeout(seconds):
+                if node == self.node:
+                    return await self._act(verb, arguments)
+                return await self._ask_node(node, verb, arguments)
+        except (GatewayError, TimeoutError) as error:
+            logger.info("node %s did not say %s: %s", node, verb, error)
+            return _SILENCE
+
+    async def _ask_node(self, node: str, verb: str, arguments: dict[str, object]) -> Any:
+        """Return what a node answers, however long it takes; `_SILENCE` when there is no such node."""
+        number = next(self._numbers)
+        question = {"ask": verb, "number": number, "from": self.node, **arguments}
+        self._asked[number] = answer = asyncio.get_running_loop().create_future()
+        try:
+            if not await self._backplane.publish(Target("node", node), codec.pack_map(question)):
+                return _SILENCE
+            return await answer
         finally:
             del self._asked[number]
 

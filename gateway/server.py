@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import string
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
@@ -15,13 +15,20 @@ import aiohttp_jinja2
 import jinja2
 from aiohttp import web
 
-from gateway import metrics
+from gateway import admin, metrics
+from gateway.api import Api
+from gateway.api.problems import Refused
 from gateway.config import Settings, load
 from gateway.connection import Connection
+from gateway.door import Doors
 from gateway.errors import CannotStart, Forbidden, InvalidChannel, InvalidSettings, InvalidUser, Unauthorized
 from gateway.handler import Handler
-from gateway.handlers.demo import DemoHandler
+from gateway.handlers.example import ExampleHandler
+from gateway.handshake import refuse_foreign_origin, refuse_lone_token
+from gateway.identity import SETTINGS, TOKENS
 from gateway.message import check_channel
+from gateway.proxies import through_proxies
+from gateway.reception import PROTOCOLS
 from gateway.service import Service
 from gateway.version import __version__
 
@@ -34,11 +41,21 @@ HANDLER = web.AppKey("gateway_handler", Handler)
 STATIC = Path(__file__).parent / "static"
 TEMPLATES = Path(__file__).parent / "templates"
 _CONTENT_SECURITY = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; frame-ancestors 'none'"
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
+KEEP_ALIVE = 75.0
+"""Seconds for which a connection may wait between two requests; balancers give up theirs after 60."""
 BACKLOG = 4096
 """Connections the kernel may hold for us: a whole cluster's clients come back at once."""
 
 routes = web.RouteTableDef()
+
+
+class SlowBody(Refused, TimeoutError):
+    """A client takes too long to send the body of its request."""
+
+    def __init__(self) -> None:
+        super().__init__(408, "the body came too slowly")
 
 
 def setup(app: web.Application, settings: Settings | None = None, **fields: Any) -> Service:
@@ -50,6 +67,7 @@ def setup(app: web.Application, settings: Settings | None = None, **fields: Any)
     if settings is not None and fields:
         raise InvalidSettings("expected either settings or fields of Settings, got both")
     service = app[SERVICE] = Service(settings or load(**fields))
+    app[SETTINGS], app[TOKENS] = service.settings, service.tokens
     app.cleanup_ctx.append(_run_service)
     app.on_shutdown.append(_drain)
     return service
@@ -57,11 +75,13 @@ def setup(app: web.Application, settings: Settings | None = None, **fields: Any)
 
 def create_app(settings: Settings) -> web.Application:
     """Make the application of a standalone node, with its handler and all routes."""
-    app = web.Application(middlewares=[_say_what_was_wrong])
+    app = web.Application(middlewares=[_look_behind_proxies, _say_what_was_wrong, _wait_for_body])
     setup(app, settings)
     app[HANDLER] = load_handler(settings.handler)
     aiohttp_jinja2.setup(app, loader=jinja2.FileSystemLoader(TEMPLATES))
     app.add_routes(routes)
+    Api(app[SERVICE]).add_to(app)
+    app.add_subapp(admin.PREFIX, admin.create_admin(app[SERVICE]))
     app.router.add_static("/static/", STATIC)
     app.on_response_prepare.append(_ask_again)
     return app
@@ -98,25 +118,55 @@ async def running_node(settings: Settings) -> AsyncIterator[str]:
     Raises `CannotStart` and `InvalidSettings`.
     """
     app = create_app(settings)
-    server = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, keepalive_timeout=KEEP_ALIVE)
     try:
-        await server.setup()
-        port = await _listen(server, settings)
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        yield f"http://{host}:{port}"
-        await app[SERVICE].drain()
+        await runner.setup()
+        assert runner.server is not None
+        async with _listening(runner.server, settings) as port:
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            yield f"http://{host}:{port}"
+            await app[SERVICE].drain()
     finally:
-        await server.cleanup()
+        await runner.cleanup()
 
 
-async def _listen(server: web.AppRunner, settings: Settings) -> int:
-    site = web.TCPSite(server, settings.host, settings.port, backlog=BACKLOG)
+@asynccontextmanager
+async def _listening(serve: Callable[[], asyncio.Protocol], settings: Settings) -> AsyncIterator[int]:
+    """Take connections in; yield the port."""
+    doors = Doors(serve, timeout=settings.handshake_timeout)
     try:
-        await site.start()
+        server = await asyncio.get_running_loop().create_server(doors, settings.host, settings.port, backlog=BACKLOG)
     except OSError as error:
         raise CannotStart(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from None
-    port: int = server.addresses[0][1]
-    return port
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        doors.close()
+
+
+@web.middleware
+async def _look_behind_proxies(request: web.Request, handler: Any) -> web.StreamResponse:
+    trusted = request.app[SERVICE].settings.trusted_networks
+    response: web.StreamResponse = await handler(through_proxies(request, trusted))
+    return response
+
+
+@web.middleware
+async def _wait_for_body(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Let who reads the body of a request wait for it no longer than for its head."""
+    patience, body = request.app[SERVICE].settings.handshake_timeout, request.content
+    if not patience or body.is_eof():
+        response: web.StreamResponse = await handler(request)
+        return response
+    timer = asyncio.get_running_loop().call_later(patience, body.set_exception, SlowBody())
+    try:
+        response = await handler(request)
+    except SlowBody as error:
+        raise web.HTTPRequestTimeout(text=f"{error.message}\n") from None
+    finally:
+        timer.cancel()
+    return response
 
 
 @web.middleware
@@ -126,7 +176,7 @@ async def _say_what_was_wrong(request: web.Request, handler: Any) -> web.StreamR
     except (InvalidChannel, InvalidUser) as error:
         raise web.HTTPBadRequest(text=f"{error}\n") from None
     except Unauthorized as error:
-        raise web.HTTPUnauthorized(text=f"{error}\n") from None
+        raise web.HTTPUnauthorized(text=f"{error}\n", headers=_CHALLENGE) from None
     except Forbidden as error:
         raise web.HTTPForbidden(text=f"{error}\n") from None
     return response
@@ -150,12 +200,14 @@ async def _open(request: web.Request, service: Service, handler: Handler, channe
     most = service.settings.max_channels_per_connection
     if 0 < most < len(set(channels)):
         raise web.HTTPBadRequest(text=f"{len(set(channels))} channels, at most {most} are allowed\n")
+    refuse_foreign_origin(request, service.settings.allowed_origins)
+    refuse_lone_token(request, PROTOCOLS)
     profile = await _contained(handler.authenticate(request))
     if profile is None:
-        raise web.HTTPUnauthorized(text="who are you?\n")
+        raise web.HTTPUnauthorized(text="who are you?\n", headers=_CHALLENGE)
     visitor = Connection("", profile, handler)
     for channel in channels:
-        if not await _contained(handler.authorize(visitor, check_channel(channel), "join")):
+        if not await _contained(service.authorize(visitor, check_channel(channel), "join")):
             raise web.HTTPForbidden(text=f"not allowed to join {channel}\n")
     return await service.serve(request, channels, profile, handler)
 
@@ -188,7 +240,7 @@ async def _example(request: web.Request) -> web.StreamResponse:
 async def _example_socket(request: web.Request) -> web.StreamResponse:
     channels = [channel for channel in request.query.getall("ch", []) if channel]
     chosen = channels or ["example-" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(8))]
-    return await _open(request, request.app[SERVICE], DemoHandler(), chosen)
+    return await _open(request, request.app[SERVICE], ExampleHandler(), chosen)
 
 
 # ---- for operators

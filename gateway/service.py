@@ -7,17 +7,19 @@ import logging
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from gateway import codec
-from gateway.backplane import ALL, DIRECT, NODES, TAP, Page, Target, open_backplane
+from gateway.access import Action, passes
+from gateway.backplane import ALL, DIRECT, NODES, Page, Target, open_backplane
 from gateway.backplane.counters import BackplaneCounters
 from gateway.codec import Envelope
 from gateway.commands import Commands
 from gateway.config import Settings, without_password
 from gateway.connection import Connection, ConnectionInfo, Profile
 from gateway.counters import Counters
-from gateway.delivery import Delivery, write
+from gateway.delivery import Delivery
+from gateway.directory import VERBS, Directory
 from gateway.errors import (
     ENDED,
     GOING_AWAY,
@@ -27,19 +29,26 @@ from gateway.errors import (
     InvalidParam,
     Unavailable,
 )
+from gateway.expiry import Expiry
+from gateway.fanout import write
 from gateway.handler import Handler
-from gateway.heartbeat import keep_alive
+from gateway.heartbeat import Heartbeat
 from gateway.history import History
 from gateway.hub import Hub
+from gateway.journal import Journal
 from gateway.membership import Membership
 from gateway.message import Message, Position, check_channel
-from gateway.presence import NodeInfo, open_presence
+from gateway.operations import QUESTIONS, Operations
+from gateway.presence import open_presence
 from gateway.reader import Reader
 from gateway.reception import Reception
 from gateway.remote import Remote
-from gateway.tap import RENEW as TAP_RENEW
-from gateway.tap import Taps
+from gateway.status import Held, Readiness, Status
+from gateway.tap import Filter, Taps
+from gateway.tokens import Tokens
 from gateway.version import __version__
+from gateway.vitals import Vitals
+from gateway.watchdog import LoopLag, Watchdog
 from gateway.writing import Writing
 
 if TYPE_CHECKING:
@@ -51,38 +60,6 @@ CLEANING = 1.0
 """Of the seconds to drain: kept for taking what this node wrote out of Redis."""
 RESTART_SPREAD = 5.0
 """Seconds over which the clients of a stopping node are asked to spread their return."""
-
-
-class Status(NamedTuple):
-    """The cluster at a glance, as seen by `node`. The counts are the cluster's; counters and taps this node's."""
-
-    node: str
-    version: str
-    nodes: list[NodeInfo]
-    channels: int
-    """With at least one member."""
-    connections: int
-    users: int
-    """Identified ones."""
-    taps: int
-    counters: Counters
-
-
-class Held(NamedTuple):
-    """What one node holds."""
-
-    connections: int
-    channels: int
-
-
-class Readiness(NamedTuple):
-    """Whether clients should be sent to this node, and what is wrong.
-
-    It is `degraded` by what other nodes suffer from too: its clients are as well here as anywhere.
-    """
-
-    status: Literal["ok", "degraded", "deaf", "draining"]
-    reasons: list[str]
 
 
 class Service(Writing):
@@ -98,13 +75,30 @@ class Service(Writing):
         self.settings = settings
         self.counters = Counters()
         self._hub = Hub()
-        self._taps = Taps()
+        self._taps = Taps(settings.node_id)
         self._backplane = open_backplane(settings)
-        self._delivery = Delivery(self._hub)
+        self._delivery = Delivery(self._hub, settings.rule, self.counters)
         self._history = History(self._hub, self._backplane, self._delivery, settings.rule, self.counters)
-        self._presence = open_presence(settings, self._backplane, self._hub, self.counters)
+        self._vitals = Vitals(
+            *(self._hub, self.counters, self._backplane.counters),
+            *(lambda: self.readiness, lambda: self.loop_lag.most),
+        )
+        self._presence = open_presence(settings, self._backplane, self._hub, self.counters, self._vitals.current)
         self._remote = Remote(settings.node_id, self._backplane, self._act, timeout=settings.publish_timeout)
-        self._membership = Membership(self._hub, self._backplane, self._history, self._presence, settings)
+        self.directory = Directory(self._hub, self._presence, self._remote)
+        self.tokens = Tokens(settings)
+        self._expiry = Expiry(self._hub)
+        self._membership = Membership(
+            *(self._hub, self._backplane, self._history, self._presence, self._expiry), settings
+        )
+        self._heartbeat = Heartbeat(settings.heartbeat, self.counters)
+        self._watchdog = Watchdog(self._hub, self._presence.hold, self.counters)
+        self._journal = Journal(settings.node_id, self._presence, self.counters)
+        self._vitals.sampled.append(self._journal.sampled)
+        self.operations = Operations(
+            *(self._backplane, self._remote, self._presence, self._vitals, self._journal, self._taps)
+        )
+        """What operators see and do."""
         self._reception: Reception
 
     @property
@@ -120,6 +114,11 @@ class Service(Writing):
     def backplane_counters(self) -> BackplaneCounters:
         """What this node's backplane counts."""
         return self._backplane.counters
+
+    @property
+    def loop_lag(self) -> LoopLag:
+        """By how much this node's event loop is late."""
+        return self._watchdog.lag
 
     @property
     def readiness(self) -> Readiness:
@@ -172,6 +171,14 @@ class Service(Writing):
             await self._remote.ask("disconnect", conn_id, code=code, reason=reason)
 
     # ---- channels
+
+    async def authorize(self, connection: Connection, channel: str, action: Action) -> bool:
+        """Tell whether a client may join a channel or send to it: its rule, its token and its handler agree.
+
+        Asked for `?ch=`, `$join` and every command; `join` and `write_channel` themselves ask nobody.
+        """
+        allowed = passes(self.settings.rule(channel), connection, channel, action)
+        return allowed and await connection.handler.authorize(connection, channel, action)
 
     async def join(self, conn_id: str, channel: str) -> bool:
         """Put a connection, held by any node, in a channel; tell whether that created the channel.
@@ -231,21 +238,9 @@ class Service(Writing):
 
         An observer that is slow misses messages; it never slows delivery.
         """
-        await self._backplane.subscribe([TAP])
-        wish = asyncio.create_task(self._wish_to_tap())
-        try:
-            async for message in self._taps.observe(channel):
-                yield message
-        finally:
-            wish.cancel()
-            if not self._taps.here:
-                self._backplane.unsubscribe([TAP])
-
-    async def _wish_to_tap(self) -> None:
-        while True:
-            with suppress(Unavailable):
-                await self._backplane.publish(NODES, codec.pack_map({"tap": self.node_id}))
-            await asyncio.sleep(TAP_RENEW)
+        async with self.operations.observing(Filter(channel=channel or "", direction="out")) as tap:
+            while True:
+                yield (await tap.waiting.get()).message
 
     # ---- life
 
@@ -269,16 +264,26 @@ class Service(Writing):
 
     async def _run(self, started: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
-            commands = Commands(self, self._membership, tasks=tasks)
-            self._reception = Reception(self._hub, self._membership, commands, self.settings, self.counters)
+            commands = Commands(self, self._membership, self._taps)
+            self._reception = Reception(
+                *(self._hub, self._membership, commands, self._heartbeat), self.settings, self.counters
+            )
             reader = Reader(
                 *(self._backplane, self._delivery, self._history, self._taps, self._remote, self.counters), tasks=tasks
             )
             tasks.create_task(self._backplane.run())
             tasks.create_task(self._presence.run())
             tasks.create_task(reader.run())
+            tasks.create_task(commands.run())
+            tasks.create_task(self._delivery.run())
             tasks.create_task(self._history.run())
-            tasks.create_task(keep_alive(self._hub, self.settings.heartbeat, self._count_no_pong))
+            tasks.create_task(self._heartbeat.run())
+            tasks.create_task(self._watchdog.run())
+            tasks.create_task(self._expiry.run())
+            tasks.create_task(self._vitals.run())
+            tasks.create_task(self._journal.run())
+            tasks.create_task(self.operations.copy())
+            tasks.create_task(self.operations.wish())
             started.set()
 
     async def _connected(self) -> None:
@@ -288,6 +293,7 @@ class Service(Writing):
                 await self._backplane.ready()
                 await self._backplane.subscribe([ALL, DIRECT, NODES, Target("node", self.node_id)])
                 await self._presence.ready()
+            self._journal.event("up", f"version {__version__}")
         except TimeoutError:
             url = without_password(self.settings.redis_url)
             why = "; ".join(self._backplane.troubles.now)
@@ -301,6 +307,7 @@ class Service(Writing):
         if self._reception.stopping:
             return
         self._reception.stopping = True
+        self._journal.event("draining")
         for connection in self._hub:
             pause = random.uniform(0, RESTART_SPREAD)
             connection.socket.close(Close(1012, f"node is restarting; retry_after={pause:.1f}"))
@@ -313,6 +320,8 @@ class Service(Writing):
             self._membership.drop(connection)
         try:
             async with asyncio.timeout(CLEANING):
+                self._journal.event("down")
+                await self._journal.flushed()
                 await self._presence.close()
         except (TimeoutError, Unavailable):
             logger.warning("stopped while Redis is away: what this node wrote there is left to the others")
@@ -326,25 +335,24 @@ class Service(Writing):
             position = await self._backplane.append(target.name, envelope, rule)
         else:
             await self._backplane.publish(target, codec.pack(envelope))
-        await self._copy_to_taps(envelope)
+        if self._taps.wanted:
+            self._taps.written(target, envelope)
         return position
-
-    async def _copy_to_taps(self, envelope: Envelope) -> None:
-        if self._taps.tapped():
-            await self._backplane.publish(TAP, codec.pack(envelope))
 
     async def _write_direct(self, payload: bytes, conn_id: str) -> None:
         if conn_id in self._hub.connections:
             await self._publish(Target("node", self.node_id), Envelope(payload, connection=conn_id))
         else:
             await self._remote.ask("write", conn_id, payload=payload)
-            await self._copy_to_taps(Envelope(payload, connection=conn_id))
-
-    def _count_no_pong(self) -> None:
-        self.counters.no_pong += 1
+            if self._taps.wanted:
+                self._taps.written(DIRECT, Envelope(payload, connection=conn_id))
 
     async def _act(self, verb: str, arguments: dict[str, Any]) -> object:
         """Do what another node asks, to a connection held here."""
+        if verb in VERBS:
+            return await self.directory.answer(verb, arguments)
+        if verb in QUESTIONS:
+            return self.operations.answer(verb, arguments)
         match arguments:
             case {"connection": str(id), **rest} if id in self._hub.connections:
                 match verb, rest:

@@ -1,19 +1,28 @@
-"""Observers that see the traffic of the whole cluster.
+"""Observers that see the traffic of the whole cluster: what clients send, and what is written to anybody.
 
-While anybody taps, every node hands a copy of what it publishes to the `tap` target, and of what a person
-published that it delivers. A wish to tap is
-announced to all nodes and renewed; a node whose wish is not renewed has stopped tapping, however it ended.
-Nobody taps: one look at an empty dict per message.
+A wish to see something is announced to all nodes and renewed; a node whose wish is not renewed has stopped
+tapping, however it ended. While there are wishes, every node copies what fits one of them into a small buffer,
+which is published some times a second. What does not fit the buffer is counted and not shown: no copy is
+waited for, by nobody. Nobody taps: one look at an empty dict per message.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+from gateway import codec
+from gateway.backplane import Target
+from gateway.codec import Envelope
+from gateway.connection import Connection
+from gateway.errors import InvalidEnvelope, InvalidParam, Unavailable
 from gateway.message import Message
+from gateway.meter import Meter
 
 RENEW = 3.0
 EXPIRE = 10.0
@@ -21,46 +30,211 @@ REPORTED_WITHIN = 5.0
 """Seconds in which all nodes have reported the same injection."""
 MOST_WAITING = 1000
 """Messages that wait for one observer; further ones are not shown to it, and counted."""
+FLUSH = 0.05
+MOST_COPIED = 250
+"""Messages a node copies between two flushes: 5,000 a second."""
+MOST_COPIED_BYTES = 512 * 1024
 
 
-@dataclass(slots=True, eq=False)
+class Filter(NamedTuple):
+    """What an observer wants to see; an empty field is any."""
+
+    channel: str = ""
+    user: str = ""
+    """Whose message it is, or to whom it is written."""
+    connection: str = ""
+    cmd: str = ""
+    direction: str = ""
+    """`in`: from a client; `out`: written to a channel, a user, a connection or everyone."""
+    also: str = ""
+    """With `connection`: what else it is written by, as `channel:NAME` and `user:ID` with spaces between."""
+
+
+class Sight(NamedTuple):
+    """One message that was seen. `at` is in ms since the epoch, by the clock of the node that saw it."""
+
+    at: int
+    node: str
+    direction: str
+    kind: str
+    """Where to: `channel`, `user`, `connection` or `all`; of a client's message always `channel`."""
+    name: str
+    """Of that channel, user or connection."""
+    connection: str
+    """The client's whose message it is, or the one that it is written to."""
+    user: str
+    """Who sent it, "" where nobody says."""
+    payload: bytes
+    """JSON with `channel`, `cmd`, `param`, and `from` where there is one."""
+
+    @property
+    def message(self) -> Message:
+        """The message itself. Raises `InvalidEnvelope`."""
+        return codec.read(self.payload)
+
+
 class Tap:
     """One observer's queue. Filling it never waits: what does not fit is counted in `missed`."""
 
-    channel: str | None
-    waiting: asyncio.Queue[Message] = field(default_factory=lambda: asyncio.Queue(MOST_WAITING))
-    missed: int = 0
+    def __init__(self, wanted: Filter) -> None:
+        self.wanted = wanted
+        self.waiting: asyncio.Queue[Sight] = asyncio.Queue(MOST_WAITING)
+        self.missed = 0
+        """What fitted the filter and is not shown, on whatever node it was lost."""
 
-    def show(self, message: Message) -> None:
-        if self.channel is not None and message.channel != self.channel:
+    def show(self, sight: Sight) -> None:
+        if not fits(self.wanted, sight):
             return
         try:
-            self.waiting.put_nowait(message)
+            self.waiting.put_nowait(sight)
         except asyncio.QueueFull:
             self.missed += 1
 
 
-class Taps:
-    """Which observers are on this node, and which nodes have any."""
+@dataclass(slots=True)
+class _Wish:
+    """What one other node's observers want to see."""
 
-    def __init__(self) -> None:
+    filters: list[Filter]
+    until: float
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """Copies that wait to be published."""
+
+    sights: list[Sight] = field(default_factory=list)
+    size: int = 0
+    missed: int = 0
+
+
+class Taps:
+    """Which observers are on this node, and what the observers of all nodes want to see."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self.meter = Meter()
+        """Counts what arrives."""
         self.here: set[Tap] = set()
-        self._nodes: dict[str, float] = {}
+        self._wishes: dict[str, _Wish] = {}
+        self._buffer = _Buffer()
+        self._due = asyncio.Event()
         self._injected: dict[bytes, tuple[Counter[str], float]] = {}
 
-    def tapped(self) -> bool:
-        """Tell whether copies are wanted anywhere."""
-        return bool(self._nodes) and self._any_awake()
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody may want to see anything; free when nobody does."""
+        return bool(self._wishes) or self.meter.is_on
 
-    def wanted_by(self, node: str) -> None:
-        """Note that a node taps, until it stops renewing this."""
-        self._nodes[node] = asyncio.get_running_loop().time() + EXPIRE
+    # ---- what is seen
 
-    def show(self, message: Message) -> None:
+    def heard(self, connection: Connection, message: Message) -> None:
+        """Take note of what a client sent, if anybody wants to see it."""
+        if not self._any_awake():
+            return
+        channel = message.channel or connection.channel
+        param = "***" if message.cmd == "$auth" else message.param
+        try:
+            payload = codec.encode(message.cmd, param, channel)
+        except InvalidParam:  # msgpack can say what JSON cannot
+            payload = codec.encode(message.cmd, None, channel)
+        self._copy(self._sight("in", "channel", channel, connection.id, connection.user, payload))
+
+    def written(self, target: Target, envelope: Envelope) -> None:
+        """Take note of what this node writes, if anybody wants to see it."""
+        if self._any_awake():
+            self._copy(self._written(target, envelope))
+
+    def _written(self, target: Target, envelope: Envelope) -> Sight:
+        kind, name, connection = target.kind, target.name, envelope.connection or ""
+        if connection:
+            kind, name = "connection", connection
+        return self._sight("out", kind, name, connection, "", envelope.payload)
+
+    def _sight(self, direction: str, kind: str, name: str, connection: str, user: str, payload: bytes) -> Sight:
+        now = time.time_ns() // 1_000_000
+        return Sight(now, self._node, direction, kind, name, connection, user, payload)
+
+    def _copy(self, sight: Sight) -> None:
+        if not any(fits(wanted, sight) for wish in self._wishes.values() for wanted in wish.filters):
+            return
+        buffer = self._buffer
+        if len(buffer.sights) >= MOST_COPIED or buffer.size + len(sight.payload) > MOST_COPIED_BYTES:
+            buffer.missed += 1
+        else:
+            buffer.sights.append(sight)
+            buffer.size += len(sight.payload)
+        self._due.set()
+
+    async def run(self, publish: Callable[[bytes], Awaitable[object]]) -> None:
+        """Publish the copies, until cancelled."""
+        while await self._due.wait():
+            await asyncio.sleep(FLUSH)
+            self._due.clear()
+            full, self._buffer = self._buffer, _Buffer()
+            try:
+                copies = {"node": self._node, "sights": full.sights, "missed": full.missed}
+                await publish(codec.pack_map(copies))
+            except Unavailable:
+                self._buffer.missed += len(full.sights) + full.missed
+
+    # ---- what observers want
+
+    def wish(self) -> bytes:
+        """Say what the observers of this node want to see."""
+        return codec.pack_map({"tap": self._node, "filters": list({tap.wanted for tap in self.here})})
+
+    def wished(self, data: bytes) -> None:
+        """Note what the observers of a node want to see, until it stops renewing this."""
+        match codec.unpack_map(data):
+            case {"tap": str(node), "filters": [*filters]}:
+                until = asyncio.get_running_loop().time() + EXPIRE
+                self._wishes[node] = _Wish([Filter(*map(str, wanted)) for wanted in filters], until)
+                if not filters:
+                    del self._wishes[node]
+            case _:
+                raise InvalidEnvelope("expected a wish to see messages")
+
+    def show(self, data: bytes) -> None:
+        """Show the observers here what a node saw. Raises `InvalidEnvelope`."""
+        match codec.unpack_map(data):
+            case {"node": str(), "sights": [*sights], "missed": int(missed)}:
+                for tap in self.here:
+                    tap.missed += missed
+                for sight in map(_sight_of, sights):
+                    self._show(sight)
+            case {"node": str(node), "injected": bytes(injected), "kind": str(kind), "name": str(name), **rest}:
+                self._show_injected(node, injected, Target(kind, name), rest)
+            case _:
+                raise InvalidEnvelope("expected copies of messages")
+
+    def _show(self, sight: Sight) -> None:
         for tap in self.here:
-            tap.show(message)
+            tap.show(sight)
 
-    def show_injected(self, node: str, data: bytes, message: Message) -> None:
+    def arrived(self, target: Target, data: bytes) -> bool:
+        """Take note of what came from the backplane; tell whether observers are to be told of it.
+
+        They are when a person published it: of everything else the node that wrote it makes the copy.
+        """
+        if self.meter.is_on and target.kind == "channel":
+            self.meter.count(target.name, asyncio.get_running_loop().time())
+        return data[:1] == b"{" and bool(self._wishes)
+
+    def injection(self, data: bytes, target: Target, envelope: Envelope) -> bytes:
+        """Make the report of what a person published, which no node did."""
+        return codec.pack_map(
+            {
+                "node": self._node,
+                "injected": data,
+                "kind": target.kind,
+                "name": target.name,
+                "payload": envelope.payload,
+                "connection": envelope.connection or "",
+            }
+        )
+
+    def _show_injected(self, node: str, data: bytes, target: Target, rest: dict[str, Any]) -> None:
         """Show what a person published, which every node that has a receiver reports: once, all the same.
 
         The n-th report of the same bytes by one node is the same publication as the n-th by another.
@@ -73,20 +247,53 @@ class Taps:
         reports[node] += 1
         self._injected[data] = reports, now
         if reports[node] > shown:
-            self.show(message)
+            envelope = Envelope(bytes(rest.get("payload", b"")), connection=str(rest.get("connection", "")) or None)
+            self._show(self._written(target, envelope)._replace(node=""))
 
-    async def observe(self, channel: str | None) -> AsyncIterator[Message]:
-        """Yield the messages shown from now on."""
-        tap = Tap(channel)
+    @contextmanager
+    def observing(self, wanted: Filter) -> Iterator[Tap]:
+        """Have a queue that what fits is put in."""
+        tap = Tap(wanted)
         self.here.add(tap)
         try:
-            while True:
-                yield await tap.waiting.get()
+            yield tap
         finally:
             self.here.discard(tap)
 
     def _any_awake(self) -> bool:
         now = asyncio.get_running_loop().time()
-        for node in [node for node, end in self._nodes.items() if end <= now]:
-            del self._nodes[node]
-        return bool(self._nodes)
+        for node in [node for node, wish in self._wishes.items() if wish.until <= now]:
+            del self._wishes[node]
+        return bool(self._wishes)
+
+
+def fits(wanted: Filter, sight: Sight) -> bool:
+    """Tell whether an observer wants to see this. Looks inside the message only where the filter does."""
+    if wanted.direction not in ("", sight.direction):
+        return False
+    if wanted.connection not in ("", sight.connection) and not _reaches(wanted.also, sight):
+        return False
+    if wanted.channel and (sight.kind, sight.name) != ("channel", wanted.channel):
+        return False
+    return not (wanted.user or wanted.cmd) or _fits_inside(wanted, sight)
+
+
+def _reaches(also: str, sight: Sight) -> bool:
+    """Tell whether a message goes to one of several targets, or to everyone."""
+    return bool(also) and (sight.kind == "all" or f"{sight.kind}:{sight.name}" in also.split(" "))
+
+
+def _fits_inside(wanted: Filter, sight: Sight) -> bool:
+    try:
+        message = sight.message
+    except InvalidEnvelope:
+        return False
+    addressed = sight.name if sight.kind == "user" else ""
+    return wanted.cmd in ("", message.cmd) and wanted.user in ("", sight.user, message.sender, addressed)
+
+
+def _sight_of(parts: object) -> Sight:
+    match parts:
+        case [int(at), str(node), str(way), str(kind), str(name), str(id), str(user), bytes(payload)]:
+            return Sight(at, node, way, kind, name, id, user, payload)
+    raise InvalidEnvelope("expected a copy of a message")

@@ -7,19 +7,21 @@ no task, no timer, no parser.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from gateway.codec import CLOSE, PING, PONG, TEXT, frame
+from gateway.codec import CLOSE, DEFLATED, FIN, PING, PONG, TEXT, frame
 from gateway.connection import Connection
 from gateway.errors import PROTOCOL_ERROR, TOO_BIG, TOO_SLOW, Close
-from gateway.frames import FIN, Violation, check_text, close_of, close_payload, next_frame
+from gateway.frames import RESERVED, Violation, check_text, close_of, close_payload, inflated, next_frame
+from gateway.outbox import Outbox, Sparable
 
 CLOSE_TIMEOUT = 5.0
 """How long a client may take to answer a close frame."""
 BROKEN_TIMEOUT = 1.0
 """How long a client that broke the protocol may go on sending."""
+SMALL_FRAGMENT = 128
+"""Bytes below which a part of a message counts as overhead; larger ones are bounded by the size of the message."""
 HIGH_WATER = 64 * 1024
 """Bytes the transport holds before what follows goes to the outbox."""
 _PING_FRAME = frame(PING, b"")
@@ -30,6 +32,12 @@ class Owner(Protocol):
 
     def received(self, connection: Connection, opcode: int, payload: bytes) -> None:
         """Take a whole message (TEXT, already known to be UTF-8, or BINARY)."""
+
+    def overhead(self, connection: Connection) -> None:
+        """Hear of a frame that carries next to nothing: a ping, a pong, a small part of a message."""
+
+    def spared(self, connection: Connection, messages: int, *, first: bool) -> None:
+        """Hear that messages were dropped; `first` when that begins, until the client has caught up."""
 
     def lost(self, connection: Connection, close: Close) -> None:
         """Hear, once, that the connection is over, and why."""
@@ -48,9 +56,9 @@ class WebSocket(asyncio.Protocol):
         "_opcode",
         "_outbox",
         "_outbox_limit",
-        "_outbox_size",
         "_owner",
         "_reading",
+        "_reserved",
         "_tail",
         "_timer",
         "_transport",
@@ -65,13 +73,14 @@ class WebSocket(asyncio.Protocol):
         self._owner = owner
         self._limit = limit
         self._outbox_limit = outbox
-        self._outbox_size = 0
-        self._outbox: deque[bytes] | None = None
+        self._outbox: Outbox | None = None
         """What waits while the transport holds enough; None while it takes everything."""
         self._tail: bytearray | None = None
         """An incomplete frame, or all that came while reading was paused."""
+        self._reserved = RESERVED & ~DEFLATED if connection.dialect.window else RESERVED
         self._fragments: bytearray | None = None
         self._opcode = 0
+        """Of the message in fragments, with the flag of a compressed one."""
         self._reading = True
         self._heard = True
         self._broken = False
@@ -83,6 +92,20 @@ class WebSocket(asyncio.Protocol):
 
     # ---- for the gateway
 
+    @property
+    def is_behind(self) -> bool:
+        return self._outbox is not None
+
+    def write_sparable(self, messages: Sequence[Sparable]) -> None:
+        if self._close is not None:
+            return
+        if self._outbox is None:
+            self.write(b"".join([message.frame for message in messages]))
+            return
+        for message in messages:
+            self._outbox.put_sparable(message)
+        self._settle()
+
     def close(self, close: Close) -> None:
         if self._close is not None:
             return
@@ -91,6 +114,11 @@ class WebSocket(asyncio.Protocol):
         self.write = _drop
         self._timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._transport.abort)
 
+    def end(self, close: Close) -> None:
+        """Close without waiting for the client's answer."""
+        self.close(close)
+        self._transport.close()
+
     def hold(self) -> None:
         """Let everything wait in the outbox until `release`."""
         self.pause_writing()
@@ -98,7 +126,7 @@ class WebSocket(asyncio.Protocol):
     def release(self, first: bytes = b"") -> None:
         """Write `first`, then what was held back."""
         if self._outbox is not None:
-            self._outbox.appendleft(first)
+            self._outbox.put_first(first)
             self.resume_writing()
 
     def ping(self) -> bool:
@@ -131,7 +159,10 @@ class WebSocket(asyncio.Protocol):
         else:
             self._tail += data
             rest = self._take(self._tail)
-            self._tail = self._tail[rest:] if rest < len(self._tail) else None
+            if rest < len(self._tail):
+                del self._tail[:rest]
+            else:
+                self._tail = None
 
     def eof_received(self) -> None:
         """Returning nothing lets the transport close."""
@@ -147,22 +178,35 @@ class WebSocket(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Let what follows wait in the outbox: the client does not read as fast as it is written to."""
         if self._outbox is None and self._close is None:
-            self._outbox = deque()
+            self._outbox = Outbox()
             self.write = self._wait
 
     def resume_writing(self) -> None:
-        outbox, self._outbox, self._outbox_size = self._outbox, None, 0
+        """Write what waits, until the transport has enough again."""
+        outbox, self._outbox = self._outbox, None
         if self._close is None:
             self.write = self._transport.write
         while outbox:
-            (self.write if self._close is None else self._transport.write)(outbox.popleft())
+            self._transport.write(outbox.take(HIGH_WATER))
+            if self.is_behind:  # the transport has said so meanwhile
+                self._outbox, self.write = outbox, self._wait
+                return
 
     def _wait(self, data: bytes) -> None:
         assert self._outbox is not None
-        self._outbox.append(data)
-        self._outbox_size += len(data)
-        if 0 < self._outbox_limit < self._outbox_size and self._close is None:
-            self._outbox.clear()
+        self._outbox.put(data)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Hold the bound: drop what may be dropped, or give up the client."""
+        limit, outbox = self._outbox_limit, self._outbox
+        if not limit or outbox is None or outbox.size <= limit or self._close is not None:
+            return
+        first = not outbox.dropped
+        if spared := outbox.shrink(limit):
+            self._owner.spared(self._connection, spared, first=first)
+        if outbox.size > limit:
+            self._outbox = Outbox()
             self.close(TOO_SLOW)
 
     # ---- frames
@@ -171,7 +215,7 @@ class WebSocket(asyncio.Protocol):
         """Handle the whole frames in `data`; return where the rest begins."""
         position = 0
         try:
-            while self._reading and (found := next_frame(data, position, self._limit)):
+            while self._reading and (found := next_frame(data, position, self._limit, self._reserved)):
                 first, payload, position = found
                 self._frame(first, payload)
         except Violation as violation:
@@ -195,26 +239,33 @@ class WebSocket(asyncio.Protocol):
         opcode = first & 0x0F
         if opcode == CLOSE:
             self._closed_by_client(close_of(payload))
-        elif self._close is not None or opcode == PONG:
+        elif self._close is not None:
             return
-        elif opcode == PING:
-            self.write(frame(PONG, payload))
-        elif first & FIN and opcode and self._fragments is None:
+        elif opcode > CLOSE:
+            self._owner.overhead(self._connection)
+            if opcode == PING:
+                self.write(frame(PONG, payload))
+        elif first == FIN | opcode and opcode and self._fragments is None:
             self._message(opcode, payload)
         else:
             self._fragment(first, opcode, payload)
 
     def _fragment(self, first: int, opcode: int, payload: bytes) -> None:
+        """Take what is not a whole message in clear, as nearly all are."""
         if bool(opcode) == (self._fragments is not None):
             raise Violation(PROTOCOL_ERROR)
         if self._fragments is None:
-            self._fragments, self._opcode = bytearray(), opcode
+            self._fragments, self._opcode = bytearray(), first & ~FIN
         self._fragments += payload
         if 0 < self._limit < len(self._fragments):
             raise Violation(TOO_BIG)
+        if not first & FIN and len(payload) < SMALL_FRAGMENT:
+            self._owner.overhead(self._connection)
         if first & FIN:
             whole, self._fragments = bytes(self._fragments), None
-            self._message(self._opcode, whole)
+            if self._opcode & DEFLATED:
+                whole = inflated(whole, self._limit)
+            self._message(self._opcode & ~DEFLATED, whole)
 
     def _message(self, opcode: int, payload: bytes) -> None:
         if opcode == TEXT:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -100,6 +102,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     """Calls `gateway` in this process, for what starts nothing."""
     monkeypatch.setenv("GATEWAY_CONFIG", "set here so that it is restored")
     monkeypatch.delenv("GATEWAY_CONFIG")
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
     def invoke(*arguments: str | Path, **environment: str) -> Ended:
         for name, value in environment.items():
@@ -142,6 +145,16 @@ class TestUse:
     def test_the_version_is_told(self, invoke: Callable[..., Ended]) -> None:
         """`--version` is one line."""
         assert invoke("--version") == Ended(0, f"gateway {__version__}\n")
+
+    def test_a_reader_that_has_enough_is_no_error(self) -> None:
+        """As in `gateway config | head -1`."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "gateway", "config"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()
+            assert (process.stderr.read(), process.wait(timeout=30)) == (b"", 0)
 
     @pytest.mark.parametrize("arguments", [(), ("dance",), ("serve", "--dance"), ("serve", "--port")], ids=" ".join)
     def test_a_wrong_use_is_2(self, invoke: Callable[..., Ended], arguments: tuple[str, ...]) -> None:
@@ -198,6 +211,91 @@ class TestWrongValues:
         assert (ended.code, len(ended.output.splitlines())) == (2, 1), ended.output
         assert "port" in ended.output
         assert "tcp://10.0.0.1:80" in ended.output
+
+
+class TestConfig:
+    def test_every_setting_is_told_with_its_origin(self, invoke: Callable[..., Ended], tmp_path: Path) -> None:
+        """Meaning, default, value, and which of the four places it comes from."""
+        file = tmp_path / "gateway.toml"
+        file.write_text('port = 1\npresence_max = 5\nprefix = "of-the-file"\n')
+        ended = invoke("config", "--json", "--config", file, "--port", "3", GATEWAY_PORT="2", GATEWAY_PRESENCE_MAX="6")
+        rows = {row.pop("name"): row for row in json.loads(ended.output)}
+        assert list(rows) == list(Settings.model_fields)
+        found = {
+            name: (rows[name]["value"], rows[name]["origin"]) for name in ("port", "presence_max", "prefix", "host")
+        }
+        assert found == {
+            "port": (3, "command line"),
+            "presence_max": (6, "environment"),
+            "prefix": ("of-the-file", str(file)),
+            "host": ("127.0.0.1", "default"),
+        }
+        assert rows["port"]["default"] == 8080
+        assert all(row["meaning"] for row in rows.values())
+
+    def test_no_secret_is_told(self, invoke: Callable[..., Ended]) -> None:
+        """Whether there is one can be seen."""
+        secrets = {
+            "GATEWAY_API_KEY": "hunter2",
+            "GATEWAY_ADMIN_PASSWORD": "hunter2",
+            "GATEWAY_JWT_SECRET": "hunter2" * 5,
+        }
+        arguments = ("config", "--redis-url", "redis://ada:hunter2@localhost/0")
+        text, listed = invoke(*arguments, **secrets), invoke(*arguments, "--json", **secrets)
+        for ended in (text, listed):
+            assert (ended.code, "hunter2" in ended.output) == (0, False)
+            assert "redis://ada:***@localhost/0" in ended.output
+        rows = {row["name"]: row["value"] for row in json.loads(listed.output)}
+        assert (rows["api_key"], rows["jwt_secret"], rows["jwt_public_key"]) == ("***", "***", "")
+
+    def test_what_is_printed_is_a_file_of_settings(self, invoke: Callable[..., Ended], tmp_path: Path) -> None:
+        """Given as `--config` it makes the same settings, but for what a node makes anew."""
+        given = ("--allowed-origins", "https://a,https://b", "--heartbeat", "1.5")
+        rules = '[{"match": "a-*", "history": 5, "presence": false}]'
+        file = tmp_path / "printed.toml"
+        file.write_text(invoke("config", *given, "--channels", rules).output)
+        again = {row["name"]: row for row in json.loads(invoke("config", "--json", "--config", file).output)}
+        assert again["allowed_origins"]["value"] == ["https://a", "https://b"]
+        assert again["heartbeat"]["value"] == 1.5
+        assert again["channels"]["value"] == [{"match": "a-*", "history": 5, "presence": False}]
+        assert again["node_id"]["origin"] == "default"
+
+
+class TestSchema:
+    def test_json_schema_and_typescript_are_written(self, invoke: Callable[..., Ended]) -> None:
+        """The one unless the other is asked for, under the name that is wanted."""
+        written = invoke("schema", "--handler", "tests.typed:router")
+        assert written.code == 0
+        assert "who-is" in json.loads(written.output)["properties"]["commands"]["properties"]
+        module = invoke("schema", "--handler", "tests.typed:router", "--typescript", "--name", "Chatter").output
+        assert "export interface Chatter {\n  commands: {\n" in module
+        assert module.endswith("}\n")
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            (("--handler", "gateway.handlers.demo:DemoHandler"), "DemoHandler"),
+            (("--handler", "tests.typed:nothing"), "tests.typed:nothing"),
+            (("--handler", "tests.typed:router", "--typescript", "--name", "two words"), "'two words'"),
+        ],
+    )
+    def test_what_cannot_be_described_is_one_line_and_2(
+        self, refusal: Callable[..., str], arguments: tuple[str, ...], named: str
+    ) -> None:
+        """The line names it."""
+        assert named in refusal("schema", *arguments)
+
+    def test_a_wrong_declaration_is_one_line(
+        self, invoke: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A module in the working directory is found, and what is wrong in it is named."""
+        source = "import gateway\nrouter = gateway.Router()\n@router.command('x')\nasync def carry_out(text): pass\n"
+        (tmp_path / "wrongly_declared.py").write_text(source)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", [path for path in sys.path if path != ""])
+        ended = invoke("schema", "--handler", "wrongly_declared:router")
+        assert (ended.code, len(ended.lines)) == (1, 1)
+        assert "wrongly_declared.carry_out: parameter 'text'" in ended.output
 
 
 class TestCannotStart:
@@ -286,7 +384,7 @@ class TestEnd:
         node.process.send_signal(signal.SIGTERM)
         assert (await client.read_close()).close_code == 1012
         assert await node.process.wait(deadline=20) == 0
-        assert await redis.command("KEYS", "*") == []
+        assert set(await redis.command("KEYS", "*")) <= {"gateway:events"}
 
     async def test_a_node_without_its_redis_ends_in_good_order_too(
         self, own_redis: RedisServer, start_node: Callable[..., Awaitable[Node]], connect: Clients

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
 import pytest
 
 from gateway import codec
 from gateway.backplane import ALL, DIRECT, Target
 from gateway.codec import Envelope
+from gateway.config import Rule, Settings
+from gateway.counters import Counters
 from gateway.delivery import Delivery
 from gateway.hub import Hub
 from gateway.message import Position
 from tests.harness.fakes import RecordingSocket, make_connection
+from tests.harness.wait import eventually
 
 LOBBY = Target("channel", "lobby")
 
@@ -18,13 +24,14 @@ LOBBY = Target("channel", "lobby")
 class Node:
     """A hub with sockets that record, and the delivery in front of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *rules: Rule) -> None:
         self.hub = Hub()
-        self.delivery = Delivery(self.hub)
+        self.counters = Counters()
+        self.delivery = Delivery(self.hub, Settings(channels=rules).rule, self.counters)
 
     def add(self, id: str, *channels: str, user: str = "", protocol: str = codec.PLAIN) -> RecordingSocket:
         connection, socket = make_connection(id, user=user)
-        connection.protocol = protocol
+        connection.dialect = codec.dialect_of(protocol)
         self.hub.add(connection)
         for channel in channels:
             self.hub.join(connection, channel)
@@ -34,7 +41,9 @@ class Node:
         """Deliver one batch; return how many messages reached sockets."""
         for target, envelope in arrivals:
             self.delivery.add(target, envelope)
-        return self.delivery.write()
+        before = self.counters.delivered
+        self.delivery.write()
+        return self.counters.delivered - before
 
 
 @pytest.fixture
@@ -146,7 +155,8 @@ def test_each_protocol_gets_its_own_bytes_once(node: Node) -> None:
     kept = Envelope(codec.encode("x", 1, "lobby"), position=Position("e", 5))
     assert node.deliver((LOBBY, kept), (ALL, message("y")), (Target("user", "ada"), message("z"))) == 18
     for protocol, (one, other) in clients.items():
-        assert one.writes == [codec.to_client(each, protocol) for each in (kept, message("y"), message("z"))]
+        dialect = codec.dialect_of(protocol)
+        assert one.writes == [codec.to_client(each, dialect) for each in (kept, message("y"), message("z"))]
         assert all(mine is theirs for mine, theirs in zip(one.writes, other.writes, strict=True))
 
 
@@ -166,3 +176,133 @@ def test_the_gateway_s_own_word_goes_to_v1_members(node: Node) -> None:
     assert node.delivery.tell("lobby", "$gap", {})
     assert not node.delivery.tell("side", "$gap", {})
     assert (cmds(plain), v1.messages) == ([], [{"channel": "lobby", "cmd": "$gap", "param": {}}])
+
+
+async def _turns(until: Callable[[], bool]) -> None:
+    """Let the loop turn as often as it takes, and no more."""
+    for _ in range(100):
+        if until():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it did not come")
+
+
+class TestManySockets:
+    """A fan-out to more sockets than are written at once goes on in slices."""
+
+    @pytest.fixture
+    def slices(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("gateway.delivery.AT_ONCE", 4)
+        monkeypatch.setattr("gateway.delivery.SLICE", 2)
+
+    @pytest.fixture
+    async def running(self, node: Node, slices: None) -> AsyncIterator[Node]:
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(node.delivery.run())
+            yield node
+            task.cancel()
+
+    async def test_other_targets_are_written_between_the_slices(self, running: Node) -> None:
+        """Nobody waits for a fan-out to many."""
+        many, other = [running.add(f"n~{number}", "lobby") for number in range(8)], running.add("n~x", "side")
+        running.deliver((LOBBY, message("x")))
+        await _turns(lambda: any(map(cmds, many)))
+        assert not all(map(cmds, many))
+        running.deliver((Target("channel", "side"), message("y")))
+        assert cmds(other) == ["y"]
+        await eventually(lambda: all(map(cmds, many)))
+        assert running.counters.delivered == 9
+
+    async def test_order_is_kept_and_what_waits_is_joined(self, running: Node) -> None:
+        """Behind what is under way everything to the same receivers is one write."""
+        many = [running.add(f"n~{number}", "lobby") for number in range(8)]
+        running.deliver((LOBBY, message("0")))
+        await _turns(lambda: any(map(cmds, many)))
+        for number in range(1, 6):
+            running.deliver((LOBBY, message(str(number))))
+        await eventually(lambda: all(len(cmds(socket)) == 6 for socket in many))
+        assert all(cmds(socket) == list("012345") for socket in many)
+        assert all(len(socket.writes) == 2 for socket in many)
+
+    async def test_who_comes_meanwhile_gets_what_was_written_after(self, running: Node) -> None:
+        """And who leaves gets nothing more."""
+        many = [running.add(f"n~{number}", "lobby") for number in range(8)]
+        running.deliver((LOBBY, message("0")))
+        late = running.add("n~late", "lobby")
+        running.hub.leave(running.hub.connections["n~7"], "lobby")
+        running.deliver((LOBBY, message("1")))
+        await eventually(lambda: cmds(many[0]) == ["0", "1"] and cmds(late) == ["1"])
+        assert cmds(many[7]) == []
+
+    async def test_small_fan_outs_share_what_is_written_at_once(self, running: Node) -> None:
+        """Many targets in one batch do not hold the loop either."""
+        sockets = [running.add(f"n~{number}", f"c{number // 2}") for number in range(20)]
+        running.deliver(*((Target("channel", f"c{number}"), message("x")) for number in range(10)))
+        assert sum(map(bool, map(cmds, sockets))) == 4
+        await eventually(lambda: all(map(cmds, sockets)))
+
+    async def test_the_word_of_a_gap_queues_behind_what_came_before_it(self, running: Node) -> None:
+        """It stands where the messages are missing."""
+        many = [running.add(f"n~{number}", "lobby", protocol=codec.JSON) for number in range(8)]
+        running.deliver((LOBBY, message("0")))
+        running.delivery.tell("lobby", "$gap", {})
+        running.deliver((LOBBY, message("1")))
+        await eventually(lambda: all(len(cmds(socket)) == 3 for socket in many))
+        assert all(cmds(socket) == ["0", "$gap", "1"] for socket in many)
+
+    async def test_the_backplane_is_not_read_while_too_much_waits(
+        self, running: Node, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Memory is bounded; it goes on when the fan-outs have got somewhere."""
+        monkeypatch.setattr("gateway.delivery.MOST_WAITING", 200)
+        many = [running.add(f"n~{number}", "lobby") for number in range(8)]
+        await running.delivery.room()
+        for number in range(5):
+            running.deliver((LOBBY, message(str(number))))
+        reading = asyncio.ensure_future(running.delivery.room())
+        await asyncio.sleep(0)
+        assert not reading.done()
+        await reading
+        assert all(cmds(socket) == list("01234") for socket in many)
+
+
+class TestSlowReaders:
+    """The rule of a channel says what a slow reader may miss."""
+
+    @pytest.fixture
+    def node(self) -> Node:
+        return Node(
+            Rule(match="ticker", slow="keep-latest"),
+            Rule(match="prices", slow="keep-latest", slow_key="symbol"),
+            Rule(match="feed", slow="drop-oldest"),
+        )
+
+    def test_who_keeps_up_gets_everything_in_one_write(self, node: Node) -> None:
+        """As in any other channel."""
+        one, two = node.add("n~1", "feed"), node.add("n~2", "feed")
+        node.deliver(*((Target("channel", "feed"), message(str(number))) for number in range(3)))
+        assert (cmds(one), len(one.writes)) == (["0", "1", "2"], 1)
+        assert one.writes[0] is two.writes[0]
+
+    @pytest.mark.parametrize(
+        ("channel", "keys"),
+        [("feed", [None, None]), ("ticker", ["a", "b"]), ("prices", ["a X", "b"]), ("other", [])],
+    )
+    def test_who_is_behind_is_written_what_may_be_dropped_as_such(
+        self, node: Node, channel: str, keys: list[str | None]
+    ) -> None:
+        """With the key that tells what a newer message replaces."""
+        one = node.add("n~1", channel, protocol=codec.JSON)
+        one.is_behind = True
+        payloads = (codec.encode("a", {"symbol": "X"}, channel), codec.encode("b", None, channel))
+        node.deliver(*((Target("channel", channel), Envelope(payload)) for payload in payloads))
+        assert [each.key for each in one.sparable] == keys
+        assert all(each.channel == channel and b"$gap" in each.gap for each in one.sparable)
+        assert cmds(one) == ["a", "b"]
+
+    def test_an_excluded_slow_reader_is_skipped(self, node: Node) -> None:
+        """Of a batch it gets what does not skip it."""
+        one, feed = node.add("n~1", "feed"), Target("channel", "feed")
+        one.is_behind = True
+        node.deliver((feed, message("x", "n~1")), (feed, message("y")))
+        assert (cmds(one), node.counters.delivered) == (["y"], 1)

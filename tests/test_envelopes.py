@@ -21,6 +21,7 @@ envelopes = st.builds(
     st.binary(max_size=300),
     st.frozensets(st.text(), max_size=5),
     st.none() | st.text(),
+    st.none(),
 )
 
 

@@ -78,3 +78,92 @@ async def test_the_page_comes_back_by_itself_after_its_node_was_restarted(own_re
     await start_node(own_redis, id="restarted", port=node.port)
     await expect(page.get_by_test_id("state")).to_have_text("open", timeout=40_000)
     await expect(page.get_by_test_id("message-text")).to_have_text(["written offline"], timeout=15_000)
+
+
+async def test_people_who_have_not_spoken_are_known_by_their_names(nodes, pages):
+    """Those who were there before, those who come later, and under their new name who takes one."""
+    ada = await _enter(pages, nodes, 0, "Ada", "silent")
+    grace = await _enter(pages, nodes, 1, "Grace", "silent")
+    for page, present in ((ada, ["Adayou", "Grace"]), (grace, ["Graceyou", "Ada"])):
+        await expect(page.get_by_test_id("online-user").locator(".name, small")).to_have_count(3)
+        for text, line in zip(present, await page.get_by_test_id("online-user").all(), strict=True):
+            assert text in "".join((await line.inner_text()).split())
+    await ada.get_by_test_id("name-input").fill("Countess")
+    await ada.get_by_test_id("name-input").press("Enter")
+    await expect(grace.get_by_test_id("online")).to_contain_text("Countess")
+    await expect(grace.get_by_test_id("online-user")).to_have_count(2)
+
+
+async def test_whoever_is_typing_is_shown_to_the_others_until_they_have_said_it(nodes, pages):
+    """To the others alone."""
+    ada = await _enter(pages, nodes, 0, "Ada", "typing")
+    grace = await _enter(pages, nodes, 1, "Grace", "typing")
+    await expect(ada.get_by_test_id("online")).to_contain_text("Grace")
+    await ada.get_by_test_id("message-input").press_sequentially("I think")
+    await expect(grace.get_by_test_id("typing")).to_have_text("Ada is typing")
+    await expect(ada.get_by_test_id("typing")).to_have_text("")
+    await ada.get_by_test_id("message-send").click()
+    await expect(grace.get_by_test_id("message-text")).to_have_text(["I think"])
+    await expect(grace.get_by_test_id("typing")).to_have_text("")
+
+
+async def test_a_second_tab_is_a_second_person(nodes, browser):
+    """Two tabs of one browser talk to each other; each keeps its name."""
+    context = await browser.new_context()
+    tabs = []
+    for _ in range(2):
+        tabs.append(await context.new_page())
+        await tabs[-1].goto(nodes[0].url("/example", ch="tabs"))
+        await expect(tabs[-1].get_by_test_id("state")).to_have_text("open")
+    await expect(tabs[0].get_by_test_id("online-user")).to_have_count(2)
+    names = [await tab.get_by_test_id("name-input").input_value() for tab in tabs]
+    await tabs[1].reload()
+    await expect(tabs[1].get_by_test_id("name-input")).to_have_value(names[1])
+    await _say(tabs[1], "me, too")
+    await expect(tabs[0].get_by_test_id("message-user")).to_have_text([names[1]])
+    await expect(tabs[0].get_by_test_id("name-input")).to_have_value(names[0])
+
+
+async def test_what_was_said_before_is_there_on_joining(start_nodes, pages):
+    """Where the room keeps a history; who was typing does not stand in it."""
+    nodes = await start_nodes(1, channels=[{"match": "*", "history": 10}])
+    ada = await _enter(pages, nodes, 0, "Ada", "kept")
+    await ada.get_by_test_id("message-input").press_sequentially("one")
+    await ada.get_by_test_id("message-send").click()
+    await expect(ada.get_by_test_id("message-text")).to_have_text(["one"])
+    grace = await _enter(pages, nodes, 0, "Grace", "kept")
+    await expect(grace.get_by_test_id("message-text")).to_have_text(["one"])
+    await _say(grace, "two")
+    # As many as the room keeps: what is only of the moment would have pushed them out.
+    for _ in range(12):
+        await ada.get_by_test_id("message-input").press("x")
+    await grace.reload()
+    await expect(grace.get_by_test_id("message-text")).to_have_text(["one", "two"])
+
+
+async def test_the_connection_can_be_looked_at_and_broken(nodes, pages):
+    """Its panel names the node, and counts how often it was made."""
+    ada = await _enter(pages, nodes, 1, "Ada", "panel")
+    await ada.get_by_test_id("state").click()
+    panel = ada.get_by_label("The connection", exact=True)
+    await expect(panel).to_contain_text(nodes[1].id)
+    before = await ada.evaluate("document.getElementById('stats').textContent.match(/([0-9]+) times|once/)[1] ?? 1")
+    await panel.get_by_role("button", name="Reconnect").click()
+    await expect(panel).to_contain_text(f"{int(before) + 1} times")
+    await _say(ada, "here again")
+    await expect(ada.get_by_test_id("message-text")).to_have_text(["here again"])
+
+
+async def test_hello_and_typing_are_for_members_of_the_demo_page_only(nodes, connect):
+    """`/connect` keeps to the letter; on the page's own socket only members may."""
+    plain = await connect(nodes[0], "letter", protocols=["gateway.v1.json"])
+    page = await connect(nodes[1], "letter", path="/example/socket", name="Ada", protocols=["gateway.v1.json"])
+    for cmd in ("hello", "typing"):
+        assert (await plain.request(cmd, None, "letter"))["param"]["code"] == "unknown-command"
+        assert (await page.request(cmd, None, "elsewhere"))["param"]["code"] == "forbidden"
+    user = (await page.expect("$welcome"))["param"]["user"]
+    assert (await page.request("hello", None, "letter"))["param"]["people"][user] == "Ada"
+    await page.request("typing", None, "letter")
+    for cmd in ("hello", "typing"):
+        assert (await plain.expect(cmd))["param"] == {"user": user, "name": "Ada"}
+    assert "typing" not in [message["cmd"] for message in page.received]

@@ -64,8 +64,8 @@ class Node:
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
         self.hub = Hub()
-        self.delivery = Delivery(self.hub)
         self.counters = Counters()
+        self.delivery = Delivery(self.hub, lambda _: RULE, self.counters)
         self.history = History(self.hub, cast("Any", redis), self.delivery, lambda _: RULE, self.counters)
         self.joins: list[asyncio.Task[bool]] = []
         self.members: list[tuple[Connection, RecordingSocket, Position | None]] = []
@@ -73,7 +73,7 @@ class Node:
 
     def join(self, since: Position | None = None, *, protocol: str = codec.JSON) -> RecordingSocket:
         connection, socket = make_connection(f"n~{len(self.members)}")
-        connection.protocol = protocol
+        connection.dialect = codec.dialect_of(protocol)
         self.hub.add(connection)
         self.hub.join(connection, "lobby", receiving=False)
         self.joins.append(asyncio.create_task(self.history.enter(connection, "lobby", since)))
@@ -279,7 +279,7 @@ async def test_a_channel_without_history_is_told_of_a_loss() -> None:
     """Its v1 members are, once."""
     node = Node(Redis())
     connection, socket = make_connection("n~1")
-    connection.protocol = codec.JSON
+    connection.dialect = codec.dialect_of(codec.JSON)
     node.hub.add(connection)
     node.hub.join(connection, "side")
     node.history.lost("side")

@@ -19,7 +19,8 @@ async def _publish(client: Client, publisher: int) -> None:
 
 async def test_three_publishers_on_three_nodes_are_heard_in_one_order(redis, start_nodes, connect):
     """Of 3 x 10,000 messages no member misses or doubles one, and all members see the same order."""
-    nodes = await start_nodes(3, redis, handler="relay:Relay", log_level="warning", outbox_bytes=1 << 26)
+    limits = {"outbox_bytes": 1 << 26, "message_rate": 0}
+    nodes = await start_nodes(3, redis, handler="relay:Relay", log_level="warning", **limits)
     members = [await connect(node, "race") for node in nodes for _ in range(MEMBERS_PER_NODE)]
     publishers = [await connect(node) for node in nodes]
 

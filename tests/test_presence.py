@@ -300,3 +300,29 @@ class TestGrace:
         ada = await cluster.somebody(cluster.one, "ada", "lobby")
         await ada.leave("lobby")
         assert (await cluster.two.announced("lobby"))[1:] == [("ada", False, {ada.id})]
+
+
+class TestReserve:
+    async def test_a_user_may_have_so_many_in_the_whole_cluster(self, cluster: PresenceCluster) -> None:
+        """Who is refused is nowhere; who is lost, opened or not, makes room."""
+        held = [Somebody(cluster.nodes[number % len(cluster.nodes)], "ada", "") for number in range(4)]
+
+        async def reserved(who: Somebody) -> bool:
+            return await who.node.presence.reserve(who.info, "a browser", 3)
+
+        assert [await reserved(who) for who in held] == [True, True, True, False]
+        assert await reserved(held[0])
+        assert await cluster.one.presence.user_counts(["ada"]) == [3]
+        await held[0].node.presence.open(held[0].info, "a browser")
+        assert await every(cluster.one.presence.connections()) == sorted(who.info for who in held[:3])
+        for gone, waiting in ((held[0], held[3]), (held[1], held[0]), (held[3], held[1])):
+            assert not await reserved(waiting)
+            await gone.lose()
+            assert await reserved(waiting)
+
+    async def test_those_who_come_at_once_are_counted_one_by_one(self, cluster: PresenceCluster) -> None:
+        """On whatever node."""
+        many = [Somebody(cluster.nodes[number % len(cluster.nodes)], "ada", "") for number in range(30)]
+        found = await asyncio.gather(*(who.node.presence.reserve(who.info, "a browser", 7) for who in many))
+        assert found.count(True) == 7
+        assert await cluster.two.presence.user_counts(["ada"]) == [7]

@@ -59,6 +59,20 @@ async def test_an_audit_of_what_is_right_finds_nothing(redis, held):
     assert held.counters.repairs == 0
 
 
+async def test_who_is_just_coming_in_is_no_difference(redis, held):
+    """A connection is counted to its user before the node holds it; one that stays away is given back."""
+    await agrees(redis, HELD, 10)
+    arriving = Connection(make_id("audited", "late"), Profile(id="late"), Handler())
+    assert await held.presence.reserve(arriving.info(), "", 1)
+    assert not await held.presence.audit.check()
+    await held.presence.lose(arriving.info())
+    assert not await held.presence.audit.check()
+    await agrees(redis, HELD, 10)
+    assert await held.presence.reserve(arriving.info(), "", 1)
+    await held.presence.open(arriving.info(), "")
+    assert await held.presence.audit.check()
+
+
 LOST = {
     "the node's connections": ("DEL", "gateway:node:audited:connections"),
     "one connection of the node": ("SREM", "gateway:node:audited:connections", "audited~7"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from gateway.backplane.target import Target
 
+TOPICS_REMEMBERED = 4096
+
 
 class Keys:
     """Names keys and topics under a prefix; in a Redis Cluster what belongs to one name shares a slot."""
@@ -14,11 +16,17 @@ class Keys:
         self.nodes = f"{prefix}:nodes"
         self.channels = f"{prefix}:channels"
         self.users = f"{prefix}:users"
+        self._topics: dict[Target, bytes] = {}
 
     def topic(self, target: Target) -> bytes:
         """Name the pub/sub topic of a target."""
+        if (known := self._topics.get(target)) is not None:
+            return known
+        if len(self._topics) >= TOPICS_REMEMBERED:
+            self._topics.clear()
         name = f":{self._tag(target.name)}" if target.name else ""
-        return f"{self.prefix}:{target.kind}{name}".encode()
+        topic = self._topics[target] = f"{self.prefix}:{target.kind}{name}".encode()
+        return topic
 
     def beat(self, node: str, tag: str = "") -> bytes:
         """Name the topic on which a node hears itself; with a tag, in the slot of that tag."""
@@ -46,6 +54,15 @@ class Keys:
         return f"{self.prefix}:stream:{self._tag(channel)}"
 
     # ---- internal
+
+    @property
+    def rules(self) -> str:
+        """Rules of channels, as the node wrote them that registered last; not there when it has none."""
+        return f"{self.prefix}:rules"
+
+    def book(self, name: str) -> str:
+        """The newest entries of one of the cluster's books: `events`, `audit`."""
+        return f"{self.prefix}:{name}"
 
     def position(self, channel: str) -> str:
         """Epoch and newest offset of a channel's history."""

@@ -57,10 +57,11 @@ class Link(asyncio.Protocol):
     """Pipelines commands: what is sent in one loop tick leaves in one write, replies come in order."""
 
     def __init__(self, received: Received | None = None) -> None:
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[None] = self._loop.create_future()
         self.address = ""
         """`host:port` of the server."""
-        self.begun = self.heard = asyncio.get_running_loop().time()
+        self.begun = self.heard = self._loop.time()
         """When it was made, and when anything last came."""
         self._received = received
         """Takes whole batches of replies, where pushes come unasked; else they go to the futures of `send`."""
@@ -82,15 +83,15 @@ class Link(asyncio.Protocol):
 
     async def call(self, *command: str | bytes | int | float) -> Any:
         """Send one command and wait for its answer."""
-        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Any] = self._loop.create_future()
         self.send(reply, *command)
         return await reply
 
     def write(self, *command: str | bytes | int | float) -> None:
         """Send a command whose answer comes to `received`."""
         if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._unsent.append(hiredis.pack_command(command))  # type: ignore[arg-type]
+            self._loop.call_soon(self._flush)
+        self._unsent.append(_packed(command))
 
     def hand_to(self, received: Received | None) -> None:
         """Give replies to `received` from now on."""
@@ -114,7 +115,7 @@ class Link(asyncio.Protocol):
 
     def ask(self) -> None:
         """Note that a question was sent which a living server answers."""
-        self._asked = asyncio.get_running_loop().time()
+        self._asked = self._loop.time()
 
     def answered(self) -> None:
         """Note that the question was answered."""
@@ -124,7 +125,7 @@ class Link(asyncio.Protocol):
         """For how long nothing has come though an answer is due, and for how long that answer is due."""
         if self._asked is None or self.paused:
             return 0.0, 0.0
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         return now - max(self._asked, self.heard), now - self._asked
 
     def pause(self) -> None:
@@ -147,7 +148,7 @@ class Link(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        self.heard = asyncio.get_running_loop().time()
+        self.heard = self._loop.time()
         self._reader.feed(data)
         replies = []
         while (reply := self._reader.gets()) is not False:
@@ -172,6 +173,15 @@ class Link(asyncio.Protocol):
         self.lost.set_result(None)
         while self._replies:
             _fail(self._replies.popleft(), LinkLost("the connection to Redis broke"))
+
+
+def _packed(command: Command) -> bytes:
+    try:
+        packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
+    except UnicodeEncodeError:  # a lone surrogate, which no check has found: not worth a node
+        legible = tuple(part.encode(errors="replace") if isinstance(part, str) else part for part in command)
+        return _packed(legible)
+    return packed
 
 
 def _fail(reply: Reply, error: Exception) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
 
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Link, LinkLost, RedisRefused
@@ -40,8 +41,8 @@ class RedisBackplane(OverRedis):
         if beat := self._shard.beat_at(self._beat_topic):
             await asyncio.shield(beat)
 
-    async def publish(self, target: Target, data: bytes) -> int:
-        return await self._shard.publishing.publish(self._keys.topic(target), data)
+    def publish(self, target: Target, data: bytes) -> Coroutine[Any, Any, int]:
+        return self._shard.publishing.publish(self._keys.topic(target), data)
 
     async def subscribe(self, targets: Iterable[Target]) -> None:
         want = self._shard.subscriptions.want

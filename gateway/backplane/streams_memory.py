@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from dataclasses import replace
 from itertools import islice
 
 from gateway.backplane.target import Page
@@ -33,7 +32,7 @@ class MemoryStreams:
         """Number a message and keep it; return it with its position."""
         stream = self._streams.setdefault(channel, _Stream())
         stream.offset += 1
-        kept = replace(envelope, position=Position(stream.epoch, stream.offset, time.time_ns() // 1_000_000))
+        kept = envelope._replace(position=Position(stream.epoch, stream.offset, time.time_ns() // 1_000_000))
         stream.messages.append(kept)
         while len(stream.messages) > rule.history:
             stream.messages.popleft()

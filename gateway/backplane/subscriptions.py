@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 from redis.crc import key_slot
@@ -29,6 +29,7 @@ RETRY = 0.5
 RETRIED = 100
 
 PING = b"PING"
+_MESSAGES = (b"message", b"smessage")
 
 
 class Verbs(NamedTuple):
@@ -87,6 +88,7 @@ class Subscriptions:
         self._restoring: set[bytes] = set()
         """After a loss: what was sure, and is not again yet."""
         self._lingering: dict[bytes, float] = {}
+        """Until when emptied topics stay, the first one first."""
         self._sent: deque[tuple[bytes, list[bytes]]] = deque()
         """Commands under way: each is answered once for every topic, or by one error."""
         self._answers = 0
@@ -112,6 +114,7 @@ class Subscriptions:
     def unsubscribe(self, topic: bytes) -> None:
         """Forget a topic soon, unless it is wanted again."""
         if topic in self._wishes:
+            self._lingering.pop(topic, None)
             self._lingering[topic] = asyncio.get_running_loop().time() + LINGER
             self._changed.set()
 
@@ -167,9 +170,10 @@ class Subscriptions:
     def received(self, replies: list[Any]) -> None:
         """Take what came over the link."""
         for reply in replies:
+            if type(reply) is list and reply[0] in _MESSAGES:  # almost all; `match` takes a microsecond
+                self._message(reply[1], reply[2])
+                continue
             match reply:
-                case [b"message" | b"smessage", topic, data]:
-                    self._message(topic, data)
                 case [b"subscribe" | b"ssubscribe", topic, _]:
                     self._confirm(topic)
                 case [b"unsubscribe" | b"sunsubscribe", topic, _]:
@@ -218,7 +222,7 @@ class Subscriptions:
     def _emptied(self) -> list[bytes]:
         """Forget what has lingered long enough; return what Redis must be told of."""
         now = asyncio.get_running_loop().time()
-        over = [topic for topic, end in self._lingering.items() if end <= now]
+        over = [topic for topic, _ in takewhile(lambda each: each[1] <= now, self._lingering.items())]
         told = [topic for topic in over if topic not in self._missing]
         for topic in over:
             _grant(self._drop(topic))
@@ -227,8 +231,11 @@ class Subscriptions:
     async def _change(self) -> None:
         """Wait until there is something to do."""
         pauses = [pause for pause, wanted in ((LINGER / 2, self._lingering), (RETRY, self._refused)) if wanted]
+        if self._changed.is_set() or not pauses:
+            await self._changed.wait()
+            return
         try:
-            async with asyncio.timeout(min(pauses, default=None)):
+            async with asyncio.timeout(min(pauses)):
                 await self._changed.wait()
         except TimeoutError:
             for topic in list(islice(self._refused, RETRIED)):
@@ -334,13 +341,9 @@ class Subscriptions:
 
 async def granted(waiters: Iterable[asyncio.Future[None] | None], timeout: float) -> None:
     """Wait for what `want` returned. Raises `Unavailable` past the timeout."""
-    try:
-        async with asyncio.timeout(timeout):
-            for waiter in waiters:
-                if waiter is not None:
-                    await asyncio.shield(waiter)
-    except TimeoutError:
-        raise Unavailable("Redis did not confirm the subscription") from None
+    waiting = [waiter for waiter in waiters if waiter is not None]
+    if waiting and (await asyncio.wait(waiting, timeout=timeout))[1]:
+        raise Unavailable("Redis did not confirm the subscription")
 
 
 def _grant(wish: Wish) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gateway.backplane import Backplane, MemoryBackplane
 from gateway.config import Settings
 from gateway.counters import Counters
@@ -9,12 +11,18 @@ from gateway.hub import Hub
 from gateway.presence.memory import MemoryPresence
 from gateway.presence.protocol import Counts, NodeInfo, Presence
 from gateway.presence.redis import RedisPresence
+from gateway.vitals import Vital
 
 __all__ = ["Counts", "NodeInfo", "Presence", "open_presence"]
 
 
-def open_presence(settings: Settings, backplane: Backplane, hub: Hub, counters: Counters) -> Presence:
-    """Make the presence that `redis_url` asks for; nothing is connected before it runs."""
+def open_presence(
+    settings: Settings, backplane: Backplane, hub: Hub, counters: Counters, vital: Callable[[], Vital] = Vital
+) -> Presence:
+    """Make the presence that `redis_url` asks for; nothing is connected before it runs.
+
+    `vital` tells how this node is, which the others may read.
+    """
     if isinstance(backplane, MemoryBackplane):
-        return MemoryPresence(settings, backplane)
-    return RedisPresence(settings, backplane, hub, counters)
+        return MemoryPresence(settings, backplane, vital)
+    return RedisPresence(settings, backplane, hub, counters, vital)

@@ -86,6 +86,11 @@ class ClusterStore:
             writer.overflowed = False
         return overflowed
 
+    def server(self, key: str) -> str:
+        with suppress(Unavailable):
+            return self._topology.shard_of(key)
+        return ""
+
     # ----
 
     def _next(self, turn: str) -> None:

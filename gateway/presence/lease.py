@@ -7,22 +7,24 @@ import logging
 import secrets
 import socket
 import time
+from collections.abc import Callable
 
 from gateway.backplane.keys import Keys
-from gateway.backplane.link import Link
+from gateway.backplane.link import Command, Link
 from gateway.errors import Unavailable
 from gateway.hub import Hub
 from gateway.presence.claims import Claims
+from gateway.presence.listing import SECONDS
 from gateway.presence.reaper import Reaper
 from gateway.presence.registry import Registry
+from gateway.presence.rules import Rules
 from gateway.presence.scripts import RENEW
 from gateway.presence.store import Store
 from gateway.version import __version__
+from gateway.vitals import Vital, as_fields
 
 logger = logging.getLogger(__name__)
 
-SECONDS = 10
-"""How long a lease lasts, by Redis' clock."""
 PERIOD = 3.0
 RETRY = 0.2
 LOST, FOREIGN = 0, -1
@@ -37,7 +39,16 @@ class Lease:
     """
 
     def __init__(
-        self, node: str, store: Store, keys: Keys, hub: Hub, registry: Registry, reaper: Reaper, claims: Claims
+        self,
+        node: str,
+        store: Store,
+        keys: Keys,
+        hub: Hub,
+        registry: Registry,
+        reaper: Reaper,
+        claims: Claims,
+        rules: Rules,
+        vital: Callable[[], Vital] = Vital,
     ) -> None:
         self._node = node
         self._store = store
@@ -46,6 +57,8 @@ class Lease:
         self._registry = registry
         self._reaper = reaper
         self._claims = claims
+        self._rules = rules
+        self._current = vital
         self._key = keys.node(node)
         self._incarnation = secrets.token_hex(8)
         self._started = time.time_ns() // 1_000_000
@@ -81,6 +94,11 @@ class Lease:
             except Unavailable:
                 self._renewed = 0.0
                 await self._wait(RETRY)
+
+    def renewal(self) -> Command:
+        """Make a command that renews the lease if it is still this incarnation's, whatever the state of the loop."""
+        key, incarnation = self._key, self._incarnation
+        return ("EVAL", RENEW.text, 1, key, incarnation, SECONDS, self._node, "version", __version__)
 
     async def end(self) -> None:
         """Take this node out of the set of nodes. Raises `Unavailable`."""
@@ -130,6 +148,7 @@ class Lease:
             await self._store.ask(self._key, ("HSET", self._key, "incarnation", self._incarnation, *self._vital()))
             await self._store.ask(self._key, ("EXPIRE", self._key, SECONDS))
             await self._store.ask(self._keys.nodes, ("SADD", self._keys.nodes, self._node))
+            await self._rules.write()
             for connection in self._hub:
                 self._registry.open(connection.info(), connection.agent)
                 for channel in connection.channels:
@@ -143,5 +162,6 @@ class Lease:
     def _vital(self) -> tuple[str | int, ...]:
         return (
             *("host", socket.gethostname(), "version", __version__, "started", self._started),
+            *as_fields(self._current()),
             *("connections", len(self._hub), "channels", len(self._hub.channels)),
         )

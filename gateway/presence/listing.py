@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from gateway.backplane.keys import Keys
 from gateway.connection import ConnectionInfo
 from gateway.presence.protocol import Counts, NodeInfo
 from gateway.presence.registry import FIELDS, info_of
 from gateway.presence.store import Store
+from gateway.vitals import of_fields
 
+SECONDS = 10
+"""How long a node's lease lasts, by Redis' clock."""
 PAGE = 500
+_COUNTS = ("started", "connections", "channels")
 
 
 async def pages(store: Store, key: str) -> AsyncIterator[list[str]]:
@@ -34,7 +38,7 @@ class Listing:
         self._keys = keys
 
     async def connections(self) -> AsyncIterator[ConnectionInfo]:
-        for node in await self._node_ids():
+        for node in await self.node_ids():
             async for info in self._described(self._keys.node_connections(node)):
                 yield info
 
@@ -49,28 +53,38 @@ class Listing:
     async def online_count(self, channel: str) -> int:
         return await self._size(self._keys.online(channel))
 
+    async def channel_counts(self, channels: Sequence[str]) -> list[tuple[int, int]]:
+        keys = [key for channel in channels for key in (self._keys.members(channel), self._keys.online(channel))]
+        sizes = await asyncio.gather(*map(self._size, keys))
+        return list(zip(sizes[::2], sizes[1::2], strict=True))
+
+    async def user_counts(self, users: Sequence[str]) -> list[int]:
+        return list(await asyncio.gather(*(self._size(self._keys.user_connections(user)) for user in users)))
+
     async def count(self) -> Counts:
-        nodes = await self._node_ids()
+        nodes = await self.node_ids()
         sizes = (self._size(key) for key in (self._keys.channels, self._keys.users))
         held = (self._size(self._keys.node_connections(node)) for node in nodes)
         channels, users, *connections = await asyncio.gather(*sizes, *held)
         return Counts(len(nodes), channels, sum(connections), users)
 
-    async def nodes(self) -> list[NodeInfo]:
-        infos = await asyncio.gather(*(self._node(id) for id in await self._node_ids()))
-        return [info for info in infos if info is not None]
-
-    async def _node_ids(self) -> list[str]:
+    async def node_ids(self) -> list[str]:
         return sorted(id.decode() for id in await self._store.ask(self._keys.nodes, ("SMEMBERS", self._keys.nodes)))
+
+    async def nodes(self) -> list[NodeInfo]:
+        infos = await asyncio.gather(*(self._node(id) for id in await self.node_ids()))
+        return [info for info in infos if info is not None]
 
     async def _node(self, id: str) -> NodeInfo | None:
         key = self._keys.node(id)
-        flat = await self._store.ask(key, ("HGETALL", key))
+        flat, left = await asyncio.gather(self._store.ask(key, ("HGETALL", key)), self._store.ask(key, ("PTTL", key)))
         fields = {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
         if not fields:
             return None
-        counts = (int(fields.get(name, 0)) for name in ("started", "connections", "channels"))
-        return NodeInfo(id, fields.get("host", ""), fields.get("version", ""), *counts)
+        started, connections, channels = (int(fields.get(name, 0)) for name in _COUNTS)
+        silent = max(0.0, SECONDS - left / 1000) if left > 0 else 0.0
+        host, version = fields.get("host", ""), fields.get("version", "")
+        return NodeInfo(id, host, version, started, connections, channels, of_fields(fields), silent)
 
     async def _size(self, key: str) -> int:
         size: int = await self._store.ask(key, ("SCARD", key))

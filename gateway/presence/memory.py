@@ -6,15 +6,17 @@ import asyncio
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from gateway.backplane import MemoryBackplane, Target
 from gateway.config import Settings
 from gateway.connection import ConnectionInfo
+from gateway.presence.books import MemoryBooks
 from gateway.presence.crowds import Crowds
 from gateway.presence.protocol import Counts, NodeInfo, announcement
 from gateway.version import __version__
+from gateway.vitals import Vital
 
 T = TypeVar("T")
 
@@ -22,11 +24,13 @@ T = TypeVar("T")
 class MemoryPresence:
     """Keeps the same sets as Redis would, in this process."""
 
-    def __init__(self, settings: Settings, backplane: MemoryBackplane) -> None:
+    def __init__(self, settings: Settings, backplane: MemoryBackplane, vital: Callable[[], Vital] = Vital) -> None:
         self._node = settings.node_id
         self._grace = settings.presence_grace
         self._presence_max = settings.presence_max
         self._backplane = backplane
+        self._vital = vital
+        self._books = MemoryBooks()
         self._started = time.time_ns() // 1_000_000
         self._connections: dict[str, ConnectionInfo] = {}
         self._members: dict[str, dict[str, str]] = {}
@@ -43,14 +47,24 @@ class MemoryPresence:
     async def ready(self) -> None:
         pass
 
+    def hold(self) -> None:
+        """Nobody takes this node for dead."""
+
     async def close(self) -> None:
         pass
 
     def open(self, connection: ConnectionInfo, agent: str) -> Awaitable[None]:
+        is_new = connection.id not in self._connections
         self._connections[connection.id] = connection
-        if connection.user != connection.id:
+        if is_new and connection.user != connection.id:
             self._users[connection.user] += 1
         return _done(None)
+
+    async def reserve(self, connection: ConnectionInfo, agent: str, most: int) -> bool:
+        if connection.id not in self._connections and self._users[connection.user] >= most:
+            return False
+        await self.open(connection, agent)
+        return True
 
     def join(self, connection: ConnectionInfo, channel: str) -> Awaitable[bool]:
         self._connections[connection.id] = connection
@@ -102,6 +116,15 @@ class MemoryPresence:
         for user in list(self._online.get(channel, ())):
             yield user
 
+    async def channel_counts(self, channels: Sequence[str]) -> list[tuple[int, int]]:
+        return [(len(self._members.get(channel, ())), len(self._online.get(channel, ()))) for channel in channels]
+
+    async def user_counts(self, users: Sequence[str]) -> list[int]:
+        return [self._users[user] for user in users]
+
+    async def node_ids(self) -> list[str]:
+        return [self._node]
+
     async def count(self) -> Counts:
         return Counts(1, len(self._members), len(self._connections), len(self._users))
 
@@ -115,8 +138,15 @@ class MemoryPresence:
                 self._started,
                 counts.connections,
                 counts.channels,
+                self._vital(),
             )
         ]
+
+    async def record(self, book: str, entry: str) -> None:
+        await self._books.record(book, entry)
+
+    async def records(self, book: str, *, limit: int, before: str = "") -> list[tuple[str, str]]:
+        return await self._books.records(book, limit=limit, before=before)
 
     def _say_farewell(self, connection: ConnectionInfo, channel: str, grace: float) -> None:
         def over() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from gateway import codec
 from gateway.connection import ConnectionInfo
+from gateway.vitals import Vital
 
 
 class Counts(NamedTuple):
@@ -27,6 +28,9 @@ class NodeInfo(NamedTuple):
     started: int
     connections: int
     channels: int
+    vital: Vital = Vital()
+    silent: float = 0.0
+    """Seconds since it last reported itself, by Redis' clock."""
 
 
 class Presence(Protocol):
@@ -42,11 +46,23 @@ class Presence(Protocol):
     async def ready(self) -> None:
         """Wait until this node is in the set of nodes."""
 
+    def hold(self) -> None:
+        """Renew the lease from another thread while the event loop is blocked, if it is still this process's.
+
+        Blocks until Redis has answered, some seconds at most. Raises `Unavailable`.
+        """
+
     async def close(self) -> None:
         """Carry out what is still noted down, and take this node out of the set of nodes."""
 
     def open(self, connection: ConnectionInfo, agent: str) -> Awaitable[Any]:
-        """Note a new connection."""
+        """Note a new connection, or what has changed of one."""
+
+    async def reserve(self, connection: ConnectionInfo, agent: str, most: int) -> bool:
+        """Note a new connection of an identified user who has fewer than `most`; tell whether that is so.
+
+        Decided in one step for the whole cluster. `open` is to follow, or `lose`. Raises `Unavailable`.
+        """
 
     def join(self, connection: ConnectionInfo, channel: str) -> Awaitable[bool]:
         """Note a member; tell the others if it is its user's first there. True if that created the channel."""
@@ -72,9 +88,24 @@ class Presence(Protocol):
     def online(self, channel: str) -> AsyncIterator[str]:
         """Yield the user ids online in a channel, each once."""
 
+    async def channel_counts(self, channels: Sequence[str]) -> list[tuple[int, int]]:
+        """Count the members, and the users online, of each channel."""
+
+    async def user_counts(self, users: Sequence[str]) -> list[int]:
+        """Count the connections of each identified user."""
+
+    async def node_ids(self) -> list[str]:
+        """Return the ids of the nodes, those that died a moment ago included."""
+
     async def count(self) -> Counts: ...
 
     async def nodes(self) -> list[NodeInfo]: ...
+
+    async def record(self, book: str, entry: str) -> None:
+        """Add an entry to one of the cluster's books, of which only the newest are kept."""
+
+    async def records(self, book: str, *, limit: int, before: str = "") -> list[tuple[str, str]]:
+        """Read the newest entries, or those before an id, with their ids, newest first."""
 
 
 def announcement(user: str, channel: str, *, connected: bool, exclude: str = "") -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Container
+from collections.abc import Awaitable, Callable, Container
 
 from gateway.backplane.keys import Keys
 from gateway.presence.claims import Claims
@@ -25,11 +25,19 @@ REMEMBERED = 3600
 class Reaper:
     """Cleans up after nodes."""
 
-    def __init__(self, store: Store, keys: Keys, registry: Registry, claims: Claims) -> None:
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        registry: Registry,
+        claims: Claims,
+        reaped: Callable[[str, int], Awaitable[object]],
+    ) -> None:
         self._store = store
         self._keys = keys
         self._registry = registry
         self._claims = claims
+        self._reaped = reaped
 
     async def reap_dead(self) -> None:
         """Reap every node without a lease that nobody else is reaping. Raises `Unavailable`."""
@@ -65,6 +73,7 @@ class Reaper:
         removed = await self.remove_ghosts(node, ())
         await self._store.ask(self._keys.nodes, ("SREM", self._keys.nodes, node))
         logger.warning("node %s is cleaned up: %s connections", node, removed)
+        await self._reaped(node, removed)
 
     async def _remove(self, node: str, ids: list[str]) -> None:
         found = await asyncio.gather(*(self._record(id) for id in ids))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from gateway.backplane import Backplane
@@ -17,18 +17,21 @@ from gateway.connection import ConnectionInfo
 from gateway.counters import Counters
 from gateway.errors import Unavailable
 from gateway.hub import Hub
-from gateway.presence import lease as leases
 from gateway.presence.audit import Audit
+from gateway.presence.books import Books, entry
 from gateway.presence.claims import Claims
 from gateway.presence.cluster_store import ClusterStore
 from gateway.presence.crowds import Crowds
 from gateway.presence.farewells import Farewells
 from gateway.presence.lease import Lease
-from gateway.presence.listing import Listing
+from gateway.presence.listing import SECONDS, Listing
 from gateway.presence.protocol import Counts, NodeInfo
 from gateway.presence.reaper import Reaper
 from gateway.presence.registry import Registry
+from gateway.presence.rules import Rules
+from gateway.presence.standby import Standby
 from gateway.presence.store import SingleStore, Store
+from gateway.vitals import Vital
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +42,14 @@ LOOK = 1.0
 class RedisPresence:
     """Writes what this node knows, reads what all know, and cleans up after nodes that died."""
 
-    def __init__(self, settings: Settings, backplane: Backplane, hub: Hub, counters: Counters) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        backplane: Backplane,
+        hub: Hub,
+        counters: Counters,
+        vital: Callable[[], Vital] = Vital,
+    ) -> None:
         node = settings.node_id
         if isinstance(backplane, ClusterBackplane):
             self._keys = Keys(settings.prefix, cluster=True)
@@ -52,10 +62,18 @@ class RedisPresence:
         self._listing = Listing(self._store, self._keys)
         self._crowds = Crowds(self._size, backplane)
         self._registry = Registry(self._store, self._keys, settings, self._crowds)
-        self._reaper = Reaper(self._store, self._keys, self._registry, claims)
-        self._lease = Lease(node, self._store, self._keys, hub, self._registry, self._reaper, claims)
+        self._reaper = Reaper(self._store, self._keys, self._registry, claims, self._reaped)
+        rules = Rules(self._store, self._keys, settings.channels)
+        self._lease = Lease(node, self._store, self._keys, hub, self._registry, self._reaper, claims, rules, vital)
+        lease_key = self._keys.node(node)
+        self._standby = Standby(
+            settings.redis_url, f"{settings.prefix}-{node}-standby", lambda: self._store.server(lease_key)
+        )
+        self._books = Books(self._store, self._keys)
         self._farewells = Farewells(self._store, self._keys, settings.presence_grace)
-        self.audit = Audit(node, self._store, self._keys, hub, self._lease, counters)
+        self._arriving: set[str] = set()
+        """Connections that are counted already and not yet opened."""
+        self.audit = Audit(node, self._store, self._keys, hub, self._lease, counters, self._arriving)
 
     # ---- life
 
@@ -70,6 +88,9 @@ class RedisPresence:
 
     async def ready(self) -> None:
         await self._lease.registered.wait()
+
+    def hold(self) -> None:
+        self._standby.call(self._lease.renewal())
 
     async def close(self) -> None:
         await self._store.flushed()
@@ -86,12 +107,16 @@ class RedisPresence:
         while True:
             await asyncio.sleep(LOOK)
             steady = asyncio.get_running_loop().time() - self._lease.steady_since
-            if not self._lease.registered.is_set() or steady < leases.SECONDS:
+            if not self._lease.registered.is_set() or steady < SECONDS:
                 continue
             try:
                 await self._reaper.reap_dead()
             except Unavailable as error:
                 logger.info("could not look for dead nodes: %s", error)
+
+    async def _reaped(self, node: str, removed: int) -> None:
+        line = entry(node, kind="lost", text=f"its lease ran out; {removed} connections were removed")
+        await self._books.record("events", line)
 
     async def _size(self, channel: str) -> int | None:
         """Return the online count if nobody else published it within the last second."""
@@ -103,7 +128,15 @@ class RedisPresence:
     # ---- Presence
 
     def open(self, connection: ConnectionInfo, agent: str) -> Awaitable[Any]:
+        self._arriving.discard(connection.id)
         return self._registry.open(connection, agent)
+
+    async def reserve(self, connection: ConnectionInfo, agent: str, most: int) -> bool:
+        self._arriving.add(connection.id)
+        has_room = await self._registry.reserve(connection, agent, most)
+        if not has_room:
+            self._arriving.discard(connection.id)
+        return has_room
 
     def join(self, connection: ConnectionInfo, channel: str) -> Awaitable[bool]:
         return self._registry.join(connection, channel)
@@ -112,6 +145,7 @@ class RedisPresence:
         return self._registry.leave(connection, channel)
 
     def lose(self, connection: ConnectionInfo) -> Awaitable[Any]:
+        self._arriving.discard(connection.id)
         return self._registry.lose(connection)
 
     def connections(self) -> AsyncIterator[ConnectionInfo]:
@@ -123,8 +157,23 @@ class RedisPresence:
     def online(self, channel: str) -> AsyncIterator[str]:
         return self._listing.online(channel)
 
+    async def channel_counts(self, channels: Sequence[str]) -> list[tuple[int, int]]:
+        return await self._listing.channel_counts(channels)
+
+    async def user_counts(self, users: Sequence[str]) -> list[int]:
+        return await self._listing.user_counts(users)
+
+    async def node_ids(self) -> list[str]:
+        return await self._listing.node_ids()
+
     async def count(self) -> Counts:
         return await self._listing.count()
 
     async def nodes(self) -> list[NodeInfo]:
         return await self._listing.nodes()
+
+    async def record(self, book: str, entry: str) -> None:
+        await self._books.record(book, entry)
+
+    async def records(self, book: str, *, limit: int, before: str = "") -> list[tuple[str, str]]:
+        return await self._books.records(book, limit=limit, before=before)

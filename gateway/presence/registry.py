@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable
 from functools import partial
 from typing import Any
+
+import orjson
 
 from gateway.backplane import Target
 from gateway.backplane.keys import Keys
@@ -14,7 +15,7 @@ from gateway.config import Settings
 from gateway.connection import ConnectionInfo
 from gateway.presence.crowds import Crowds
 from gateway.presence.protocol import announcement
-from gateway.presence.scripts import FORGET_USER, JOIN, LEAVE, OPEN
+from gateway.presence.scripts import FORGET_USER, JOIN, LEAVE, OPEN, RESERVE
 from gateway.presence.store import Store
 
 FIELDS = ("node", "user", "name", "channels", "started", "remote")
@@ -48,6 +49,24 @@ class Registry:
             self._store.write(id, tabs, ("SADD", tabs, id))
             self._store.write(id, named.users, ("SADD", named.users, user))
         return self._store.write(id, held, ("SADD", held, id))
+
+    async def reserve(self, connection: ConnectionInfo, agent: str, most: int) -> bool:
+        """Note a connection as `open` does, if its user has fewer than `most`. Raises `Unavailable`.
+
+        In a cluster the connection is written first: were this node to die, whoever cleans up would find it.
+        """
+        id, node, user, named = connection.id, connection.node, connection.user, self._keys
+        key, held, tabs = named.connection(id), named.node_connections(node), named.user_connections(user)
+        fields = (*_fields(connection), "agent", agent)
+        if self._store.whole:
+            keys = (tabs, named.users, key, held, named.nodes)
+            return bool(await self._store.ask(tabs, RESERVE(keys, most, id, node, user, *fields)))
+        self._note(id, key, held, node, *fields)
+        await self._store.write(id, held, ("SADD", held, id))
+        has_room = bool(await self._store.ask(tabs, RESERVE((tabs,), most, id)))
+        if not has_room:
+            self.lose(connection)
+        return has_room
 
     def join(self, connection: ConnectionInfo, channel: str, *, silent: bool = False) -> Awaitable[bool]:
         """Note a member. `silent` announces nothing: nobody came, this is only being written again."""
@@ -164,7 +183,7 @@ def _fields(connection: ConnectionInfo) -> tuple[str | int, ...]:
 
 
 def _as_json(channels: tuple[str, ...]) -> str:
-    return json.dumps(channels, ensure_ascii=False, separators=(",", ":"))
+    return orjson.dumps(channels).decode()
 
 
 def info_of(id: str, values: list[bytes | None]) -> ConnectionInfo:
@@ -175,6 +194,6 @@ def info_of(id: str, values: list[bytes | None]) -> ConnectionInfo:
 
 def _channels(text: str) -> tuple[str, ...]:
     try:
-        return tuple(str(channel) for channel in json.loads(text or "[]"))
+        return tuple(str(channel) for channel in orjson.loads(text or "[]"))
     except (ValueError, TypeError):
         return ()

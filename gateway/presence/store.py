@@ -41,6 +41,12 @@ class Store(Protocol):
     def take_overflow(self) -> bool:
         """Tell, once, whether writes had to be dropped since this was last asked."""
 
+    def server(self, key: str) -> str:
+        """Name the server that has a key, as `host:port`; "" where none is known, or only the URL tells.
+
+        May be called by any thread.
+        """
+
 
 class SingleStore:
     """One server, standalone or found by Sentinel: one link, one queue."""
@@ -79,3 +85,7 @@ class SingleStore:
     def take_overflow(self) -> bool:
         overflowed, self._writer.overflowed = self._writer.overflowed, False
         return overflowed
+
+    def server(self, key: str) -> str:
+        link = self._writer.link
+        return link.address if link is not None else ""

@@ -75,7 +75,7 @@ def handler() -> Recorder:
 @pytest.fixture
 async def cluster(start_cluster: StartCluster, handler: Recorder) -> EmbeddedCluster:
     """Two nodes with the recording handler."""
-    return await start_cluster(handler=handler)
+    return await start_cluster(handler=handler, message_rate=0)
 
 
 class TestOrder:

@@ -1,0 +1,8 @@
+"""The admin pages (DESIGN section 8): any node shows the whole cluster."""
+
+from __future__ import annotations
+
+from gateway.admin.application import create_admin
+from gateway.admin.guard import PREFIX
+
+__all__ = ["PREFIX", "create_admin"]

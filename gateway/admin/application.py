@@ -1,0 +1,147 @@
+"""The admin's own application, which a node takes in: its routes, and what stands before them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp_jinja2
+import jinja2
+from aiohttp import web
+
+from gateway.admin.actions import act
+from gateway.admin.guard import PREFIX, SESSION, Guard, refuse_foreign, say_what_was_wrong
+from gateway.admin.live import Live
+from gateway.admin.session import begin
+from gateway.admin.views import VIEWS
+from gateway.errors import GatewayError, InvalidParam
+from gateway.service import Service
+from gateway.version import __version__
+
+TEMPLATES = Path(__file__).parents[1] / "templates" / "admin"
+
+PAGES = {
+    "": ("overview", "Overview"),
+    "/connections": ("connections", "Connections"),
+    "/connections/{name}": ("connection", "Connection"),
+    "/channels": ("channels", "Channels"),
+    "/channels/{name}": ("channel", "Channel"),
+    "/users": ("users", "Users"),
+    "/users/{name}": ("user", "User"),
+    "/nodes/{name}": ("node", "Node"),
+    "/tap": ("tap", "Tap"),
+    "/broadcast": ("broadcast", "Broadcast"),
+    "/audit": ("audit", "Audit"),
+}
+"""Path, view and title of each page."""
+
+
+def create_admin(service: Service) -> web.Application:
+    """Make the application of the admin pages, to be added to a node's at `PREFIX`."""
+    guard, live = Guard(service.settings), Live(service)
+    app = web.Application(middlewares=[guard.middleware(), say_what_was_wrong])
+    aiohttp_jinja2.setup(app, loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined)
+    admin = Admin(service, guard, live)
+    for path in PAGES:
+        app.router.add_get(path, admin.page)
+    app.router.add_get("/", admin.home)
+    app.router.add_get("/nodes", admin.home)
+    app.router.add_get("/login", admin.login)
+    app.router.add_post("/login", admin.log_in)
+    app.router.add_post("/logout", admin.log_out)
+    app.router.add_get("/socket", admin.socket)
+    app.router.add_post("/actions/{action}", admin.act)
+    app.cleanup_ctx.append(live.running)
+    app.on_shutdown.append(live.close)
+    return app
+
+
+class Admin:
+    """Answers the requests of operators."""
+
+    def __init__(self, service: Service, guard: Guard, live: Live) -> None:
+        self._service = service
+        self._guard = guard
+        self._live = live
+
+    async def home(self, request: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound(PREFIX)
+
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        """Show a page with its first picture in it: it is complete before its socket is open."""
+        assert request.match_info.route.resource is not None
+        view, title = PAGES[request.match_info.route.resource.canonical.removeprefix(PREFIX)]
+        query = {**request.match_info, **request.query}
+        try:
+            picture, status = await VIEWS[view](self._service, query), 200
+        except GatewayError as error:
+            picture, status = {"trouble": error.message}, 400 if isinstance(error, InvalidParam) else 503
+        if "missing" in picture:
+            status = 404
+        name = query.get("name", "")
+        return self._render(
+            f"{view}.html", request, status, view=view, title=title, query=query, picture=picture, name=name
+        )
+
+    async def socket(self, request: web.Request) -> web.StreamResponse:
+        refuse_foreign(request)
+        return await self._live.open(request, request[SESSION].until - time.time())
+
+    async def act(self, request: web.Request) -> web.StreamResponse:
+        """Carry out an action that a page asks for."""
+        try:
+            fields = await request.json()
+        except ValueError:
+            raise InvalidParam("expected JSON") from None
+        result = await act(self._service, self._who(request), request.match_info["action"], fields)
+        return web.json_response(result)
+
+    # ---- logging in
+
+    async def login(self, request: web.Request) -> web.StreamResponse:
+        if request[SESSION].is_operator:
+            raise web.HTTPFound(PREFIX)
+        return self._render("login.html", request, 200, title="Log in", wrong="")
+
+    async def log_in(self, request: web.Request) -> web.StreamResponse:
+        wait = self._guard.wait(request)
+        if wait > 0:
+            text = f"Too many wrong passwords. Try again in {wait:.0f} seconds."
+            response = self._render("login.html", request, 429, title="Log in", wrong=text)
+            response.headers["Retry-After"] = str(int(wait) + 1)
+            return response
+        session = self._guard.log_in(request, str((await request.post()).get("password", "")))
+        if session is None:
+            self._service.operations.audit(self._who(request), "log-in", "", failed="wrong password")
+            return self._render("login.html", request, 403, title="Log in", wrong="This is not the password.")
+        self._service.operations.audit(f"{request.remote} {session.name}", "log-in", "")
+        response = web.HTTPSeeOther(_inside(request.query.get("next", "")))
+        self._guard.set_cookie(request, response, session)
+        raise response
+
+    async def log_out(self, request: web.Request) -> web.StreamResponse:
+        self._service.operations.audit(self._who(request), "log-out", "")
+        response = web.HTTPSeeOther(f"{PREFIX}/login" if self._guard.asks_password else PREFIX)
+        self._guard.set_cookie(request, response, begin(time.time(), is_operator=not self._guard.asks_password))
+        raise response
+
+    def _who(self, request: web.Request) -> str:
+        return f"{request.remote} {request[SESSION].name}"
+
+    def _render(self, template: str, request: web.Request, status: int, **context: Any) -> web.Response:
+        known = {
+            "version": __version__,
+            "node": self._service.node_id,
+            "prefix": PREFIX,
+            "csrf": request[SESSION].csrf,
+            "asks_password": self._guard.asks_password,
+            "key_prefix": self._service.settings.prefix,
+            "is_cluster": "+cluster:" in self._service.settings.redis_url,
+        }
+        return aiohttp_jinja2.render_template(template, request, known | context, status=status)
+
+
+def _inside(path: str) -> str:
+    """Return where to go after logging in: never out of the admin pages."""
+    return path if path == PREFIX or path.startswith((f"{PREFIX}/", f"{PREFIX}?")) else PREFIX

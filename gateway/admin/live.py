@@ -1,0 +1,231 @@
+"""Keeps open pages up to date, over the gateway's own WebSocket and protocol.
+
+A page says which view it shows, and is sent that view again when it has changed; a page that is hidden says so
+and is sent nothing. These sockets are no connections of the hub: an operator who looks does not change what
+there is to see, gets no broadcasts, and is let in when the node is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from aiohttp import web
+
+from gateway import codec
+from gateway.admin.traffic import show_traffic
+from gateway.admin.views import VIEWS, Query
+from gateway.connection import Connection, Profile, make_id
+from gateway.errors import GOING_AWAY, BadMessage, Close, GatewayError, InvalidParam, UnknownCommand
+from gateway.handler import Handler
+from gateway.handshake import Upgraded
+from gateway.message import Message
+from gateway.service import Service
+from gateway.websocket import WebSocket
+
+logger = logging.getLogger(__name__)
+
+PERIOD = 2.0
+"""Seconds between two pictures of the same view."""
+RARELY = 20
+"""How many times as long as a view takes to look at passes before it is looked at again."""
+HEARTBEAT = 25.0
+"""Seconds between pings to a page."""
+MOST_BYTES = 64 * 1024
+OUTBOX = 4 << 20
+MOST_PAGES = 200
+"""Pages open on one node at the same time."""
+OVER = Close(1012, "the session must be shown again; retry_after=0")
+
+
+class Screen:
+    """One open page: what it shows, and the task that keeps it up to date."""
+
+    def __init__(self, connection: Connection, until: float) -> None:
+        self.connection = connection
+        self.until = until
+        """Loop time at which the session is over."""
+        self.showing: asyncio.Task[None] | None = None
+
+    def send(self, cmd: str, param: object) -> None:
+        self._write(codec.encode(cmd, param))
+
+    def reply(self, message: Message, result: object) -> None:
+        if message.id is not None:
+            self._write(codec.encode_reply(message.id, result))
+
+    def refuse(self, message: Message | None, error: GatewayError) -> None:
+        self._write(codec.encode_error(error.code, error.message, message.id if message else None))
+
+    def _write(self, payload: bytes) -> None:
+        self.connection.socket.write(codec.frame(codec.TEXT, payload))
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the page does not read as fast as it is written to."""
+        return self.connection.socket.is_behind
+
+    def rest(self) -> None:
+        """Show nothing more."""
+        if self.showing is not None:
+            self.showing.cancel()
+            self.showing = None
+
+
+class Live:
+    """The sockets of all pages open on this node; their owner, to whom they tell what they receive."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._screens: dict[str, Screen] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ---- life
+
+    async def running(self, _: web.Application) -> AsyncIterator[None]:
+        """Own the tasks of all pages, as long as the application runs."""
+        self._start(self._keep_alive())
+        yield
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def close(self, _: web.Application) -> None:
+        """Send the pages to another node."""
+        for screen in list(self._screens.values()):
+            screen.connection.socket.close(GOING_AWAY)
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            now = asyncio.get_running_loop().time()
+            for screen in list(self._screens.values()):
+                socket = screen.connection.socket
+                if now > screen.until:
+                    socket.close(OVER)
+                elif not socket.ping():
+                    socket.close(GOING_AWAY)
+
+    async def open(self, request: web.Request, seconds: float) -> web.StreamResponse:
+        """Turn a request into the socket of a page, for so many seconds."""
+        if len(self._screens) >= MOST_PAGES:
+            raise web.HTTPServiceUnavailable(text="too many admin pages are open on this node\n")
+        upgrade = Upgraded(request, (codec.JSON,))
+        connection = Connection(make_id(self._service.node_id, secrets.token_hex(5)), Profile(), Handler())
+        until = asyncio.get_running_loop().time() + seconds
+        transport = await upgrade.answer()
+        socket = connection.socket = WebSocket(transport, connection, self, limit=MOST_BYTES, outbox=OUTBOX)
+        screen = self._screens[connection.id] = Screen(connection, until)
+        screen.send("$welcome", self._welcome(connection))
+        upgrade.hand_over(socket)
+        return upgrade.release()
+
+    def _welcome(self, connection: Connection) -> dict[str, object]:
+        return {
+            "connection": connection.id,
+            "node": self._service.node_id,
+            "user": connection.user,
+            "channels": [],
+            "heartbeat": HEARTBEAT,
+        }
+
+    # ---- what sockets tell
+
+    def received(self, connection: Connection, opcode: int, payload: bytes) -> None:
+        screen = self._screens[connection.id]
+        message = None
+        try:
+            if opcode != codec.TEXT:
+                raise BadMessage("expected a text frame")
+            message = codec.decode(payload)
+            self._carry_out(screen, message)
+        except GatewayError as error:
+            screen.refuse(message, error)
+
+    def overhead(self, connection: Connection) -> None:
+        pass
+
+    def spared(self, connection: Connection, messages: int, *, first: bool) -> None:
+        pass
+
+    def lost(self, connection: Connection, close: Close) -> None:
+        if (screen := self._screens.pop(connection.id, None)) is not None:
+            screen.rest()
+
+    # ---- what pages ask
+
+    def _carry_out(self, screen: Screen, message: Message) -> None:
+        param = message.param if isinstance(message.param, dict) else {}
+        match message.cmd:
+            case "$ping":
+                screen.reply(message, {})
+            case "rest":
+                screen.rest()
+                screen.reply(message, {})
+            case "look":
+                self._start(self._look(screen, message, *_view_of(param)))
+            case "watch":
+                screen.rest()
+                screen.showing = self._start(self._watch(screen, message, *_view_of(param)))
+            case "tap":
+                screen.rest()
+                screen.reply(message, {})
+                screen.showing = self._start(show_traffic(self._service, screen, param))
+            case _:
+                raise UnknownCommand(f"unknown command {message.cmd!r}")
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(_contained(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _look(self, screen: Screen, message: Message, view: str, query: Query) -> None:
+        """Answer with a view, once."""
+        try:
+            screen.reply(message, await VIEWS[view](self._service, query))
+        except GatewayError as error:
+            screen.refuse(message, error)
+
+    async def _watch(self, screen: Screen, message: Message, view: str, query: dict[str, str]) -> None:
+        """Answer with a view, and send it again whenever it has changed, until something else is shown."""
+        await self._look(screen, message, view, query)
+        before, took, time = b"", 0.0, asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(max(PERIOD, took * RARELY))
+            if screen.is_behind:
+                continue
+            began = time()
+            try:
+                picture = await VIEWS[view](self._service, query)
+            except GatewayError as error:
+                picture = {"trouble": error.message}
+            took = time() - began
+            if "mark" in picture:
+                query["mark"] = str(picture["mark"])
+            written = codec.encode("view", picture)
+            if written != before:
+                screen.send("view", picture)
+            before = written
+
+
+def _view_of(param: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """Read which view a page wants. Raises `InvalidParam`."""
+    view, query = param.get("view"), param.get("query", {})
+    if view not in VIEWS:
+        raise InvalidParam(f"expected one of the views, got {view!r}", field="view")
+    if not isinstance(query, dict) or not all(isinstance(value, str) for value in query.values()):
+        raise InvalidParam("expected query to be an object of strings", field="query")
+    return str(view), dict(query)
+
+
+async def _contained(work: Coroutine[Any, Any, None]) -> None:
+    """Let what goes wrong for one page be no more than that."""
+    try:
+        await work
+    except Exception:
+        logger.exception("an admin page could not be kept up to date")

@@ -1,0 +1,57 @@
+"""`gateway token`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+
+from gateway.cli.options import Commands, add_command
+from gateway.config import Settings
+from gateway.errors import InvalidSettings, Unauthorized
+from gateway.tokens import make_token
+
+
+def add(commands: Commands) -> None:
+    """Offer the command, with what is to stand in the token."""
+    command = add_command(commands, "token", run, settings=("jwt_secret",), summary="print a token for a user")
+    command.add_argument("--user", metavar="ID", required=True, help="user id (sub)")
+    command.add_argument("--name", default="", help="display name")
+    command.add_argument(
+        "--channels",
+        metavar="PATTERN",
+        nargs="+",
+        default=(),
+        help="channels that may be joined, * is any (default: all)",
+    )
+    command.add_argument("--ttl", metavar="S", default="0", help="seconds for which it is valid (default: for ever)")
+
+
+def run(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Print a token that nodes with the same jwt_secret accept."""
+    if not settings.jwt_secret:
+        raise InvalidSettings("jwt_secret: expected one to sign with; jwt_public_key and jwks_file only check tokens")
+    try:
+        print(
+            make_token(
+                settings.jwt_secret,
+                arguments.user,
+                name=arguments.name,
+                channels=arguments.channels,
+                seconds=_seconds(arguments.ttl),
+                now=time.time(),
+            )
+        )
+    except (Unauthorized, ValueError) as error:
+        raise InvalidSettings(str(error)) from None
+    return 0
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError(f"--ttl: expected a number of seconds, got {text!a}")
+    return seconds

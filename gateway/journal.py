@@ -1,0 +1,124 @@
+"""What happened in the cluster, and what operators did: two bounded lists in Redis that any node shows.
+
+A node watches its own counters as often as its vital figures are taken, so that a thousand slow readers make
+one entry and not a thousand. Nothing is read or written while nothing happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from typing import Any, Literal, Protocol
+
+from gateway.counters import Counters
+from gateway.errors import Unavailable
+from gateway.presence.books import entry
+from gateway.vitals import Vital
+
+logger = logging.getLogger(__name__)
+audit_logger = logging.getLogger("gateway.audit")
+
+Book = Literal["events", "audit"]
+
+MOST_WAITING = 100
+"""Entries that wait for Redis; past that the oldest is forgotten."""
+RETRY = 1.0
+_COUNTED = {
+    "slow": "closed: read too slowly",
+    "rejected": "since the last look",
+    "gaps": "lost subscriptions: messages may have been missed",
+    "handler_errors": "exceptions of the application's handler",
+    "repairs": "repairs of what Redis holds of this node",
+}
+
+
+class Books(Protocol):
+    """Where the entries of all nodes are kept."""
+
+    async def record(self, book: str, entry: str) -> None: ...
+
+    async def records(self, book: str, *, limit: int, before: str = "") -> list[tuple[str, str]]: ...
+
+
+class Journal:
+    """Keeps the books of this node."""
+
+    def __init__(self, node: str, books: Books, counters: Counters) -> None:
+        self._node = node
+        self._books = books
+        self._counters = counters
+        self._state = "ok"
+        self._counted = self._counts()
+        self._waiting: deque[tuple[Book, str]] = deque(maxlen=MOST_WAITING)
+        self._due = asyncio.Event()
+        self._written = asyncio.Event()
+        self._written.set()
+
+    async def run(self) -> None:
+        """Write what is noted, in order, until cancelled; while Redis is away it waits."""
+        while await self._due.wait():
+            try:
+                await self._write()
+            except Unavailable:
+                await asyncio.sleep(RETRY)
+
+    async def _write(self) -> None:
+        while self._waiting:
+            oldest = self._waiting[0]
+            await self._books.record(*oldest)
+            if self._waiting and self._waiting[0] is oldest:
+                self._waiting.popleft()
+        self._due.clear()
+        self._written.set()
+
+    async def flushed(self) -> None:
+        """Wait until Redis has everything."""
+        await self._written.wait()
+
+    def event(self, kind: str, text: str = "", **details: object) -> None:
+        """Note that something happened to this node."""
+        self._note("events", {"kind": kind, "text": text, **details})
+
+    def audit(self, who: str, action: str, target: str, **details: object) -> None:
+        """Note what an operator did; logged, too, because whoever reads logs may not read Redis."""
+        audit_logger.info("who=%s action=%s target=%s details=%s", *map(ascii, (who, action, target, details)))
+        self._note("audit", {"who": who, "action": action, "target": target, "details": details})
+
+    def sampled(self, vital: Vital) -> None:
+        """Note what has changed since the last look."""
+        if vital.state != self._state:
+            self._state = vital.state
+            self.event(vital.state, "; ".join(vital.trouble))
+        counts = self._counts()
+        for name, count in counts.items():
+            if count > self._counted[name]:
+                more = count - self._counted[name]
+                self.event(name, self._said(name, more), count=more)
+        self._counted = counts
+
+    def _said(self, name: str, more: int) -> str:
+        said = f"{more} {_COUNTED[name]}"
+        return f"{self._counters.rejection} ({said})" if name == "rejected" else said
+
+    async def read(self, book: Book, *, limit: int, before: str = "") -> list[dict[str, Any]]:
+        """Read the newest entries of all nodes, newest first; `id` of the last gives the ones before it."""
+        return [_entry(id, line) for id, line in await self._books.records(book, limit=limit, before=before)]
+
+    def _note(self, book: Book, fields: dict[str, object]) -> None:
+        self._waiting.append((book, entry(self._node, **fields)))
+        self._written.clear()
+        self._due.set()
+
+    def _counts(self) -> dict[str, int]:
+        return {name: getattr(self._counters, name) for name in _COUNTED}
+
+
+def _entry(id: str, line: str) -> dict[str, Any]:
+    """Read an entry, leniently: a person may have been at it."""
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        fields = None
+    return {"id": id, "at": 0, "node": "", **fields} if isinstance(fields, dict) else {"id": id, "at": 0, "node": ""}

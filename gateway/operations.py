@@ -1,0 +1,133 @@
+"""What an operator sees and does beside a service's own verbs: figures, books, taps, drain; from any node, for all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from gateway.backplane import NODES, TAP, Backplane
+from gateway.errors import ConnectionNotFound, InvalidParam, Unavailable
+from gateway.journal import Book, Journal
+from gateway.presence import Presence
+from gateway.remote import Remote
+from gateway.tap import RENEW, Filter, Tap, Taps
+from gateway.vitals import Sample, Vitals, of_cluster
+
+QUESTIONS = frozenset({"series", "rates", "drain"})
+"""What nodes ask each other about themselves."""
+WITHIN = 2.0
+"""Seconds a node has to answer what a page asks."""
+
+
+class Operations:
+    """Asks all nodes, and answers when they ask."""
+
+    def __init__(
+        self, backplane: Backplane, remote: Remote, presence: Presence, vitals: Vitals, journal: Journal, taps: Taps
+    ) -> None:
+        self._backplane = backplane
+        self._remote = remote
+        self._presence = presence
+        self._vitals = vitals
+        self._journal = journal
+        self._taps = taps
+        self._changed = asyncio.Event()
+        """Whether what the observers here want to see has yet to be told."""
+
+    # ---- figures and books
+
+    async def series(self, *, node: str = "", since: int = 0) -> list[dict[str, float]]:
+        """Return the samples of the last minutes, of one node or of all together, oldest first.
+
+        `since` is the number of a sample: only later ones. What a node does not tell in time is missing.
+        """
+        nodes = [node] if node else [known.id for known in await self._presence.nodes()]
+        heard = await self._remote.ask_all(nodes, "series", within=WITHIN, since=since)
+        return of_cluster(_samples(answer) for answer in heard.answers.values())
+
+    async def rates(self, channels: Sequence[str]) -> dict[str, float]:
+        """Return messages a second of channels, as far as they have any: of the last seconds, or 0 at the first ask.
+
+        Nodes count while they are asked, what reaches them: where there are members on several, each counts all.
+        """
+        nodes = [known.id for known in await self._presence.nodes()]
+        heard = await self._remote.ask_all(nodes, "rates", within=WITHIN, channels=list(channels))
+        rates: dict[str, float] = {}
+        for answer in heard.answers.values():
+            for name, rate in answer.items() if isinstance(answer, dict) else ():
+                rates[name] = max(rate, rates.get(name, 0.0))
+        return rates
+
+    async def read(self, book: Book, *, limit: int = 50, before: str = "") -> list[dict[str, Any]]:
+        """Read the newest entries of the events or of the audit, newest first. Raises `Unavailable`."""
+        return await self._journal.read(book, limit=limit, before=before)
+
+    def audit(self, who: str, action: str, target: str, **details: object) -> None:
+        """Note what an operator did, and to whom: in the log, and in the audit that any node shows."""
+        self._journal.audit(who, action, target, **details)
+
+    async def drain(self, node: str) -> None:
+        """Have a node stop as SIGTERM does. Raises `InvalidParam` when it does not answer."""
+        heard = await self._remote.ask_all([node], "drain", within=WITHIN)
+        if heard.silent:
+            raise InvalidParam(f"no node {node!r} answers", field="node")
+
+    # ---- taps
+
+    @asynccontextmanager
+    async def observing(self, wanted: Filter) -> AsyncIterator[Tap]:
+        """Have a queue of what is seen anywhere in the cluster from now on, as far as it fits the filter."""
+        await self._backplane.subscribe([TAP])
+        try:
+            with self._taps.observing(wanted) as tap:
+                self._changed.set()
+                yield tap
+        finally:
+            self._changed.set()
+            if not self._taps.here:
+                self._backplane.unsubscribe([TAP])
+
+    async def wish(self) -> None:
+        """Tell all nodes what is to be seen here, at once when that changes, until cancelled."""
+        while await self._changed.wait():
+            self._changed.clear()
+            with suppress(Unavailable):
+                await self._backplane.publish(NODES, self._taps.wish())
+            if self._taps.here:
+                await self._changed_or(RENEW)
+
+    async def _changed_or(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        self._changed.set()
+
+    async def copy(self) -> None:
+        """Publish what taps are to see, until cancelled."""
+        await self._taps.run(lambda data: self._backplane.publish(TAP, data))
+
+    # ---- what other nodes ask
+
+    def answer(self, verb: str, arguments: dict[str, Any]) -> object:
+        """Do what a node was asked about itself. Raises `ConnectionNotFound` for what it does not know."""
+        match verb, arguments:
+            case "series", {"since": int(since)}:
+                return self._vitals.since(since)
+            case "rates", {"channels": [*channels]}:
+                return self._taps.meter.rates(map(str, channels), asyncio.get_running_loop().time())
+            case "drain", _:
+                asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)  # the answer first
+                return None
+        raise ConnectionNotFound(f"this node does not know how to {verb}")
+
+
+def _samples(answer: Any) -> list[Sample]:
+    """Read what a node told, leniently: it may run another version."""
+    match answer:
+        case [*samples]:
+            return [(number, tuple(values)) for number, values in samples]
+    return []

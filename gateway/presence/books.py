@@ -1,0 +1,52 @@
+"""The cluster's books, of which only the newest entries are kept: one stream each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from itertools import count
+
+from gateway.backplane.keys import Keys
+from gateway.presence.store import Store
+
+KEPT = {"events": 500, "audit": 10_000}
+
+
+def entry(node: str, **fields: object) -> str:
+    """Write an entry about a node, with the time."""
+    now = time.time_ns() // 1_000_000
+    return json.dumps({"at": now, "node": node, **fields}, ensure_ascii=True, default=str)
+
+
+class Books:
+    """Books in Redis. Raises `Unavailable`."""
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self._store = store
+        self._keys = keys
+
+    async def record(self, book: str, entry: str) -> None:
+        key = self._keys.book(book)
+        await self._store.ask(key, ("XADD", key, "MAXLEN", "~", KEPT[book], "*", "entry", entry))
+
+    async def records(self, book: str, *, limit: int, before: str = "") -> list[tuple[str, str]]:
+        key = self._keys.book(book)
+        found = await self._store.ask(key, ("XREVRANGE", key, f"({before}" if before else "+", "-", "COUNT", limit))
+        return [(id.decode(), fields[1].decode(errors="replace")) for id, fields in found]
+
+
+class MemoryBooks:
+    """The same of a node that is alone."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+        self._books: dict[str, deque[tuple[int, str]]] = {name: deque(maxlen=kept) for name, kept in KEPT.items()}
+
+    async def record(self, book: str, entry: str) -> None:
+        self._books[book].append((next(self._numbers), entry))
+
+    async def records(self, book: str, *, limit: int, before: str = "") -> list[tuple[str, str]]:
+        end = int(before) if before.isdigit() else None
+        found = [(str(id), entry) for id, entry in reversed(self._books[book]) if end is None or id < end]
+        return found[:limit]

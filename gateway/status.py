@@ -1,0 +1,40 @@
+"""What a node says about itself and the cluster."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from gateway.counters import Counters
+from gateway.presence import NodeInfo
+
+
+class Status(NamedTuple):
+    """The cluster at a glance, as seen by `node`. The counts are the cluster's; counters and taps this node's."""
+
+    node: str
+    version: str
+    nodes: list[NodeInfo]
+    channels: int
+    """With at least one member."""
+    connections: int
+    users: int
+    """Identified ones."""
+    taps: int
+    counters: Counters
+
+
+class Held(NamedTuple):
+    """What one node holds."""
+
+    connections: int
+    channels: int
+
+
+class Readiness(NamedTuple):
+    """Whether clients should be sent to this node, and what is wrong.
+
+    It is `degraded` by what other nodes suffer from too: its clients are as well here as anywhere.
+    """
+
+    status: Literal["ok", "degraded", "deaf", "draining"]
+    reasons: list[str]

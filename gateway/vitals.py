@@ -1,0 +1,213 @@
+"""The vital figures of this node: sampled every few seconds, kept for the charts of the last minutes.
+
+Sampling reads counters and the kernel, and sends nothing: the latest figures travel with the node's lease, the
+older ones only when somebody asks for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from gateway.backplane.counters import BackplaneCounters
+from gateway.counters import BOUNDS, Counters
+from gateway.hub import Hub
+
+PERIOD = 3.0
+"""Seconds between samples, which all nodes take at the same times of the clock."""
+KEPT = 300
+"""Samples kept: 15 minutes."""
+_PAGE = resource.getpagesize()
+
+
+class Vital(NamedTuple):
+    """How a node was when it took its last sample. Rates are a second, times in seconds."""
+
+    at: int = 0
+    """When that was, in ms since the epoch by the node's own clock."""
+    state: str = "ok"
+    """ok, degraded, deaf or draining."""
+    trouble: tuple[str, ...] = ()
+    """What is wrong, one short line each."""
+    connections: int = 0
+    channels: int = 0
+    cpu: float = 0.0
+    """Percent of one processor."""
+    memory: int = 0
+    """Resident bytes."""
+    loop_lag: float = 0.0
+    """The most by which the event loop was late within the last minute."""
+    lag: float = 0.0
+    """From the publication of the node's last beat until it was heard."""
+    waiting: int = 0
+    """Publications that Redis has not answered yet."""
+    received: float = 0.0
+    published: float = 0.0
+    delivered: float = 0.0
+    p50: float = 0.0
+    """Of fan-outs: from their arrival until the last socket was written."""
+    p99: float = 0.0
+
+
+SERIES = (
+    *("connections", "channels", "cpu", "memory", "loop_lag", "lag", "waiting"),
+    *("received", "published", "delivered", "p50", "p99"),
+)
+"""What is kept of a sample for the charts."""
+BEHIND = 3
+"""Samples by which a node may be behind the others and still be waited for."""
+_WORST = {"loop_lag", "lag", "p50", "p99"}
+
+Sample = tuple[int, tuple[float, ...]]
+"""Which multiple of the period it was taken at, and the figures in `SERIES`."""
+
+
+class Vitals:
+    """Takes the samples of one node, and keeps the last of them."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        counters: Counters,
+        backplane: BackplaneCounters,
+        state: Callable[[], tuple[str, list[str]]],
+        loop_lag: Callable[[], float] = float,
+    ) -> None:
+        self._hub = hub
+        self._counters = counters
+        self._backplane = backplane
+        self._state = state
+        self._series: deque[Sample] = deque(maxlen=KEPT)
+        self._loop_lag = loop_lag
+        self._before = self._now()
+        self._fanouts = list(counters.fanout.counts)
+        self.latest = Vital()
+        self.sampled: list[Callable[[Vital], None]] = []
+        """Who hears of each sample."""
+
+    async def run(self) -> None:
+        """Sample until cancelled, at multiples of the period so that those of all nodes can be added up."""
+        while True:
+            number = int(time.time() / PERIOD) + 1
+            while (left := number * PERIOD - time.time()) > 0:
+                await asyncio.sleep(left)
+            self.sample(number)
+
+    def sample(self, number: int) -> Vital:
+        """Look at everything now, which is this multiple of the period."""
+        self.latest = self._look()
+        self._series.append((number, tuple(getattr(self.latest, name) for name in SERIES)))
+        for hear in self.sampled:
+            hear(self.latest)
+        return self.latest
+
+    def current(self) -> Vital:
+        """Return the last sample with what may have changed since: the counts and the state."""
+        state, trouble = self._state()
+        counts = {"connections": len(self._hub), "channels": len(self._hub.channels)}
+        return self.latest._replace(state=state, trouble=tuple(trouble), **counts)
+
+    def since(self, number: int) -> list[Sample]:
+        """Return the samples after a number (seconds since the epoch by the period), oldest first."""
+        return [sample for sample in self._series if sample[0] > number]
+
+    def _look(self) -> Vital:
+        now, used, *totals = self._now()
+        then, used_then, *totals_then = self._before
+        self._before = (now, used, *totals)
+        seconds = max(now - then, 0.001)
+        received, published, delivered = (
+            round((total - before) / seconds, 1) for total, before in zip(totals, totals_then, strict=True)
+        )
+        fanouts, self._fanouts = self._fanouts, list(self._counters.fanout.counts)
+        classes = [count - before for count, before in zip(self._fanouts, fanouts, strict=True)]
+        state, trouble = self._state()
+        return Vital(
+            at=time.time_ns() // 1_000_000,
+            state=state,
+            trouble=tuple(trouble),
+            connections=len(self._hub),
+            channels=len(self._hub.channels),
+            cpu=round(100 * (used - used_then) / seconds, 1),
+            memory=resident(),
+            loop_lag=round(self._loop_lag(), 4),
+            lag=round(self._backplane.lag, 5),
+            waiting=self._backplane.waiting,
+            received=received,
+            published=published,
+            delivered=delivered,
+            p50=quantile(classes, 0.5),
+            p99=quantile(classes, 0.99),
+        )
+
+    def _now(self) -> tuple[float, ...]:
+        return (time.monotonic(), time.process_time(), *self._totals())
+
+    def _totals(self) -> tuple[int, ...]:
+        return (self._counters.received, self._counters.published, self._counters.delivered)
+
+
+def resident() -> int:
+    """Return the bytes of memory this process holds; where the kernel does not say, the most it ever held."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE
+    except (OSError, ValueError, IndexError):
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
+
+
+def quantile(classes: Sequence[int], q: float) -> float:
+    """Estimate the duration below which a part `q` lies, as if each class were filled evenly; 0 without any."""
+    wanted, seen, lower = q * sum(classes), 0, 0.0
+    for upper, count in zip((*BOUNDS, BOUNDS[-1]), classes, strict=True):
+        if count and seen + count >= wanted:
+            return round(lower + (upper - lower) * (wanted - seen) / count, 6)
+        seen, lower = seen + count, upper
+    return 0.0
+
+
+def as_fields(vital: Vital) -> tuple[str, ...]:
+    """Write the figures as names and values, as they stand in the node's hash."""
+    written = vital._asdict() | {"trouble": "\n".join(vital.trouble)}
+    return tuple(str(part) for pair in written.items() for part in pair)
+
+
+def of_fields(fields: dict[str, str]) -> Vital:
+    """Read the figures of a node, leniently: it may run another version."""
+    known = Vital()._asdict().items()
+    return Vital()._replace(**{name: _read(fields[name], default) for name, default in known if name in fields})
+
+
+def _read(value: str, default: Any) -> Any:
+    if isinstance(default, tuple):
+        return tuple(value.split("\n")) if value else ()
+    if isinstance(default, str):
+        return value
+    try:
+        return int(value) if isinstance(default, int) else float(value)
+    except ValueError:
+        return default
+
+
+def _complete(known: list[list[Sample]]) -> int:
+    """Return the newest time of which all nodes have told: one more would look like a dip."""
+    newest = [series[-1][0] for series in known if series]
+    return min((number for number in newest if number > max(newest) - BEHIND), default=0)
+
+
+def of_cluster(nodes: Iterable[Iterable[Sample]]) -> list[dict[str, float]]:
+    """Put the samples of all nodes together: sums of counts and rates, and of latencies the worst node's."""
+    known = [[*series] for series in nodes]
+    end = _complete(known)
+    together: dict[int, dict[str, float]] = {}
+    for number, values in (sample for series in known for sample in series if sample[0] <= end):
+        total = together.setdefault(number, dict.fromkeys(SERIES, 0.0))
+        for name, value in zip(SERIES, values, strict=False):
+            total[name] = max(total[name], value) if name in _WORST else total[name] + value
+    return [{"at": number * PERIOD, **together[number]} for number in sorted(together)]
