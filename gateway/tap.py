@@ -31,8 +31,8 @@ REPORTED_WITHIN = 5.0
 MOST_WAITING = 1000
 """Messages that wait for one observer; further ones are not shown to it, and counted."""
 FLUSH = 0.05
-MOST_COPIED = 250
-"""Messages a node copies between two flushes: 5,000 a second."""
+MOST_COPIED = 1000
+"""Messages a node copies between two flushes: a burst of what one observer has room for is shown whole."""
 MOST_COPIED_BYTES = 512 * 1024
 
 
