@@ -47,7 +47,7 @@ class Operations:
         """
         nodes = [node] if node else [known.id for known in await self._presence.nodes()]
         heard = await self._remote.ask_all(nodes, "series", within=WITHIN, since=since)
-        return of_cluster(_samples(answer) for answer in heard.answers.values())
+        return of_cluster((_samples(answer) for answer in heard.answers.values()), since=since)
 
     async def rates(self, channels: Sequence[str]) -> dict[str, float]:
         """Return messages a second of channels, as far as they have any: of the last seconds, or 0 at the first ask.

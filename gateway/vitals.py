@@ -52,6 +52,10 @@ class Vital(NamedTuple):
     p50: float = 0.0
     """Of fan-outs: from their arrival until the last socket was written."""
     p99: float = 0.0
+    taps: int = 0
+    """Observers on this node."""
+    rejected: int = 0
+    """Payloads found in Redis that were no message, since the node started."""
 
 
 SERIES = (
@@ -77,6 +81,7 @@ class Vitals:
         backplane: BackplaneCounters,
         state: Callable[[], tuple[str, list[str]]],
         loop_lag: Callable[[], float] = float,
+        taps: Callable[[], int] = int,
     ) -> None:
         self._hub = hub
         self._counters = counters
@@ -84,6 +89,7 @@ class Vitals:
         self._state = state
         self._series: deque[Sample] = deque(maxlen=KEPT)
         self._loop_lag = loop_lag
+        self._taps = taps
         self._before = self._now()
         self._fanouts = list(counters.fanout.counts)
         self.latest = Vital()
@@ -93,9 +99,8 @@ class Vitals:
     async def run(self) -> None:
         """Sample until cancelled, at multiples of the period so that those of all nodes can be added up."""
         while True:
-            number = int(time.time() / PERIOD) + 1
-            while (left := number * PERIOD - time.time()) > 0:
-                await asyncio.sleep(left)
+            number = round(time.time() / PERIOD) + 1  # the next one, even if the last sleep ended a little early
+            await asyncio.sleep(number * PERIOD - time.time())
             self.sample(number)
 
     def sample(self, number: int) -> Vital:
@@ -109,7 +114,7 @@ class Vitals:
     def current(self) -> Vital:
         """Return the last sample with what may have changed since: the counts and the state."""
         state, trouble = self._state()
-        counts = {"connections": len(self._hub), "channels": len(self._hub.channels)}
+        counts = {"connections": len(self._hub), "channels": len(self._hub.channels), "taps": self._taps()}
         return self.latest._replace(state=state, trouble=tuple(trouble), **counts)
 
     def since(self, number: int) -> list[Sample]:
@@ -143,6 +148,8 @@ class Vitals:
             delivered=delivered,
             p50=quantile(classes, 0.5),
             p99=quantile(classes, 0.99),
+            taps=self._taps(),
+            rejected=self._counters.rejected,
         )
 
     def _now(self) -> tuple[float, ...]:
@@ -195,16 +202,16 @@ def _read(value: str, default: Any) -> Any:
         return default
 
 
-def _complete(known: list[list[Sample]]) -> int:
+def _complete(known: list[list[Sample]], since: int) -> int:
     """Return the newest time of which all nodes have told: one more would look like a dip."""
-    newest = [series[-1][0] for series in known if series]
+    newest = [series[-1][0] if series else since for series in known]
     return min((number for number in newest if number > max(newest) - BEHIND), default=0)
 
 
-def of_cluster(nodes: Iterable[Iterable[Sample]]) -> list[dict[str, float]]:
-    """Put the samples of all nodes together: sums of counts and rates, and of latencies the worst node's."""
+def of_cluster(nodes: Iterable[Iterable[Sample]], *, since: int = 0) -> list[dict[str, float]]:
+    """Put the samples of all nodes, after a number, together: sums of counts and rates, and the worst latencies."""
     known = [[*series] for series in nodes]
-    end = _complete(known)
+    end = _complete(known, since)
     together: dict[int, dict[str, float]] = {}
     for number, values in (sample for series in known for sample in series if sample[0] <= end):
         total = together.setdefault(number, dict.fromkeys(SERIES, 0.0))

@@ -105,14 +105,37 @@ async def test_the_overview_shows_the_whole_cluster_and_stays_up_to_date(operato
 
 async def test_a_page_nobody_looks_at_gets_nothing(operator) -> None:
     """A hidden page tells the node to rest, and is up to date again when it shows."""
-    page = operator.page
+    page, asked = operator.page, [""]
+
+    def note(frame: str | bytes) -> None:
+        asked.extend(cmd for cmd in ("watch", "rest") if f'"{cmd}"' in str(frame))
+
+    page.on("websocket", lambda socket: socket.on("framesent", note))
+    await operator.open("")
+    await eventually(lambda: asked[-1] == "watch")
     await page.evaluate(
         "Object.defineProperty(document, 'hidden', { value: true, configurable: true });"
         "document.dispatchEvent(new Event('visibilitychange'))"
     )
     await expect(page.locator("#live")).to_have_attribute("data-state", "paused")
+    await eventually(lambda: asked[-1] == "rest")
     await page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+    await eventually(lambda: asked[-1] == "watch")
     await expect(page.locator("#live")).to_have_attribute("data-state", "open")
+
+
+async def test_nothing_moves_when_a_page_has_drawn_itself(operator, nodes, connect) -> None:
+    """What is drawn first is complete: nothing shifts afterwards."""
+    await _welcomed(await connect(nodes[1], "still", user="still"))
+    for path in ("", "/connections", "/channels", "/channels/still", "/users/still", f"/nodes/{nodes[0].id}"):
+        page = await operator.open(path)
+        shifts = await page.evaluate(
+            "new Promise((resolve) => { new PerformanceObserver((list) => resolve("
+            "list.getEntries().reduce((sum, entry) => sum + (entry.hadRecentInput ? 0 : entry.value), 0)"
+            ")).observe({ type: 'layout-shift', buffered: true }); requestAnimationFrame(() => "
+            "requestAnimationFrame(() => resolve(0))) })"
+        )
+        assert shifts < 0.02, path
 
 
 async def test_connections_are_searched_sorted_and_paged_by_the_nodes(operator, nodes, connect) -> None:

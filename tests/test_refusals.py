@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from tests.guarded import CATASTROPHES
 from tests.harness import http
 from tests.harness.client import Clients
-from tests.harness.node import Node, Nodes
+from tests.harness.node import Node, Nodes, lasting
 from tests.harness.wire import Head, Wires
 
 V1 = ["gateway.v1.json"]
@@ -18,13 +17,8 @@ V1 = ["gateway.v1.json"]
 
 @pytest.fixture(scope="module")
 def _guarded() -> Iterator[Nodes]:
-    nodes = Nodes(1, handler="guarded:Guarded")
-    try:
-        with asyncio.Runner() as runner:
-            runner.run(nodes.start())
+    with lasting(Nodes(1, handler="guarded:Guarded")) as nodes:
         yield nodes
-    finally:
-        nodes.close()
 
 
 @pytest.fixture

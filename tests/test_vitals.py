@@ -101,6 +101,8 @@ def test_a_time_of_which_not_all_have_told_is_left_out() -> None:
     assert of_cluster([a, b[:3]])[-1]["at"] == 60
     assert of_cluster([a, []])[-1]["at"] == 60
     assert of_cluster([[], []]) == []
+    assert of_cluster([a[-1:], []], since=19) == [], "the other node has not told of 20 yet"
+    assert of_cluster([a[-1:], b[:0]], since=10)[-1]["at"] == 60, "it is long silent"
 
 
 class TestMeter:

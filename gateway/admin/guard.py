@@ -142,7 +142,7 @@ def refuse_foreign(request: web.Request) -> None:
     """Raise 403 unless the request comes from one of our own pages."""
     origin = request.headers.get("Origin")
     site = request.headers.get("Sec-Fetch-Site", "same-origin")
-    if site != "same-origin" or (origin is not None and urlsplit(origin).netloc != request.headers.get("Host")):
+    if site != "same-origin" or (origin is not None and origin.partition("://")[2] != request.headers.get("Host")):
         raise web.HTTPForbidden(text="this may only be asked from the admin pages themselves\n", headers=HEADERS)
 
 

@@ -56,7 +56,7 @@ function options(chart, width, height) {
     height,
     legend: { show: false },
     cursor: { y: false, points: { size: 6 }, drag: { setScale: false } },
-    padding: [8, 8, 0, 0],
+    padding: [8, 18, 0, 0],
     scales: {
       x: { range: (_, __, newest) => [Math.max(newest - MINUTES * 60, oldest() - STEP * 5), newest] },
       y: { range: (_, __, most) => [0, Math.max(most ?? 0, chart.least) * 1.1] },

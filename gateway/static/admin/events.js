@@ -29,7 +29,7 @@ function entry(event) {
       "div",
       {},
       h("p", {}, link("node", event.node), " ", h("strong", {}, word)),
-      event.text ? h("p", { class: "soft break" }, event.text) : null,
+      event.text ? h("p", { class: "soft break short", title: event.text }, event.text) : null,
     ),
     h("time", { datetime: new Date(event.at).toISOString(), title: day(event.at) }, clock(event.at)),
   );

@@ -48,6 +48,8 @@ function described(node, here) {
     ["Publications waiting", whole(node.waiting)],
     ["Published", `${short(node.published)}/s`],
     ["Fan-out", `p50 ${seconds(node.p50)}, p99 ${seconds(node.p99)}`],
+    ["Taps open", whole(node.taps)],
+    ["Rejected payloads", whole(node.rejected)],
     ["Trouble", node.trouble.join("; ") || "none"],
     ["Connections", { href: linkTo.connections({ node: node.id }), text: "Show them" }],
   ];

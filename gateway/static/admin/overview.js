@@ -19,6 +19,8 @@ const FIGURES = [
   ["received", "In", (value) => `${short(value)}/s`],
   ["delivered", "Out", (value) => `${short(value)}/s`],
   ["p99", "Fan-out p99", seconds],
+  ["taps", "Taps", whole],
+  ["rejected", "Rejected", whole],
 ];
 
 function makeCard(node) {
