@@ -187,7 +187,11 @@ class Commands:
         connection.message = message
         if self._taps.wanted:
             self._taps.heard(connection, message)
-        result = await self._carry_out(connection, message)
+        began = self._time()
+        try:
+            result = await self._carry_out(connection, message)
+        finally:
+            self._service.counters.handling.observe(self._time() - began)
         if message.id is not None and connection.protocol:
             self._reply(connection, message, result)
 

@@ -17,7 +17,16 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -138,6 +147,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes any free one")
     redis_url: str = Field("memory://", description="the Redis that joins the nodes; memory:// is one node alone")
+    workers: int = Field(1, ge=1, description="processes that share the port, each a node; several need a Redis")
     prefix: str = Field("gateway", description="first part of every Redis key and topic")
     node_id: str = Field(default_factory=_own_name, description="name of this node, unique in the cluster")
     handler: str = Field("gateway.handlers.demo:DemoHandler", description="your handler: module:Class, module:router")
@@ -175,6 +185,9 @@ class Settings(BaseSettings):
     publish_timeout: float = Field(10, gt=0, description="how long a write or a join waits for Redis")
     heartbeat: float = Field(25, ge=0, description="time between pings to a client")
     drain_seconds: float = Field(20, ge=0, description="how long a stopping node takes to close its connections")
+    drain_pause: float = Field(
+        2, ge=0, description="how long at most a stopping node waits for balancers before it closes connections"
+    )
     startup_timeout: float = Field(30, gt=0, description="how long a starting node waits for Redis")
     channels: Rules = Field((), description="rules for channels, as JSON; the first whose match fits counts")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
@@ -197,6 +210,15 @@ class Settings(BaseSettings):
             ip_network(proxy)
         return proxies
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _no_service(cls, port: object) -> object:
+        if isinstance(port, str) and port.startswith("tcp://"):
+            raise ValueError(
+                "expected a number; Kubernetes sets this for a Service, unless enableServiceLinks is false"
+            )
+        return port
+
     @field_validator("redis_url")
     @classmethod
     def _known_scheme(cls, url: str) -> str:
@@ -206,6 +228,13 @@ class Settings(BaseSettings):
             raise ValueError(f"expected a URL that begins with one of {expected}")
         RedisAddress.parse(url)
         return url
+
+    @field_validator("workers")
+    @classmethod
+    def _have_a_redis(cls, workers: int, already: ValidationInfo) -> int:
+        if workers > 1 and already.data.get("redis_url", "").startswith("memory:"):
+            raise ValueError("more than one needs a Redis that joins them: set redis_url")
+        return workers
 
     @field_validator("api_key")
     @classmethod

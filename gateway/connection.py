@@ -56,6 +56,10 @@ class Socket(Protocol):
     def is_behind(self) -> bool:
         """Whether something waits in the outbox: the client does not read as fast as it is written to."""
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits in the outbox."""
+
     def write_sparable(self, messages: Sequence[Sparable]) -> None:
         """Send messages of which some may be dropped while the client is behind; it is told of the gap."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass, field
 
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -39,11 +40,15 @@ class Counters:
 
     opened: int = 0
     closed: int = 0
+    closes: Counter[int] = field(default_factory=Counter)
+    """By close code; those that clients made up are counted together, as 0."""
     received: int = 0
+    received_bytes: int = 0
     refused: int = 0
     published: int = 0
     delivered: int = 0
     """Messages written to sockets: one that reaches 1,000 members counts 1,000."""
+    delivered_bytes: int = 0
     rejected: int = 0
     """Payloads found in Redis that are no message."""
     rejection: str = ""
@@ -68,3 +73,5 @@ class Counters:
     """Times Redis was found to differ from what this node holds, and was repaired."""
     fanout: Histogram = field(default_factory=Histogram)
     """From what arrived in one read of the backplane to the last socket it was written to."""
+    handling: Histogram = field(default_factory=Histogram)
+    """From the moment a client's command is taken up until its handler has returned or raised."""

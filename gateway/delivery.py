@@ -113,14 +113,19 @@ class Delivery:
 
     def _write_one(self, envelope: Envelope) -> int:
         connection = self._hub.connections.get(envelope.connection or "")
-        return 0 if connection is None else write(connection, (envelope,))
+        if connection is None:
+            return 0
+        self._counters.delivered_bytes += len(envelope.payload)
+        return write(connection, (envelope,))
 
     def _put(self, target: Target, receivers: Receivers, envelopes: list[Envelope], *, room: int = AT_ONCE) -> int:
         """Write at once if there is room for so many sockets, else soon; return how many were written now."""
         sockets = sum(len(connections) for _, connections in receivers)
         if sockets <= room and target not in self._waiting:
             channel, rule = self._rule_of(target)
-            self._counters.delivered += write_all(receivers, Batch(envelopes, channel, rule))
+            batch = Batch(envelopes, channel, rule)
+            self._counters.delivered += write_all(receivers, batch)
+            self._counters.delivered_bytes += batch.bytes
             return sockets
         self._waiting_bytes += _size(envelopes)
         waiting = self._waiting.setdefault(target, deque())
@@ -147,6 +152,7 @@ class Delivery:
 
     def _end(self, target: Target, done: _FanOut) -> None:
         self._waiting_bytes -= _size(done.envelopes)
+        self._counters.delivered_bytes += done.batch.bytes if done.batch else 0
         self._room.set()
         self._counters.fanout.observe(asyncio.get_running_loop().time() - done.began)
         if not self._waiting[target]:

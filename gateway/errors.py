@@ -146,3 +146,6 @@ TOO_SLOW = Close(4008, "reading too slowly")
 EXPIRED = Close(4401, "token expired")
 NO_PONG = Close(4408, "no pong")
 ENDED = Close(4410, "ended by an operator")
+
+KNOWN_CODES = frozenset((*range(1000, 1016), 4008, 4401, 4403, 4408, 4410, 4429))
+"""Close codes that mean something to the gateway; a client may send any other."""

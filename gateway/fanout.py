@@ -17,7 +17,7 @@ from gateway.outbox import Sparable
 class Batch:
     """Messages that are written together, each encoded once for all clients of a dialect."""
 
-    __slots__ = ("_channel", "_joined", "_rule", "_sparable", "envelopes", "may_drop", "skipped")
+    __slots__ = ("_channel", "_joined", "_rule", "_sparable", "bytes", "envelopes", "may_drop", "skipped")
 
     def __init__(self, envelopes: Sequence[Envelope], channel: str = "", rule: Rule = DEFAULT_RULE) -> None:
         self.envelopes = envelopes
@@ -25,6 +25,8 @@ class Batch:
         """Ids of the connections that are not to get all of it."""
         self.may_drop = rule.slow != "disconnect"
         """Whether a slow reader may miss some of it."""
+        self.bytes = 0
+        """Written so far, each receiver counted."""
         self._channel = channel
         self._rule = rule
         self._joined: dict[Dialect, bytes] = {}
@@ -77,6 +79,7 @@ def write_all(receivers: Receivers, batch: Batch) -> int:
             written -= _write_each(connections, batch, dialect)
             continue
         data = batch.joined(dialect)
+        batch.bytes += len(data) * len(connections)
         for connection in connections:
             write = connection.socket.write
             write(data)
@@ -107,7 +110,9 @@ def _write_each(connections: Collection[Connection], batch: Batch, dialect: Dial
         if batch.may_drop and connection.socket.is_behind:
             connection.socket.write_sparable(wanted.sparable(dialect))
         elif wanted:
-            connection.socket.write(wanted.joined(dialect))
+            data = wanted.joined(dialect)
+            batch.bytes += len(data)
+            connection.socket.write(data)
     return left_out
 
 

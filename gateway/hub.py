@@ -93,6 +93,11 @@ class Hub:
         """Channels with a member here."""
         return self._channels.keys()
 
+    @property
+    def users(self) -> Collection[str]:
+        """Identified users with a connection here."""
+        return self._users.keys()
+
     def __len__(self) -> int:
         return len(self.connections)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from gateway.counters import BOUNDS, Histogram
 from gateway.service import Service
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -16,9 +18,11 @@ _COUNTERS = {
     "opened": ("connections_opened", "WebSocket connections opened"),
     "closed": ("connections_closed", "WebSocket connections closed"),
     "received": ("messages_received", "Messages received from clients"),
+    "received_bytes": ("received_bytes", "Bytes of messages received from clients"),
     "refused": ("messages_refused", "Messages of clients answered with $error"),
     "published": ("messages_published", "Messages published to the backplane"),
     "delivered": ("messages_delivered", "Messages written to sockets, counted for each receiver"),
+    "delivered_bytes": ("delivered_bytes", "Bytes of messages written to sockets, counted for each receiver"),
     "rejected": ("injections_rejected", "Payloads found in Redis that are no message"),
     "slow": ("slow_consumers", "Connections closed because they read too slowly"),
     "dropped": ("messages_dropped", "Messages not sent to slow readers, as the rules of their channels say"),
@@ -41,14 +45,24 @@ _BACKPLANE_GAUGES = {
 }
 
 
+_HISTOGRAMS = {
+    "fanout": ("fanout_seconds", "From the arrival of messages through Redis until the last socket was written"),
+    "handling": ("handler_seconds", "How long the commands of clients took"),
+}
+
+
 class _Collector:
     def __init__(self, service: Service) -> None:
         self._service = service
 
     def collect(self) -> Iterator[Metric]:
         service = self._service
-        yield _gauge("connections", "Connections held by this node", service.held.connections)
-        yield _gauge("channels", "Channels with a member on this node", service.held.channels)
+        held = service.held
+        yield _gauge("ready", "1, or 0 when clients should be sent elsewhere", service.readiness.serves)
+        yield _gauge("connections", "Connections held by this node", held.connections)
+        yield _gauge("channels", "Channels with a member on this node", held.channels)
+        yield _gauge("users", "Identified users with a connection on this node", held.users)
+        yield _gauge("outbox_bytes", "Bytes that wait for clients that read too slowly", held.outbox_bytes)
         yield _gauge("loop_lag_seconds", "By how much the event loop was late last", service.loop_lag.last)
         yield _gauge("loop_lag_max_seconds", "The most of it within the last minute", service.loop_lag.most)
         for field, (name, text) in _COUNTERS.items():
@@ -57,6 +71,9 @@ class _Collector:
             yield _counter(name, text, getattr(service.backplane_counters, field))
         for field, (name, text) in _BACKPLANE_GAUGES.items():
             yield _gauge(name, text, getattr(service.backplane_counters, field))
+        for field, (name, text) in _HISTOGRAMS.items():
+            yield _histogram(name, text, getattr(service.counters, field))
+        yield _closes(service.counters.closes)
 
 
 def render(service: Service) -> bytes:
@@ -72,3 +89,16 @@ def _gauge(name: str, text: str, value: float) -> Metric:
 
 def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(f"gateway_{name}", text, value=value)
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    bounds = [*map(str, BOUNDS), "+Inf"]
+    buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
+    return HistogramMetricFamily(f"gateway_{name}", text, buckets=buckets, sum_value=histogram.total)
+
+
+def _closes(codes: Mapping[int, int]) -> Metric:
+    closes = CounterMetricFamily("gateway_closes", "Connections closed, by close code", labels=["code"])
+    for code, count in sorted(codes.items()):
+        closes.add_metric([str(code) if code else "other"], count)
+    return closes

@@ -16,7 +16,7 @@ from gateway.commands import Commands
 from gateway.config import Settings
 from gateway.connection import Connection, Profile, make_id
 from gateway.counters import Counters
-from gateway.errors import TOO_SLOW, Close, ConnectionNotFound
+from gateway.errors import KNOWN_CODES, TOO_SLOW, Close, ConnectionNotFound
 from gateway.handler import Handler
 from gateway.handshake import Upgraded, refuse_foreign_origin, refuse_when_full, too_many
 from gateway.heartbeat import Heartbeat
@@ -120,6 +120,7 @@ class Reception:
     def received(self, connection: Connection, opcode: int, payload: bytes) -> None:
         """Take one message off a socket."""
         self._counters.received += 1
+        self._counters.received_bytes += len(payload)
         connection.received += 1
         self._commands.received(connection, opcode, payload)
 
@@ -141,6 +142,7 @@ class Reception:
         """Forget a connection at once; its handler hears of it after the command in hand."""
         connection.closed = True
         self._counters.closed += 1
+        self._counters.closes[close.code if close.code in KNOWN_CODES else 0] += 1
         self._counters.slow += close is TOO_SLOW
         self._heartbeat.remove(connection)
         self._membership.drop(connection)

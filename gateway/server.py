@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import aiohttp_jinja2
 import jinja2
@@ -33,6 +33,7 @@ from gateway.service import Service
 from gateway.version import __version__
 
 T = TypeVar("T")
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 SERVICE = web.AppKey("gateway", Service)
 """Where an application finds the service: `request.app[gateway.SERVICE]`."""
@@ -49,6 +50,13 @@ BACKLOG = 4096
 """Connections the kernel may hold for us: a whole cluster's clients come back at once."""
 
 routes = web.RouteTableDef()
+
+
+class Standalone(NamedTuple):
+    """A node that runs."""
+
+    address: str
+    service: Service
 
 
 class SlowBody(Refused, TimeoutError):
@@ -112,30 +120,36 @@ async def _drain(app: web.Application) -> None:
 
 
 @asynccontextmanager
-async def running_node(settings: Settings) -> AsyncIterator[str]:
-    """Run a standalone node; yield its address. At the end its clients are sent away while the port still answers.
+async def running_node(settings: Settings, *, shares_port: bool = False) -> AsyncIterator[Standalone]:
+    """Run a standalone node. At the end its clients are sent away while the port still answers.
 
-    Raises `CannotStart` and `InvalidSettings`.
+    Other processes may listen on the port, too, where all of them share it. Raises `CannotStart` and
+    `InvalidSettings`.
     """
     app = create_app(settings)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, keepalive_timeout=KEEP_ALIVE)
     try:
         await runner.setup()
         assert runner.server is not None
-        async with _listening(runner.server, settings) as port:
+        runner.server.request_handler = _without_expectations(runner.server.request_handler)
+        async with _listening(runner.server, settings, shares_port=shares_port) as port:
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            yield f"http://{host}:{port}"
+            yield Standalone(f"http://{host}:{port}", app[SERVICE])
             await app[SERVICE].drain()
     finally:
         await runner.cleanup()
 
 
 @asynccontextmanager
-async def _listening(serve: Callable[[], asyncio.Protocol], settings: Settings) -> AsyncIterator[int]:
+async def _listening(
+    serve: Callable[[], asyncio.Protocol], settings: Settings, *, shares_port: bool
+) -> AsyncIterator[int]:
     """Take connections in; yield the port."""
     doors = Doors(serve, timeout=settings.handshake_timeout)
     try:
-        server = await asyncio.get_running_loop().create_server(doors, settings.host, settings.port, backlog=BACKLOG)
+        server = await asyncio.get_running_loop().create_server(
+            *(doors, settings.host, settings.port), backlog=BACKLOG, reuse_port=shares_port or None
+        )
     except OSError as error:
         raise CannotStart(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from None
     try:
@@ -143,6 +157,17 @@ async def _listening(serve: Callable[[], asyncio.Protocol], settings: Settings) 
     finally:
         server.close()
         doors.close()
+
+
+def _without_expectations(handle: Handle) -> Handle:
+    """Answer what nobody can meet: aiohttp would repeat it, and fail where it is no text."""
+
+    async def checked(request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers.get("Expect", "100-continue").lower() != "100-continue":
+            return web.Response(status=417, text="expected no Expect but 100-continue\n")
+        return await handle(request)
+
+    return checked
 
 
 @web.middleware
@@ -255,8 +280,7 @@ async def _healthz(request: web.Request) -> web.StreamResponse:
 @routes.get("/readyz")
 async def _readyz(request: web.Request) -> web.StreamResponse:
     ready = request.app[SERVICE].readiness
-    away = ready.status in ("deaf", "draining")
-    return web.json_response({"status": ready.status, "reasons": ready.reasons}, status=503 if away else 200)
+    return web.json_response({"status": ready.status, "reasons": ready.reasons}, status=200 if ready.serves else 503)
 
 
 @routes.get("/metrics")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from gateway import codec
@@ -20,6 +19,7 @@ from gateway.connection import Connection, ConnectionInfo, Profile
 from gateway.counters import Counters
 from gateway.delivery import Delivery
 from gateway.directory import VERBS, Directory
+from gateway.drain import Drain
 from gateway.errors import (
     ENDED,
     GOING_AWAY,
@@ -27,7 +27,6 @@ from gateway.errors import (
     Close,
     ConnectionNotFound,
     InvalidParam,
-    Unavailable,
 )
 from gateway.expiry import Expiry
 from gateway.fanout import write
@@ -56,11 +55,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CLEANING = 1.0
-"""Of the seconds to drain: kept for taking what this node wrote out of Redis."""
-RESTART_SPREAD = 5.0
-"""Seconds over which the clients of a stopping node are asked to spread their return."""
-
 
 class Service(Writing):
     """Manages connections and channels: of this node itself, of the cluster through Redis.
@@ -81,7 +75,7 @@ class Service(Writing):
         self._history = History(self._hub, self._backplane, self._delivery, settings.rule, self.counters)
         self._vitals = Vitals(
             *(self._hub, self.counters, self._backplane.counters),
-            *(lambda: self.readiness, lambda: self.loop_lag.most),
+            *(lambda: self.readiness, lambda: self.loop_lag.most, lambda: len(self._taps.here)),
         )
         self._presence = open_presence(settings, self._backplane, self._hub, self.counters, self._vitals.current)
         self._remote = Remote(settings.node_id, self._backplane, self._act, timeout=settings.publish_timeout)
@@ -100,6 +94,7 @@ class Service(Writing):
         )
         """What operators see and do."""
         self._reception: Reception
+        self._drain: Drain
 
     @property
     def node_id(self) -> str:
@@ -108,7 +103,8 @@ class Service(Writing):
     @property
     def held(self) -> Held:
         """How much this node itself holds."""
-        return Held(len(self._hub), len(self._hub.channels))
+        waiting = sum(connection.socket.waiting_bytes for connection in self._hub.connections.values())
+        return Held(len(self._hub), len(self._hub.channels), len(self._hub.users), waiting)
 
     @property
     def backplane_counters(self) -> BackplaneCounters:
@@ -268,6 +264,9 @@ class Service(Writing):
             self._reception = Reception(
                 *(self._hub, self._membership, commands, self._heartbeat), self.settings, self.counters
             )
+            self._drain = Drain(
+                *(self._hub, self._membership, self._reception, self._journal, self._presence), self.settings
+            )
             reader = Reader(
                 *(self._backplane, self._delivery, self._history, self._taps, self._remote, self.counters), tasks=tasks
             )
@@ -304,27 +303,11 @@ class Service(Writing):
 
         Waits for `drain_seconds` at most. Repeating it is harmless.
         """
-        if self._reception.stopping:
-            return
-        self._reception.stopping = True
-        self._journal.event("draining")
-        for connection in self._hub:
-            pause = random.uniform(0, RESTART_SPREAD)
-            connection.socket.close(Close(1012, f"node is restarting; retry_after={pause:.1f}"))
-        patience = max(self.settings.drain_seconds - CLEANING, self.settings.drain_seconds / 2)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                await self._reception.emptied()
-        for connection in self._hub:
-            logger.warning("cut off: connection=%s did not answer the close", connection.id)
-            self._membership.drop(connection)
-        try:
-            async with asyncio.timeout(CLEANING):
-                self._journal.event("down")
-                await self._journal.flushed()
-                await self._presence.close()
-        except (TimeoutError, Unavailable):
-            logger.warning("stopped while Redis is away: what this node wrote there is left to the others")
+        await self._drain.run()
+
+    def hurry(self) -> None:
+        """Let a drain, under way or to come, send all clients away at once and hardly wait for them."""
+        self._drain.hurry()
 
     # ---- towards other nodes
 

@@ -28,6 +28,10 @@ class Held(NamedTuple):
 
     connections: int
     channels: int
+    users: int
+    """Identified ones."""
+    outbox_bytes: int
+    """Waiting for clients that read too slowly."""
 
 
 class Readiness(NamedTuple):
@@ -38,3 +42,8 @@ class Readiness(NamedTuple):
 
     status: Literal["ok", "degraded", "deaf", "draining"]
     reasons: list[str]
+
+    @property
+    def serves(self) -> bool:
+        """Whether clients should be sent here."""
+        return self.status in ("ok", "degraded")

@@ -19,7 +19,7 @@ LAYERS = (
     ("admin", "api", "handlers", "metrics", "schema"),
     ("router",),
     ("service",),
-    ("status",),
+    ("drain", "status"),
     ("reception",),
     ("commands", "reader"),
     ("membership",),
@@ -47,7 +47,19 @@ OWNERS = {
 }
 
 # Plain data and rules: tested without a loop, a log or a clock.
-PURE = ("access", "codec", "deflate", "hub", "limits", "outbox", "track", "search.connections", "search.names", "search.page", "signatures")
+PURE = (
+    "access",
+    "codec",
+    "deflate",
+    "hub",
+    "limits",
+    "outbox",
+    "track",
+    "search.connections",
+    "search.names",
+    "search.page",
+    "signatures",
+)
 IMPURE_IMPORTS = {"aiohttp", "asyncio", "datetime", "logging", "redis", "socket", "threading", "time"}
 
 MODULE_LINES = 400

@@ -19,15 +19,14 @@ LIFE = 3.0
 StartNode = Callable[..., Awaitable[Node]]
 
 _CONNECT = """
-async ([first, fresh, patient]) => {
+async ([first, fresh, patient, end]) => {
     const { Client } = await import("/static/gateway.mjs");
-    const end = Date.now() + LIFE;
     let asked = 0;
     const source = () => ((patient ? Date.now() < end : asked++ === 0) ? first : fresh);
     window.client = new Client("/connect", { token: source, firstDelay: 10 });
     await new Promise((resolve) => client.on("open", resolve));
 }
-""".replace("LIFE", str(LIFE * 1000))
+"""
 
 
 def _token(seconds: float) -> str:
@@ -68,7 +67,7 @@ async def test_a_page_outlives_its_token(start_node: StartNode, pages: Pages, pa
     pages.allow("favicon")
     page = await pages.open(node.url("/healthz"))
     end = time.time() + LIFE
-    await page.evaluate(_CONNECT, [_token(LIFE), _token(600), patient])
+    await page.evaluate(_CONNECT, [_token(LIFE), _token(600), patient, end * 1000])
     await _past(end + 1)
 
     async def connects() -> int:

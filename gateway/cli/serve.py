@@ -6,14 +6,18 @@ import argparse
 import asyncio
 import gc
 import logging
+import os
 import signal
+import socket
 from collections.abc import Callable
 from typing import Any
 
 from gateway import logs
 from gateway.cli.options import Commands, add_command
+from gateway.cli.workers import DRAIN, HURRY, UP, supervise
 from gateway.config import Settings
 from gateway.server import running_node
+from gateway.service import Service
 from gateway.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -21,35 +25,94 @@ logger = logging.getLogger(__name__)
 
 def add(commands: Commands) -> None:
     """Offer the command, with every setting."""
-    add_command(commands, "serve", run, settings=Settings.model_fields, summary="run a node")
+    command = add_command(commands, "serve", run, settings=Settings.model_fields, summary="run a node")
+    command.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # the line to the supervisor
 
 
-def run(settings: Settings, _: argparse.Namespace) -> int:
-    """Run a node until SIGTERM or SIGINT."""
+def run(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Run a node until SIGTERM, which drains it, or SIGINT, which ends it quickly, as a second SIGTERM does."""
     # Until the node has started, what it cannot do is said once, in the line it ends with.
     logs.use(settings.log_format, settings.node_id, logging.ERROR)
+    if settings.workers > 1 and arguments.worker is None:
+        logging.getLogger().setLevel(settings.log_level.upper())
+        return supervise(settings)
+    line = None if arguments.worker is None else socket.socket(fileno=arguments.worker)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings))
+        runner.run(_serve(settings, line))
     return 0
 
 
-async def _serve(settings: Settings) -> None:
-    """Run a node until a signal comes: that drains it, or ends its attempt to start."""
-    node = asyncio.create_task(_run_node(settings))
-    _on_signal(node.cancel)
+class Ending:
+    """How a node is asked to end: in good order, or in haste. One that has not started gives up."""
+
+    def __init__(self, give_up: Callable[[], object]) -> None:
+        self._give_up = give_up
+        self._service: Service | None = None
+        self._asked = asyncio.Event()
+
+    def drain(self) -> None:
+        """End in good order."""
+        self._asked.set()
+        if self._service is None:
+            self._give_up()
+
+    def hurry(self) -> None:
+        """End quickly, whatever was asked before."""
+        self.drain()
+        if self._service is not None:
+            self._service.hurry()
+
+    def terminate(self) -> None:
+        """End in good order; asked again, quickly."""
+        if self._asked.is_set():
+            self.hurry()
+        else:
+            self.drain()
+
+    async def asked(self, service: Service) -> None:
+        """Wait until a node that has started is to end."""
+        self._service = service
+        await self._asked.wait()
+
+
+async def _serve(settings: Settings, line: socket.socket | None) -> None:
+    """Run a node until it is asked to end: by a signal, or by its supervisor."""
+    node: asyncio.Task[None]
+    ending = Ending(lambda: node.cancel())
+    node = asyncio.create_task(_run_node(settings, ending, line))
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, ending.terminate)
+    loop.add_signal_handler(signal.SIGINT, ending.hurry)
+    obeying = asyncio.create_task(_obey(line, ending))
     await asyncio.wait((node,))
+    obeying.cancel()
     if not node.cancelled():
         node.result()
 
 
-async def _run_node(settings: Settings) -> None:
-    async with running_node(settings) as address:
-        stop = asyncio.Event()
-        _on_signal(stop.set)
+async def _obey(line: socket.socket | None, ending: Ending) -> None:
+    """Do what the supervisor says; without one, nothing."""
+    if line is None:
+        return
+    os.set_inheritable(line.fileno(), False)
+    line.setblocking(False)
+    order = DRAIN
+    while order:
+        try:
+            order = await asyncio.get_running_loop().sock_recv(line, 1)
+        except OSError:
+            order = b""
+        (ending.hurry if order == HURRY else ending.drain)()
+
+
+async def _run_node(settings: Settings, ending: Ending, line: socket.socket | None) -> None:
+    async with running_node(settings, shares_port=line is not None) as node:
         logging.getLogger().setLevel(settings.log_level.upper())
         _calm_collector()
-        _announce(settings, address)
-        await stop.wait()
+        _announce(settings, node.address)
+        if line is not None:
+            line.send(UP)
+        await ending.asked(node.service)
 
 
 def _announce(settings: Settings, address: str) -> None:
@@ -69,11 +132,6 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-def _on_signal(act: Callable[[], object]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, act)
 
 
 def _loop_factory() -> Any:

@@ -45,6 +45,7 @@ class RecordingSocket:
         self.writes: list[bytes] = []
         self.closes: list[Close] = []
         self.is_behind = False
+        self.waiting_bytes = 0
         # What may be dropped, of what was written while the client was behind.
         self.sparable: list[Sparable] = []
 
@@ -93,6 +94,8 @@ class Transport(asyncio.Transport):
         self.written = b""
         self.closed = False
         self.aborted = False
+        # Whether nothing more is written, though it may still read.
+        self.finished = False
         self.reading = True
         # Bytes it takes before the protocol is told to pause; None for no end.
         self.room: int | None = None
@@ -116,6 +119,14 @@ class Transport(asyncio.Transport):
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Ignore them: `room` is what counts here."""
+
+    def can_write_eof(self) -> bool:
+        """Say that it can, as TCP does."""
+        return True
+
+    def write_eof(self) -> None:
+        """Note it."""
+        self.finished = True
 
     def is_closing(self) -> bool:
         """Say whether it was closed or aborted."""

@@ -1,0 +1,138 @@
+"""The end of a node: its clients are sent to the others, a few at a time, and what it wrote is taken out of Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+
+from gateway.config import Settings
+from gateway.connection import Connection
+from gateway.errors import GOING_AWAY, Close, Unavailable
+from gateway.hub import Hub
+from gateway.journal import Journal
+from gateway.membership import Membership
+from gateway.presence import Presence
+from gateway.reception import Reception
+
+logger = logging.getLogger(__name__)
+
+WAVE = 0.1
+"""Seconds from one wave to the next."""
+SMALLEST = 10
+"""Connections in a wave, while there are as many: the others take in a hundred a second without noticing."""
+RESTART_SPREAD = 5.0
+"""Seconds over which the clients of a wave are asked to spread their return."""
+PAUSING = 0.25
+"""Of the seconds to drain: what may pass before the first wave."""
+ANSWERING = 0.15
+"""Of the time for the clients: what the last wave has for its answers."""
+CLEANING = 2.0
+"""Of the seconds to drain: kept for taking what this node wrote out of Redis, and for its end."""
+HASTE = 1.0
+"""Seconds for all of it when the clients are sent away at once, and again for what Redis holds."""
+
+
+def waves(count: int, seconds: float) -> list[int]:
+    """Divide connections into waves, as even as they can be, that fill the seconds unless they are few."""
+    number = max(1, min(int(seconds / WAVE), -(-count // SMALLEST)))
+    return [count * (wave + 1) // number - count * wave // number for wave in range(number)]
+
+
+def pause(count: int, most: float, drain_seconds: float) -> float:
+    """Return how long balancers have to notice, before connections close: not for long when these are few."""
+    return min(most, drain_seconds * PAUSING, count * WAVE / SMALLEST)
+
+
+def patience(drain_seconds: float) -> float:
+    """Return how long all clients together have; not to wait for any would cut off all of them."""
+    return max(drain_seconds - CLEANING, drain_seconds / 2) or HASTE
+
+
+class Drain:
+    """Ends one node, once."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        membership: Membership,
+        reception: Reception,
+        journal: Journal,
+        presence: Presence,
+        settings: Settings,
+    ) -> None:
+        self._hub = hub
+        self._membership = membership
+        self._reception = reception
+        self._journal = journal
+        self._presence = presence
+        self._settings = settings
+        self._hurried = asyncio.Event()
+        self._limit: asyncio.Timeout | None = None
+
+    async def run(self) -> None:
+        """Take nobody in, send everybody away, forget what is left; waits for `drain_seconds` at most.
+
+        Repeating it is harmless, and does not wait.
+        """
+        if self._reception.stopping:
+            return
+        self._reception.stopping = True
+        self._journal.event("draining")
+        seconds = HASTE if self._hurried.is_set() else patience(self._settings.drain_seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds) as self._limit:
+                await self._send_away()
+                await self._reception.emptied()
+        self._limit = None
+        self._cut_off()
+        await self._clean()
+
+    def hurry(self) -> None:
+        """Send everybody away at once, and hardly wait for them: whether it has begun, or is about to."""
+        if self._hurried.is_set():
+            return
+        self._hurried.set()
+        if self._limit is not None and not self._limit.expired():
+            soon = asyncio.get_running_loop().time() + HASTE
+            self._limit.reschedule(min(self._limit.when() or soon, soon))
+
+    async def _send_away(self) -> None:
+        count, seconds = len(self._hub), self._settings.drain_seconds
+        rest, left = pause(count, self._settings.drain_pause, seconds), iter(self._hub)
+        for wave in waves(count, patience(seconds) * (1 - ANSWERING) - rest if seconds else 0):
+            await self._wait(rest)
+            _restart(islice(left, wave))
+            rest = WAVE
+        _restart(iter(self._hub))  # those who were let in when the end began; to the others it does nothing
+
+    async def _wait(self, seconds: float) -> None:
+        """Let time pass, unless there is haste."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
+
+    def _cut_off(self) -> None:
+        for connection in self._hub:
+            logger.warning("cut off: connection=%s did not answer the close", connection.id)
+            connection.socket.end(GOING_AWAY)
+            self._membership.drop(connection)
+
+    async def _clean(self) -> None:
+        try:
+            async with asyncio.timeout(HASTE):
+                self._journal.event("down")
+                await self._journal.flushed()
+                await self._presence.close()
+        except (TimeoutError, Unavailable):
+            logger.warning("stopped while Redis is away: what this node wrote there is left to the others")
+
+
+def _restart(connections: Iterator[Connection]) -> None:
+    """Ask clients to come back, each at a moment of its own."""
+    for connection in connections:
+        after = random.uniform(0, RESTART_SPREAD)
+        connection.socket.close(Close(1012, f"node is restarting; retry_after={after:.1f}"))

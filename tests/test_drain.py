@@ -1,0 +1,186 @@
+"""How a node ends: not ready first, its clients sent away in waves, and a cluster that is rolled at noon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from gateway.client import Client, connect
+from gateway.drain import PAUSING, RESTART_SPREAD, SMALLEST, WAVE, patience, pause, waves
+from tests.feed import KEPT, RULES
+from tests.harness.client import Clients
+from tests.harness.crowd import Crowd
+from tests.harness.embedded import Embedded
+from tests.harness.haproxy import Haproxy
+from tests.harness.node import Node, Nodes
+from tests.harness.redis import RedisServer
+from tests.harness.wait import eventually
+from tests.numbered import running
+from tests.stream import Stream, assert_whole
+
+StartNode = Callable[..., Awaitable[Node]]
+StartNodes = Callable[..., Awaitable[Nodes]]
+
+CLIENTS = int(os.environ.get("DRAIN_CLIENTS", "300"))
+"""In the rolling restart."""
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+
+
+class TestPlan:
+    @pytest.mark.parametrize("seconds", [0, 0.05, 1, 15.3, 600])
+    @pytest.mark.parametrize("count", [0, 1, SMALLEST, 667, 100_000])
+    def test_every_connection_has_a_wave(self, count: int, seconds: float) -> None:
+        """As even as they can be, and no more of them than there is time for."""
+        plan = waves(count, seconds)
+        assert sum(plan) == count
+        assert max(plan) - min(plan) <= 1
+        assert (len(plan) - 1) * WAVE <= seconds
+
+    def test_few_do_not_take_the_whole_time(self) -> None:
+        """Twenty are gone within a second, the pause included."""
+        assert pause(20, 2, 20) + len(waves(20, 15)) * WAVE < 1
+
+    def test_many_take_most_of_it(self) -> None:
+        """Ten thousand are spread over all the time that there is."""
+        assert len(waves(10_000, 15.3)) == 153
+
+    def test_no_time_is_one_wave(self) -> None:
+        """`drain_seconds=0` closes all at once."""
+        assert (waves(5000, 0), pause(5000, 2, 0)) == ([5000], 0)
+        assert patience(0) > 0
+
+    def test_the_pause_is_bounded(self) -> None:
+        """By the setting, by a part of the time, and by how many there are to wait for; nobody is not waited for."""
+        assert pause(10_000, 2, 20) == 2
+        assert pause(10_000, 60, 20) == 20 * PAUSING
+        assert pause(50, 60, 600) == 50 * WAVE / SMALLEST
+        assert pause(0, 2, 20) == 0
+
+    @pytest.mark.parametrize("count", [30, 667, 2000, 50_000])
+    @pytest.mark.parametrize("drain_seconds", [5, 20, 120])
+    def test_no_second_has_twice_the_average_of_reconnects(self, count: int, drain_seconds: float) -> None:
+        """Every client returns some time within the spread after its wave: what that adds up to, second by second."""
+        steps = round(RESTART_SPREAD / WAVE)
+        returns: Counter[int] = Counter()
+        for wave, size in enumerate(waves(count, patience(drain_seconds) * 0.6)):
+            for step in range(steps):
+                returns[int((wave + step) * WAVE + 1e-9)] += size
+        assert max(returns.values()) <= 2 * sum(returns.values()) / len(returns)
+
+
+async def test_first_not_ready_then_away_and_asked_again_at_once(
+    redis: RedisServer, start_node: StartNode, crowd: Crowd
+) -> None:
+    """The port answers 503 while all are still connected; a second SIGTERM sends everybody away."""
+    node = await start_node(redis, drain_seconds=600, drain_pause=600)
+    await crowd.join([node.ws_url()] * 1000)
+    node.process.send_signal(signal.SIGTERM)
+    assert (await node.answers("/readyz", 503)).json["status"] == "draining"
+    refused = await node.get("/connect", headers=UPGRADE)
+    assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+    assert crowd.open == 1000
+    node.process.send_signal(signal.SIGTERM)
+    assert await node.process.wait(deadline=8) == 0
+    assert {member.close_code for member in crowd.members} == {1012}
+    assert set(await redis.command("KEYS", "*")) <= {"gateway:events"}
+
+
+@pytest.mark.parametrize(
+    ("number", "drain_seconds"), [(signal.SIGINT, 600), (signal.SIGTERM, 0)], ids=["ctrl-c", "no time"]
+)
+async def test_all_at_once(start_node: StartNode, crowd: Crowd, number: signal.Signals, drain_seconds: float) -> None:
+    """Ctrl-C keeps nobody waiting, and neither does a node that is given no time."""
+    node = await start_node(drain_seconds=drain_seconds, drain_pause=600)
+    await crowd.join([node.ws_url()] * 1000)
+    node.process.send_signal(number)
+    assert await node.process.wait(deadline=8) == 0
+    await eventually(lambda: {member.close_code for member in crowd.members} == {1012})
+    assert "cut off" not in node.output
+
+
+async def test_waves_leave_in_time(start_node: StartNode, crowd: Crowd) -> None:
+    """Whoever is connected is told to come back, before the time is over."""
+    node = await start_node(drain_seconds=4)
+    await crowd.join([node.ws_url()] * 800)
+    node.process.send_signal(signal.SIGTERM)
+    seen = set[int]()
+
+    def has_ended() -> bool:
+        seen.add(crowd.open)
+        return not node.process.running
+
+    await eventually(has_ended, deadline=8)
+    assert await node.process.wait() == 0
+    await eventually(lambda: {member.close_code for member in crowd.members} == {1012})
+    assert len(seen) > 3, f"not in waves: {sorted(seen)}"
+    assert "cut off" not in node.output
+
+
+async def test_nobody_is_not_waited_for(start_node: StartNode) -> None:
+    """A node without connections ends at once."""
+    node = await start_node(drain_seconds=600, drain_pause=600)
+    assert await node.stop(deadline=8) == 0
+
+
+async def test_an_application_drains_as_well(connect: Clients) -> None:
+    """Where the gateway is part of it: its connections get the same close."""
+    embedded = Embedded("memory://", drain_seconds=600)
+    await embedded.start()
+    members = [await embedded.connect(connect, "lobby") for _ in range(3)]
+    await embedded.stop()
+    for member in members:
+        assert "retry_after=" in (await member.client.expect_close(1012)).reason
+
+
+class Return:
+    """One client of the rolling restart: what it has heard, and how often it connected."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.heard = client.messages("kept", "n", limit=10_000)
+
+
+@asynccontextmanager
+async def returning(url: str, count: int) -> AsyncIterator[list[Return]]:
+    """Connect clients that come back by themselves, members of the channel with the stream."""
+    async with AsyncExitStack() as stack:
+        clients = [Return(await stack.enter_async_context(connect(url))) for _ in range(count)]
+        await asyncio.gather(*(each.client.join("kept") for each in clients))
+        yield clients
+
+
+async def test_a_cluster_is_rolled_while_clients_follow_a_stream(
+    redis: RedisServer, start_nodes: StartNodes, start_haproxy: Callable[[Nodes], Awaitable[Haproxy]]
+) -> None:
+    """Node after node is drained and started again; every client has every message, once, in order."""
+    nodes = await start_nodes(3, redis, channels=RULES, drain_seconds=5, presence_max=10)
+    balancer = await start_haproxy(nodes)
+    async with running(redis.url) as backplane, returning(balancer.ws_url(), CLIENTS) as clients:
+        stream = Stream(lambda n: backplane.append("kept", Stream.envelope("kept", n), KEPT), pause=0.1)
+        async with stream.flowing():
+            for node in nodes:
+                assert await node.stop() == 0
+                assert "cut off" not in node.output
+                await node.start()
+                await balancer.state(node, "UP")
+            await eventually(lambda: all(each.client.stats().connects > 1 for each in clients), 20)
+
+        def is_whole() -> bool:
+            return all((at := each.client.position("kept")) and at.offset == stream.sent for each in clients)
+
+        await eventually(is_whole, 30, what="all of it for all of them")
+        for each in clients:
+            each.heard.end()
+            assert_whole([message.param async for message in each.heard], stream.sent)
+            assert each.client.stats().gaps == 0
