@@ -9,7 +9,6 @@ bytes that came with the handshake, and `request.protocol.transport`, so that it
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from asyncio import Transport
 from collections.abc import Collection, Sequence
@@ -174,5 +173,5 @@ def _tokens(header: str, *, lower: bool = True) -> list[str]:
 def _is_key(key: str) -> bool:
     try:
         return len(base64.b64decode(key, validate=True)) == 16
-    except binascii.Error:
+    except ValueError:
         return False

@@ -96,6 +96,10 @@ class WebSocket(asyncio.Protocol):
     def is_behind(self) -> bool:
         return self._outbox is not None
 
+    @property
+    def waiting_bytes(self) -> int:
+        return 0 if self._outbox is None else self._outbox.size
+
     def write_sparable(self, messages: Sequence[Sparable]) -> None:
         if self._close is not None:
             return
@@ -226,11 +230,13 @@ class WebSocket(asyncio.Protocol):
     def _break(self, close: Close) -> None:
         """Give up on what this client sends.
 
-        What it is still sending is read and dropped for a moment: closing now would answer it with a reset,
-        and the close frame would be lost.
+        It is told that nothing more comes, but what it is still sending is read and dropped for a moment: closing
+        now would answer it with a reset, and the close frame would be lost.
         """
         self.close(close)
         self._broken = True
+        if not self.is_behind and self._transport.can_write_eof():
+            self._transport.write_eof()
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(BROKEN_TIMEOUT, self._transport.close)

@@ -37,7 +37,12 @@ async def run(wstest: list[str], cases: list[str], report: Path) -> Results:
         file = report / "specification.json"
         file.write_text(json.dumps(specification))
         process = await asyncio.create_subprocess_exec(*wstest, "--mode", "fuzzingclient", "--spec", str(file))
-        if code := await process.wait():
+        try:
+            code = await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        if code:
             sys.exit(f"the suite ended with exit code {code}")
     results: Results = json.loads((report / "index.json").read_text())[AGENT]
     return results
@@ -66,7 +71,7 @@ def tell(results: Results, report: Path) -> bool:
 def main() -> None:
     """Read the options; exit code 1 when a case failed."""
     parser = argparse.ArgumentParser(prog="scripts/autobahn", description=main.__doc__)
-    parser.add_argument("cases", nargs="*", default=["*"], help='such as "7.*" 12.1.1; default all, in five minutes')
+    parser.add_argument("cases", nargs="*", default=["*"], help='such as "7.*" 12.1.1; default all, in ten minutes')
     parser.add_argument("--report", type=Path, help="folder for the report; default a new one under the system's own")
     options = parser.parse_args()
     report = options.report or Path(tempfile.mkdtemp(prefix="autobahn-"))

@@ -77,11 +77,11 @@ class Fuzzer:
         data = dice.choice([b"\r\n"] * 9 + [b"\n", b"\r"]).join([*lines, b"", b""])
         return self._mutated(data) if self.flips(0.5) else data
 
-    def connection(self, url: str) -> bytes:
-        """Make all that one client sends: a good handshake, frames, and what probably ends it."""
+    def connection(self, url: str, *, most: int) -> bytes:
+        """Make all that one client sends: a good handshake, up to so many frames, and what probably ends it."""
         protocol, offer = self._dice.choice(PROTOCOLS), self._dice.choice(OFFERS)
         found = [upgrade(url, protocols=[protocol], headers={"Sec-WebSocket-Extensions": offer})]
-        for _ in range(self._dice.randint(0, 90)):
+        for _ in range(self._dice.randint(0, most)):
             found.append(self._bearable(protocol, may_compress=bool(offer)))
         for _ in range(2):
             found.append(self._unbearable())

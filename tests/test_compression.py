@@ -17,13 +17,14 @@ from aiohttp import ClientSession
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.codec import BINARY, DEFLATED, JSON, MSGPACK, PLAIN, Envelope, dialect_of, encode, frame_message
+from gateway.codec import BINARY, DEFLATED, JSON, MSGPACK, PLAIN, Dialect, Envelope, dialect_of, encode, frame_message
+from gateway.connection import Connection
 from gateway.deflate import WINDOW, WORTHWHILE, chosen_window, deflate, inflate
 from gateway.fanout import Batch, write_all
 from gateway.hub import by_dialect
 from tests.harness import properties  # noqa: F401 (how examples are made)
 from tests.harness.browser import Pages
-from tests.harness.fakes import Peer, Received, make_connection, server_frames
+from tests.harness.fakes import Peer, Received, RecordingSocket, make_connection, server_frames
 from tests.harness.node import Node, Nodes
 from tests.harness.wire import CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, Wire, Wires, frame
 
@@ -136,8 +137,8 @@ class TestBytes:
 class TestFanOut:
     def test_a_message_is_compressed_once_for_all_of_a_dialect(self) -> None:
         """The same bytes object goes to each of them, and every frame of a batch can be read by itself."""
-        sockets = {}
-        connections = []
+        sockets: dict[Dialect, list[RecordingSocket]] = {}
+        connections: list[Connection] = []
         for protocol in (PLAIN, JSON, MSGPACK):
             for window in (0, 9, 15):
                 for number in range(2):

@@ -59,6 +59,24 @@ class TestClosing:
         peer.socket.write(text(1))
         assert numbers(peer) == []
 
+    async def test_who_breaks_the_protocol_is_told_that_nothing_more_comes(self) -> None:
+        """By the end of the stream behind the close frame, so that it need not wait; it may still send."""
+        peer = Peer()
+        peer.feed(frame("x", mask=None), frame("late"))
+        assert (peer.close_code, peer.transport.finished, peer.transport.closed) == (1002, True, False)
+        assert peer.received == []
+
+    async def test_the_stream_does_not_end_before_what_waits_is_written(self) -> None:
+        """A client that does not read gets its close frame behind everything else."""
+        peer = Peer()
+        peer.transport.room = 1
+        for number in range(5):
+            peer.socket.write(text(number))
+        peer.feed(frame("x", mask=None))
+        assert not peer.transport.finished
+        peer.transport.drain()
+        assert (peer.close_code, numbers(peer)) == (1002, list(range(5)))
+
 
 class TestPings:
     @pytest.mark.parametrize("payload", [b"", b"hello", b"\xff" * 125])

@@ -18,6 +18,8 @@ test of pure logic loads none of them. The fixtures over them are in `conftest.p
 `crowd`     thousands of WebSocket clients that only count
 `wire`      a WebSocket client that can break every rule
 `haproxy`   a real balancer in front of nodes
+`container` a node started with a container's command and environment
+`manifests` what is given to Kubernetes
 `browser`   real Chromium
 """
 
@@ -26,9 +28,11 @@ __all__ = [
     "browser",
     "client",
     "cluster",
+    "container",
     "crowd",
     "haproxy",
     "http",
+    "manifests",
     "node",
     "ports",
     "process",
