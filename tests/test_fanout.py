@@ -85,7 +85,7 @@ class TestSlowReaders:
 
     @pytest.fixture
     async def node(self, redis: RedisServer, start_node: Callable[..., Awaitable[Node]]) -> Node:
-        return await start_node(redis, outbox_bytes=200_000, channels=list(self.RULES), heartbeat=0)
+        return await start_node(redis, outbox_bytes=400_000, channels=list(self.RULES), heartbeat=0)
 
     async def test_the_oldest_are_dropped_and_a_gap_tells_it(
         self, node: Node, redis: RedisServer, crowd: Crowd, wire: Wires
