@@ -397,10 +397,10 @@ async def test_the_theme_is_kept_and_the_menu_works_on_a_phone(operator) -> None
         assert await page.evaluate("document.documentElement.scrollWidth") <= 390, path
 
 
-@pytest.mark.skipif(not AXE.exists(), reason="npm has not installed axe-core")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_axe_finds_nothing_serious(operator, nodes, connect, theme) -> None:
     """No page has a serious or critical fault of accessibility, with rows in its tables."""
+    assert AXE.exists(), "axe-core is missing: run npm ci in gateway/client, or scripts/test, which does"
     id = await _welcomed(await connect(nodes[1], "kept-axe", user="axe", name="Axe"))
     page = operator.page
     await page.emulate_media(color_scheme=theme, reduced_motion="reduce")
