@@ -13,13 +13,14 @@ import hashlib
 from asyncio import Transport
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from gateway.deflate import agreement, chosen_window
+from gateway.door import Door
 from gateway.websocket import WebSocket
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -31,37 +32,95 @@ TOKEN_PROTOCOL = "gateway.token."
 """Before a token, this makes a subprotocol: the one place where a page can put one beside the address."""
 
 
-class Upgraded(web.WebSocketResponse):
-    """The 101 answer, and what aiohttp still holds of a connection that has left it."""
+class Terms(NamedTuple):
+    """What both sides of a handshake agree on (RFC 6455 section 4.2)."""
 
-    def __init__(self, request: web.Request, protocols: Sequence[str] = (), *, compress: bool = False) -> None:
-        super().__init__(compress=False)
-        self._request = request
-        refuse_lone_token(request, protocols)
-        self.protocol = _choose(request, protocols)
-        self.headers.update(_answer(request))
-        if self.protocol:
-            self.headers["Sec-WebSocket-Protocol"] = self.protocol
-        self.window = chosen_window(request.headers.getall(_EXTENSIONS, ())) if compress else 0
-        """Of the compression agreed on, 0 for none."""
-        if self.window:
-            self.headers[_EXTENSIONS] = agreement(self.window)
-        self.force_close()
+    protocol: str
+    """The subprotocol, "" without one."""
+    window: int
+    """Of the compression, 0 for none."""
+    headers: dict[str, str]
+    """Of the 101 answer."""
+
+
+def agree(request: web.Request, protocols: Sequence[str] = (), *, compress: bool = False) -> Terms:
+    """Check the client's part of the handshake. Raises aiohttp's HTTP errors."""
+    refuse_lone_token(request, protocols)
+    protocol = _choose(request, protocols)
+    headers = _answer(request)
+    if protocol:
+        headers["Sec-WebSocket-Protocol"] = protocol
+    window = chosen_window(request.headers.getall(_EXTENSIONS, ())) if compress else 0
+    if window:
+        headers[_EXTENSIONS] = agreement(window)
+    return Terms(protocol, window, headers)
+
+
+class Upgrade(Protocol):
+    """A way from an accepted handshake to a socket of ours: `answer`, `hand_over` at once, then `release`."""
 
     async def answer(self) -> Transport:
         """Send the 101; return the transport. Hand it over before anything is awaited.
 
         When the client has left, raises an HTTP error that nobody hears: any other would be logged as a fault.
         """
+
+    def hand_over(self, socket: WebSocket) -> None:
+        """Give the transport to a WebSocket, with the bytes that came behind the handshake."""
+
+    def release(self) -> web.WebSocketResponse:
+        """Forget the connection; return the response a request handler must return."""
+
+
+def upgrade_of(request: web.Request, terms: Terms) -> Upgrade:
+    """Choose the way, by where the request came in."""
+    door: object = request.protocol
+    return Direct(door, terms) if isinstance(door, Door) else Upgraded(request, terms)
+
+
+class Direct:
+    """The 101 answer to a request that no server had in its hands."""
+
+    def __init__(self, door: Door, terms: Terms) -> None:
+        self._door = door
+        self._terms = terms
+
+    async def answer(self) -> Transport:
+        transport = self._door.transport
+        if transport.is_closing():
+            raise client_left()
+        lines = [
+            "HTTP/1.1 101 Switching Protocols",
+            *(f"{name}: {value}" for name, value in self._terms.headers.items()),
+        ]
+        transport.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+        return transport
+
+    def hand_over(self, socket: WebSocket) -> None:
+        self._door.hand_over(socket)
+
+    def release(self) -> web.WebSocketResponse:
+        return _NOTHING_LEFT
+
+
+class Upgraded(web.WebSocketResponse):
+    """The 101 answer, and what aiohttp still holds of a connection that has left it."""
+
+    def __init__(self, request: web.Request, terms: Terms) -> None:
+        super().__init__(compress=False)
+        self._request = request
+        self.headers.update(terms.headers)
+        self.force_close()
+
+    async def answer(self) -> Transport:
         with suppress(ConnectionError):
             await web.StreamResponse.prepare(self, self._request)
         transport = self._request.protocol.transport
         if transport is None or transport.is_closing():
-            raise web.HTTPBadRequest(text="the client left during the handshake\n")
+            raise client_left()
         return transport
 
     def hand_over(self, socket: WebSocket) -> None:
-        """Give the transport to a WebSocket, with the bytes that came behind the handshake."""
         http = self._request.protocol
         transport = cast(Transport, http.transport)
         transport.set_protocol(socket)
@@ -73,7 +132,6 @@ class Upgraded(web.WebSocketResponse):
             socket.data_received(tail)
 
     def release(self) -> Upgraded:
-        """Let aiohttp forget the connection; return the response a request handler must return."""
         self._request.protocol.connection_lost(None)
         return self
 
@@ -88,6 +146,14 @@ class Upgraded(web.WebSocketResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Send nothing: the socket is no longer aiohttp's."""
+
+
+_NOTHING_LEFT = web.WebSocketResponse()
+
+
+def client_left() -> web.HTTPException:
+    """Make the answer that nobody will read."""
+    return web.HTTPBadRequest(text="the client left during the handshake\n")
 
 
 def refuse_foreign_origin(request: web.Request, allowed: Collection[str]) -> None:
@@ -135,6 +201,11 @@ def refuse_lone_token(request: web.Request, protocols: Sequence[str]) -> None:
 def too_many(user: str, most: int) -> web.HTTPException:
     """Make the 429 for a user who has as many connections as one may have."""
     return web.HTTPTooManyRequests(text=f"user {user!r} has {most} connections, the most that are allowed\n")
+
+
+def status_of(error: Exception) -> int:
+    """Return the status of the answer that is raised, 500 for an error that is none."""
+    return error.status if isinstance(error, web.HTTPException) else 500
 
 
 def offered_protocols(request: web.Request) -> list[str]:

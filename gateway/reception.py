@@ -18,7 +18,7 @@ from gateway.connection import Connection, Profile, make_id
 from gateway.counters import Counters
 from gateway.errors import KNOWN_CODES, TOO_SLOW, Close, ConnectionNotFound
 from gateway.handler import Handler
-from gateway.handshake import Upgraded, refuse_foreign_origin, refuse_when_full, too_many
+from gateway.handshake import Upgrade, agree, refuse_foreign_origin, refuse_when_full, too_many, upgrade_of
 from gateway.heartbeat import Heartbeat
 from gateway.hub import Hub
 from gateway.membership import Membership
@@ -54,8 +54,8 @@ class Reception:
         self._heartbeat = heartbeat
         self._settings = settings
         self._counters = counters
-        self._upgrades: dict[str, Upgraded] = {}
-        """What aiohttp still holds of each connection, until its request handler returns."""
+        self._upgrades: dict[str, Upgrade] = {}
+        """What is still held of each handshake, until its request handler returns."""
         self._awaited: dict[str, asyncio.Future[None]] = {}
         """Of the connections whose end somebody awaits."""
         self._emptied = asyncio.Event()
@@ -76,8 +76,9 @@ class Reception:
         request = through_proxies(request, self._settings.trusted_networks)
         refuse_foreign_origin(request, self._settings.allowed_origins)
         refuse_when_full(len(self._hub), self._settings.max_connections, stopping=self.stopping)
-        upgrade = Upgraded(request, PROTOCOLS, compress=self._settings.compression)
-        connection = self._connection(request, codec.dialect_of(upgrade.protocol, upgrade.window), profile, handler)
+        terms = agree(request, PROTOCOLS, compress=self._settings.compression)
+        upgrade = upgrade_of(request, terms)
+        connection = self._connection(request, codec.dialect_of(terms.protocol, terms.window), profile, handler)
         transport = await self._opened(upgrade, connection)
         limit, outbox = self._settings.max_message_bytes, self._settings.outbox_bytes
         socket = connection.socket = WebSocket(transport, connection, self, limit=limit, outbox=outbox)
@@ -91,7 +92,7 @@ class Reception:
         upgrade.hand_over(socket)
         return connection, opened
 
-    async def _opened(self, upgrade: Upgraded, connection: Connection) -> Transport:
+    async def _opened(self, upgrade: Upgrade, connection: Connection) -> Transport:
         """Answer the handshake, if the user may have one more connection; a place taken for nothing is given back."""
         if not await self._membership.reserve(connection):
             raise too_many(connection.user, self._settings.max_connections_per_user)

@@ -30,6 +30,8 @@ from gateway.message import check_channel
 from gateway.proxies import through_proxies
 from gateway.reception import PROTOCOLS
 from gateway.service import Service
+from gateway.shortcut import Shortcut
+from gateway.tracing import handshaking
 from gateway.version import __version__
 
 T = TypeVar("T")
@@ -132,7 +134,8 @@ async def running_node(settings: Settings, *, shares_port: bool = False) -> Asyn
         await runner.setup()
         assert runner.server is not None
         runner.server.request_handler = _without_expectations(runner.server.request_handler)
-        async with _listening(runner.server, settings, shares_port=shares_port) as port:
+        shortcut = Shortcut(app, "/connect", _connect_directly)
+        async with _listening(runner.server, shortcut, settings, shares_port=shares_port) as port:
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             yield Standalone(f"http://{host}:{port}", app[SERVICE])
             await app[SERVICE].drain()
@@ -142,10 +145,10 @@ async def running_node(settings: Settings, *, shares_port: bool = False) -> Asyn
 
 @asynccontextmanager
 async def _listening(
-    serve: Callable[[], asyncio.Protocol], settings: Settings, *, shares_port: bool
+    serve: Callable[[], asyncio.Protocol], shortcut: Shortcut, settings: Settings, *, shares_port: bool
 ) -> AsyncIterator[int]:
     """Take connections in; yield the port."""
-    doors = Doors(serve, timeout=settings.handshake_timeout)
+    doors = Doors(serve, shortcut, timeout=settings.handshake_timeout)
     try:
         server = await asyncio.get_running_loop().create_server(
             *(doors, settings.host, settings.port), backlog=BACKLOG, reuse_port=shares_port or None
@@ -156,7 +159,7 @@ async def _listening(
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        doors.close()
+        await doors.close()
 
 
 def _without_expectations(handle: Handle) -> Handle:
@@ -196,15 +199,19 @@ async def _wait_for_body(request: web.Request, handler: Any) -> web.StreamRespon
 
 @web.middleware
 async def _say_what_was_wrong(request: web.Request, handler: Any) -> web.StreamResponse:
+    return await _answer(request, handler)
+
+
+async def _answer(request: web.Request, handler: Callable[[web.Request], Awaitable[T]]) -> T:
+    """Turn our own errors into answers."""
     try:
-        response: web.StreamResponse = await handler(request)
+        return await handler(request)
     except (InvalidChannel, InvalidUser) as error:
         raise web.HTTPBadRequest(text=f"{error}\n") from None
     except Unauthorized as error:
         raise web.HTTPUnauthorized(text=f"{error}\n", headers=_CHALLENGE) from None
     except Forbidden as error:
         raise web.HTTPForbidden(text=f"{error}\n") from None
-    return response
 
 
 async def _ask_again(request: web.Request, response: web.StreamResponse) -> None:
@@ -220,8 +227,19 @@ async def _connect(request: web.Request) -> web.StreamResponse:
     return await _open(request, service, handler, channels)
 
 
+async def _connect_directly(request: web.Request) -> web.StreamResponse:
+    """Do what the application does for a request that has not come through its middlewares."""
+    trusted = request.app[SERVICE].settings.trusted_networks
+    return await _answer(through_proxies(request, trusted), _connect)
+
+
 async def _open(request: web.Request, service: Service, handler: Handler, channels: list[str]) -> web.StreamResponse:
     """Let a client in: what is wrong with the request is said before the upgrade."""
+    with handshaking(service.tracing, request.headers, request.path):
+        return await _admit(request, service, handler, channels)
+
+
+async def _admit(request: web.Request, service: Service, handler: Handler, channels: list[str]) -> web.StreamResponse:
     most = service.settings.max_channels_per_connection
     if 0 < most < len(set(channels)):
         raise web.HTTPBadRequest(text=f"{len(set(channels))} channels, at most {most} are allowed\n")

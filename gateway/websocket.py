@@ -1,6 +1,6 @@
 """One WebSocket on the wire: a bare protocol, because what a framework keeps per connection is what costs.
 
-aiohttp does the upgrade; then its transport is ours. An idle connection is this object and its transport:
+The handshake is made elsewhere; then the transport is ours. An idle connection is this object and its transport:
 no task, no timer, no parser.
 """
 

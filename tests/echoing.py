@@ -11,7 +11,7 @@ from gateway.codec import PLAIN, dialect_of, frame_message
 from gateway.connection import Connection, Profile
 from gateway.errors import Close
 from gateway.handler import Handler
-from gateway.handshake import Upgraded
+from gateway.handshake import agree, upgrade_of
 from gateway.websocket import WebSocket
 
 HOST = "127.0.0.1"
@@ -26,8 +26,9 @@ class Echo:
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """Turn a request into one of them."""
-        upgrade = Upgraded(request, compress=True)
-        connection = Connection("echo~1", Profile(), Handler(), dialect=dialect_of(PLAIN, upgrade.window))
+        terms = agree(request, compress=True)
+        upgrade = upgrade_of(request, terms)
+        connection = Connection("echo~1", Profile(), Handler(), dialect=dialect_of(PLAIN, terms.window))
         transport = await upgrade.answer()
         socket = connection.socket = WebSocket(transport, connection, self, limit=self._limit, outbox=0)
         upgrade.hand_over(socket)

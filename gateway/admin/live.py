@@ -21,7 +21,7 @@ from gateway.admin.views import VIEWS, Query
 from gateway.connection import Connection, Profile, make_id
 from gateway.errors import GOING_AWAY, BadMessage, Close, GatewayError, InvalidParam, UnknownCommand
 from gateway.handler import Handler
-from gateway.handshake import Upgraded
+from gateway.handshake import agree, upgrade_of
 from gateway.message import Message
 from gateway.service import Service
 from gateway.websocket import WebSocket
@@ -114,7 +114,7 @@ class Live:
         """Turn a request into the socket of a page, for so many seconds."""
         if len(self._screens) >= MOST_PAGES:
             raise web.HTTPServiceUnavailable(text="too many admin pages are open on this node\n")
-        upgrade = Upgraded(request, (codec.JSON,))
+        upgrade = upgrade_of(request, agree(request, (codec.JSON,)))
         connection = Connection(make_id(self._service.node_id, secrets.token_hex(5)), Profile(), Handler())
         until = asyncio.get_running_loop().time() + seconds
         transport = await upgrade.answer()
