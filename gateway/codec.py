@@ -55,6 +55,8 @@ class Envelope(NamedTuple):
     """The one connection this is for, when it goes to `direct`."""
     position: Position | None = None
     """Where this stands in its channel's history, if it is kept."""
+    trace: str | None = None
+    """The `traceparent` (W3C) of what published it; "" where it is not to be traced, None where nobody asked."""
 
 
 # ---- between a client and its node
@@ -203,6 +205,8 @@ def pack(envelope: Envelope) -> bytes:
 
 
 def _parts(envelope: Envelope) -> tuple[object, ...]:
+    if envelope.trace:
+        return (envelope.payload, tuple(envelope.exclude), envelope.connection, envelope.trace)
     if envelope.connection is not None:
         return (envelope.payload, tuple(envelope.exclude), envelope.connection)
     return (envelope.payload, tuple(envelope.exclude)) if envelope.exclude else (envelope.payload,)
@@ -235,6 +239,8 @@ def _envelope(parts: list[object], position: Position | None = None) -> Envelope
             return Envelope(payload, frozenset(map(str, exclude)), position=position)
         case [bytes(payload), [*exclude], str(connection)] if _strings(exclude):
             return Envelope(payload, frozenset(map(str, exclude)), connection, position)
+        case [bytes(payload), [*exclude], None | str() as connection, str(trace)] if _strings(exclude):
+            return Envelope(payload, frozenset(map(str, exclude)), connection, position, trace)
     raise InvalidEnvelope("expected an envelope or a JSON object")
 
 

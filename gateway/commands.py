@@ -50,6 +50,7 @@ class Commands:
         self._pace = pace_of(service.settings.message_rate, service.settings.message_burst)
         self._time = self._loop.time
         self._presence_max = service.settings.presence_max
+        self._act = self._carry_out if service.tracing is None else service.tracing.of_commands(self._carry_out)
 
     def opened(self, connection: Connection, channels: Sequence[str]) -> asyncio.Future[None]:
         """Make the first joins, greet, and tell the handler; the future is done after that."""
@@ -189,7 +190,7 @@ class Commands:
             self._taps.heard(connection, message)
         began = self._time()
         try:
-            result = await self._carry_out(connection, message)
+            result = await self._act(connection, message)
         finally:
             self._service.counters.handling.observe(self._time() - began)
         if message.id is not None and connection.protocol:
@@ -247,10 +248,8 @@ class Commands:
             raise Forbidden(f"only members of {channel} may see who is there")
         if not self._service.settings.rule(channel).presence:
             raise Forbidden(f"{channel} does not tell who is there")
-        users = [user async for user in self._service.get_online(channel)]
-        if 0 < self._presence_max < len(users):
-            return {"count": len(users)}
-        return {"count": len(users), "users": users}
+        count, users = await self._service.directory.online(channel, most=self._presence_max)
+        return {"count": count} if users is None else {"count": count, "users": users}
 
     # ---- answers
 

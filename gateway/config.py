@@ -72,7 +72,7 @@ class Rule(BaseModel):
     match: str = Field(description="channel name, in which * stands for any characters or none")
     history: int = Field(default=0, ge=0, description="messages kept; 0 keeps none")
     ttl: int = Field(default=86_400, ge=0, description="seconds after the last message for which they are kept")
-    presence: bool = Field(default=True, description="whether members may ask who is there")
+    presence: bool = Field(default=True, description="whether members may ask, and are told, who is there")
     join: Who = Field(default="anyone", description=f"which clients may join: {WHO}")
     send: Who = Field(default="anyone", description=f"which clients may send to it: {WHO}")
     slow: Literal["disconnect", "drop-oldest", "keep-latest"] = Field(
@@ -192,6 +192,7 @@ class Settings(BaseSettings):
     channels: Rules = Field((), description="rules for channels, as JSON; the first whose match fits counts")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
     log_format: Literal["text", "json"] = Field("text", description="lines for people, or an object a line")
+    tracing: bool = Field(False, description="whether OpenTelemetry traces are made; needs gateway[otel]")
 
     @cached_property
     def rule(self) -> Callable[[str], Rule]:

@@ -94,6 +94,7 @@ class Connection:
         "dialect",
         "full_at",
         "handler",
+        "handshake",
         "id",
         "inbox",
         "message",
@@ -131,6 +132,8 @@ class Connection:
         self.message: Message | None = None
         """The message in hand, while the handler runs."""
         self.closed = False
+        self.handshake: object = None
+        """Where its handshake stands in a trace, if there are traces."""
         self.received = 0
         self.full_at = 0.0
         """When it may send a whole burst again, by the loop's clock."""

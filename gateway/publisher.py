@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Collection, Coroutine
 from concurrent import futures
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from gateway import codec
@@ -15,6 +16,7 @@ from gateway.backplane import DIRECT, Target
 from gateway.codec import Envelope
 from gateway.errors import GatewayError, Unavailable
 from gateway.message import Position
+from gateway.tracing import open_tracing, publishing
 from gateway.visitor import Visitor, settings_of
 from gateway.writing import Writing
 
@@ -32,11 +34,15 @@ class Publisher(Writing):
 
     Without `async with` it is connected by the first write, and `aclose` is to be called at the end. Whichever it
     is that connects raises `Unavailable` when Redis does not let it in within `publish_timeout`.
+    With `tracing` a write is a span of the OpenTelemetry trace under way, which the nodes continue.
     Raises `InvalidSettings` for a URL that cannot be one; `memory://` joins nobody.
     """
 
-    def __init__(self, redis_url: str, *, prefix: str = "gateway", publish_timeout: float = 10) -> None:
+    def __init__(
+        self, redis_url: str, *, prefix: str = "gateway", publish_timeout: float = 10, tracing: bool = False
+    ) -> None:
         self._settings = settings_of(redis_url, prefix=prefix, publish_timeout=publish_timeout)
+        self._tracing = open_tracing(tracing, node=self._settings.node_id)
         self._opening = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._visitor: Visitor | None = None
@@ -64,6 +70,9 @@ class Publisher(Writing):
         return self._visitor
 
     async def _publish(self, target: Target, envelope: Envelope) -> Position | None:
+        if self._tracing is not None and envelope.trace is None:
+            with self._tracing.publishing(target, envelope.payload) as trace:
+                return await self._publish(target, envelope._replace(trace=trace))
         visitor, position = await self._at_cluster(), None
         rule = visitor.rule(target.name) if target.kind == "channel" else None
         if rule is not None and rule.history:
@@ -75,7 +84,8 @@ class Publisher(Writing):
 
     async def _write_direct(self, payload: bytes, conn_id: str) -> None:
         visitor = await self._at_cluster()
-        await visitor.remote.ask("write", conn_id, payload=payload)
+        with publishing(self._tracing, Target("connection", conn_id), payload) as trace:
+            await visitor.remote.ask("write", conn_id, payload=payload, **({"trace": trace} if trace else {}))
         await visitor.show(DIRECT, Envelope(payload, connection=conn_id))
 
 
@@ -90,10 +100,12 @@ class SyncPublisher:
     fork, or use it after the fork only: one that was used before raises `GatewayError` in the child.
     """
 
-    def __init__(self, redis_url: str, *, prefix: str = "gateway", publish_timeout: float = 10) -> None:
-        """Raise `InvalidSettings` for a URL that cannot be one."""
-        settings_of(redis_url, prefix=prefix, publish_timeout=publish_timeout)
-        self._make = lambda: Publisher(redis_url, prefix=prefix, publish_timeout=publish_timeout)
+    def __init__(
+        self, redis_url: str, *, prefix: str = "gateway", publish_timeout: float = 10, tracing: bool = False
+    ) -> None:
+        """Raise `InvalidSettings` for a URL that cannot be one, and for `tracing` without OpenTelemetry."""
+        self._make = partial(Publisher, redis_url, prefix=prefix, publish_timeout=publish_timeout, tracing=tracing)
+        self._make()
         self._starting = threading.Lock()
         self._thread: _Thread | None = None
         self._closed = False

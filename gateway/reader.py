@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from gateway import codec
 from gateway.backplane import DIRECT, GAP, NODES, TAP, Arrival, Backplane, Target
@@ -15,6 +16,9 @@ from gateway.errors import GatewayError, InvalidEnvelope, Unavailable
 from gateway.history import History
 from gateway.remote import Remote
 from gateway.tap import Taps
+
+if TYPE_CHECKING:
+    from gateway.tracing.spans import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +38,7 @@ class Reader:
         counters: Counters,
         *,
         tasks: asyncio.TaskGroup,
+        tracing: Tracing | None = None,
     ) -> None:
         self._backplane = backplane
         self._delivery = delivery
@@ -42,6 +47,7 @@ class Reader:
         self._remote = remote
         self._counters = counters
         self._tasks = tasks
+        self._tracing = tracing
         self._node = remote.node
         self._logged = 0.0
 
@@ -52,6 +58,8 @@ class Reader:
             for arrival in batch:
                 self._take(arrival)
             self._delivery.write()
+            if self._tracing is not None:
+                self._tracing.written()
             self._counters.fanout.observe(time() - began)
             await self._delivery.room()
 
@@ -79,6 +87,8 @@ class Reader:
             raise InvalidEnvelope("expected connection to say whom this is for")
         if envelope.position is None or self._history.arrived(target.name, envelope):
             self._delivery.add(target, envelope)
+            if self._tracing is not None:
+                self._tracing.arrived(target, envelope)
         if self._taps.wanted and self._taps.arrived(target, data):
             self._tasks.create_task(self._report(data, target, envelope))
 
@@ -93,7 +103,10 @@ class Reader:
     def _for_this_node(self, data: bytes) -> None:
         """Deliver what this node wrote to a connection of its own; everything else is talk between nodes."""
         if codec.is_envelope(data):
-            self._delivery.add(DIRECT, codec.unpack(data))
+            envelope = codec.unpack(data)
+            self._delivery.add(DIRECT, envelope)
+            if self._tracing is not None:
+                self._tracing.arrived(DIRECT, envelope)
         else:
             self._tasks.create_task(self._talk(data))
 

@@ -45,6 +45,7 @@ from gateway.remote import Remote
 from gateway.status import Held, Readiness, Status
 from gateway.tap import Filter, Taps
 from gateway.tokens import Tokens
+from gateway.tracing import handshaking, open_tracing, publishing
 from gateway.version import __version__
 from gateway.vitals import Vitals
 from gateway.watchdog import LoopLag, Watchdog
@@ -81,6 +82,8 @@ class Service(Writing):
         self._remote = Remote(settings.node_id, self._backplane, self._act, timeout=settings.publish_timeout)
         self.directory = Directory(self._hub, self._presence, self._remote)
         self.tokens = Tokens(settings)
+        self.tracing = open_tracing(settings.tracing, node=settings.node_id)
+        """None where there are no traces."""
         self._expiry = Expiry(self._hub)
         self._membership = Membership(
             *(self._hub, self._backplane, self._history, self._presence, self._expiry), settings
@@ -137,8 +140,11 @@ class Service(Writing):
         Raises aiohttp's HTTP errors for what is refused before the upgrade (not a WebSocket, foreign origin,
         node full or stopping), `InvalidChannel` and `InvalidUser`.
         """
-        connection, opened = await self._reception.accept(request, (channel,) if channel else (), profile, handler)
-        await asyncio.wait((opened,), timeout=self.settings.publish_timeout)
+        with handshaking(self.tracing, request.headers, request.path):
+            connection, opened = await self._reception.accept(request, (channel,) if channel else (), profile, handler)
+            if self.tracing is not None:
+                self.tracing.opened(connection)
+            await asyncio.wait((opened,), timeout=self.settings.publish_timeout)
         return connection.id
 
     async def read_loop(self, conn_id: str) -> web.WebSocketResponse:
@@ -155,6 +161,8 @@ class Service(Writing):
     ) -> web.WebSocketResponse:
         """Do what `upgrade` and `read_loop` do, without keeping a task for the connection; return at once."""
         connection, _ = await self._reception.accept(request, channels, profile, handler)
+        if self.tracing is not None:
+            self.tracing.opened(connection)
         return self._reception.release(connection.id)
 
     async def disconnect(self, conn_id: str, *, code: int = ENDED.code, reason: str = "") -> None:
@@ -268,7 +276,9 @@ class Service(Writing):
                 *(self._hub, self._membership, self._reception, self._journal, self._presence), self.settings
             )
             reader = Reader(
-                *(self._backplane, self._delivery, self._history, self._taps, self._remote, self.counters), tasks=tasks
+                *(self._backplane, self._delivery, self._history, self._taps, self._remote, self.counters),
+                tasks=tasks,
+                tracing=self.tracing,
             )
             tasks.create_task(self._backplane.run())
             tasks.create_task(self._presence.run())
@@ -312,6 +322,9 @@ class Service(Writing):
     # ---- towards other nodes
 
     async def _publish(self, target: Target, envelope: Envelope) -> Position | None:
+        if self.tracing is not None and envelope.trace is None:
+            with self.tracing.publishing(target, envelope.payload) as trace:
+                return await self._publish(target, envelope._replace(trace=trace))
         self.counters.published += 1
         rule, position = self.settings.rule(target.name) if target.kind == "channel" else None, None
         if rule is not None and rule.history:
@@ -326,9 +339,17 @@ class Service(Writing):
         if conn_id in self._hub.connections:
             await self._publish(Target("node", self.node_id), Envelope(payload, connection=conn_id))
         else:
-            await self._remote.ask("write", conn_id, payload=payload)
+            with publishing(self.tracing, Target("connection", conn_id), payload) as trace:
+                await self._remote.ask("write", conn_id, payload=payload, **({"trace": trace} if trace else {}))
             if self._taps.wanted:
                 self._taps.written(DIRECT, Envelope(payload, connection=conn_id))
+
+    def _write_here(self, envelope: Envelope) -> None:
+        """Write to one connection what another node has for it."""
+        write(self._hub.connections[envelope.connection or ""], (envelope,))
+        if self.tracing is not None:
+            self.tracing.arrived(DIRECT, envelope)
+            self.tracing.written()
 
     async def _act(self, verb: str, arguments: dict[str, Any]) -> object:
         """Do what another node asks, to a connection held here."""
@@ -344,7 +365,7 @@ class Service(Writing):
                     case "leave", {"channel": str(channel)}:
                         return await self.leave(id, channel)
                     case "write", {"payload": bytes(payload)}:
-                        write(self._hub.connections[id], (Envelope(payload),))
+                        self._write_here(Envelope(payload, connection=id, trace=str(rest.get("trace", ""))))
                         return None
                     case "disconnect", {"code": int(code), "reason": str(reason)}:
                         await self.disconnect(id, code=code, reason=reason)

@@ -25,11 +25,11 @@ LAYERS = (
     ("membership",),
     ("operations", "publisher"),
     ("access", "directory", "history", "journal", "visitor", "writing"),
-    ("delivery", "expiry", "handler", "heartbeat", "presence", "remote", "tap", "track", "watchdog"),
+    ("delivery", "expiry", "handler", "heartbeat", "presence", "remote", "tap", "track", "tracing", "watchdog"),
     ("fanout", "identity", "search"),
     ("meter", "vitals"),
     ("backplane", "hub"),
-    ("client", "handshake", "tokens"),
+    ("client", "handshake", "shortcut", "tokens"),
     ("websocket",),
     ("connection", "frames"),
     ("codec", "limits", "outbox", "signatures"),
@@ -40,7 +40,7 @@ LAYERS = (
 
 # A library that does I/O, and the only modules that know it.
 OWNERS = {
-    "aiohttp": {"admin", "api", "client", "handshake", "identity", "logs", "server"},
+    "aiohttp": {"admin", "api", "client", "handshake", "identity", "logs", "server", "shortcut"},
     "aiohttp_jinja2": {"admin", "server"},
     "redis": {"backplane", "presence"},
     "hiredis": {"backplane", "presence"},

@@ -22,19 +22,17 @@ envelopes = st.builds(
     st.frozensets(st.text(), max_size=5),
     st.none() | st.text(),
     st.none(),
+    st.none() | st.text(min_size=1),
 )
 
 
 class TestEnvelope:
     @given(envelopes)
     def test_an_envelope_survives_the_road(self, envelope: Envelope) -> None:
-        """What is packed is unpacked, with whom to skip and whom it is for."""
+        """What is packed is unpacked, with whom to skip, whom it is for and its trace."""
         found = codec.unpack(codec.pack(envelope))
-        assert (found.payload, set(found.exclude), found.connection) == (
-            envelope.payload,
-            set(envelope.exclude),
-            envelope.connection,
-        )
+        assert found == envelope._replace(exclude=found.exclude)
+        assert set(found.exclude) == set(envelope.exclude)
 
     @given(envelopes)
     def test_an_envelope_is_told_from_json_by_its_first_byte(self, envelope: Envelope) -> None:
@@ -78,7 +76,9 @@ class TestEnvelope:
             [b"{}", None],
             [b"{}", [], 1],
             [b"{}", [], b"id"],
-            [b"{}", [], "id", "more"],
+            [b"{}", [], "id", 1],
+            [b"{}", [], 1, "trace"],
+            [b"{}", [], "id", "trace", "more"],
             {"payload": b"{}"},
         ],
         ids=repr,

@@ -15,6 +15,7 @@ from gateway.api.problems import Refused, problem, problem_of, refusal_of
 from gateway.api.routes import ROUTES
 from gateway.errors import GatewayError
 from gateway.service import Service
+from gateway.tracing import calling
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,8 @@ class Api:
             arguments["query"] = operation.query.model_validate(_query(request))
         if operation.body is not None:
             arguments["body"] = operation.body.model_validate(await self._body(request))
-        return _answered(operation, await operation.act(self._service, **arguments))
+        with calling(self._service.tracing, request.headers):
+            return _answered(operation, await operation.act(self._service, **arguments))
 
     def _check_key(self, authorization: str) -> None:
         """Raise `Refused` for all but the holder of the key. Takes as long for a wrong key as for the right one."""

@@ -8,14 +8,14 @@ import os
 import sys
 from typing import NoReturn
 
-from gateway.cli import config, publish, schema, serve, status, tap, token, top
+from gateway.cli import completion, config, publish, schema, serve, status, tap, token, top
 from gateway.cli.options import read_settings
 from gateway.errors import GatewayError, InvalidChannel, InvalidParam, InvalidSettings, InvalidUser
 from gateway.version import __version__
 
 __all__ = ["main"]
 
-COMMANDS = (serve, publish, status, top, tap, token, schema, config)
+COMMANDS = (serve, publish, status, top, tap, token, schema, config, completion)
 WRONG_USE, CANNOT_START = 2, 1
 
 
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)
+    parser.set_defaults(parser=parser)
     return parser
 
 

@@ -48,6 +48,11 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name.removeprefix(_SETTING): value for name, value in given}
 
 
+def setting_of(action: argparse.Action) -> str:
+    """Return the setting that an option gives, "" for a command's own."""
+    return action.dest.removeprefix(_SETTING) if action.dest.startswith(_SETTING) else ""
+
+
 def _offer(options: argparse._ArgumentGroup, setting: str) -> None:
     field = Settings.model_fields[setting]
     default = "" if field.default_factory or field.default in ("", ()) else f" (default: {field.default})"
