@@ -52,6 +52,17 @@ def patience(drain_seconds: float) -> float:
     return max(drain_seconds - CLEANING, drain_seconds / 2) or HASTE
 
 
+def returns(count: int) -> Iterator[float]:
+    """Yield after how many seconds each client is asked back, in the order of their waves; it never ends.
+
+    The first ones at once, the last ones after the whole spread: so they return evenly from the first wave until the
+    spread after the last. By lot alone, one drain in twenty gave some second more than twice the average.
+    """
+    yield from (RESTART_SPREAD * (number + random.random()) / count for number in range(count))
+    while True:
+        yield random.uniform(0, RESTART_SPREAD)
+
+
 class Drain:
     """Ends one node, once."""
 
@@ -102,12 +113,12 @@ class Drain:
 
     async def _send_away(self) -> None:
         count, seconds = len(self._hub), self._settings.drain_seconds
-        rest, left = pause(count, self._settings.drain_pause, seconds), iter(self._hub)
+        rest, left, after = pause(count, self._settings.drain_pause, seconds), iter(self._hub), returns(count)
         for wave in waves(count, patience(seconds) * (1 - ANSWERING) - rest if seconds else 0):
             await self._wait(rest)
-            _restart(islice(left, wave))
+            _restart(islice(left, wave), after)
             rest = WAVE
-        _restart(iter(self._hub))  # those who were let in when the end began; to the others it does nothing
+        _restart(iter(self._hub), after)  # those who were let in when the end began; to the others it does nothing
 
     async def _wait(self, seconds: float) -> None:
         """Let time pass, unless there is haste."""
@@ -131,8 +142,7 @@ class Drain:
             logger.warning("stopped while Redis is away: what this node wrote there is left to the others")
 
 
-def _restart(connections: Iterator[Connection]) -> None:
+def _restart(connections: Iterator[Connection], returns: Iterator[float]) -> None:
     """Ask clients to come back, each at a moment of its own."""
-    for connection in connections:
-        after = random.uniform(0, RESTART_SPREAD)
+    for connection, after in zip(connections, returns, strict=False):
         connection.socket.close(Close(1012, f"node is restarting; retry_after={after:.1f}"))

@@ -355,10 +355,18 @@ class TestCannotStart:
 
 class TestEnd:
     async def test_a_node_says_where_it_is(self, start_node: Callable[..., Awaitable[Node]]) -> None:
-        """Its name and the address of the demo are printed once it can be reached."""
+        """Once it can be reached, one line has its name, and the addresses of the demo and of the admin pages."""
         node = await start_node(id="ada")
-        assert "ada" in node.output
         await eventually(lambda: node.url("/example") in node.output)
+        (line,) = node.output.splitlines()
+        assert " INFO " in line
+        assert "node ada:" in line
+        assert line.endswith(node.url("/admin/websocket"))
+
+    async def test_pages_that_do_not_exist_have_no_address(self, start_node: Callable[..., Awaitable[Node]]) -> None:
+        """Open to the network and without a password, a node says how to have them."""
+        node = await start_node(host="0.0.0.0")
+        await eventually(lambda: "admin pages off without admin_password" in node.output)
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
     async def test_a_signal_ends_a_node_in_good_order(

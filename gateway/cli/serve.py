@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway import logs
+from gateway.admin import PREFIX
+from gateway.admin.guard import is_loopback
 from gateway.cli.options import Commands, add_command
 from gateway.cli.workers import DRAIN, HURRY, UP, supervise
 from gateway.config import Settings
@@ -116,12 +118,12 @@ async def _run_node(settings: Settings, ending: Ending, line: socket.socket | No
 
 
 def _announce(settings: Settings, address: str) -> None:
-    """Say where the node is, in the way its log is written."""
-    if settings.log_format == "json":
-        logger.info("gateway %s listens at %s", __version__, address)
-        return
-    print(f"gateway {__version__} node {settings.node_id}", flush=True)
-    print(f"chat demo: {address}/example", flush=True)
+    """Say in one line what a person opens first."""
+    has_pages = settings.admin_password or is_loopback(settings.host)
+    pages = f"{address}{PREFIX}" if has_pages else "off without admin_password"
+    logger.info(
+        "gateway %s node %s: chat demo %s/example - admin pages %s", __version__, settings.node_id, address, pages
+    )
 
 
 def _calm_collector() -> None:

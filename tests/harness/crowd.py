@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import cast
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 from .wire import CLOSE, PING, PONG, frame, upgrade
 
-__all__ = ["Crowd", "Member"]
+__all__ = ["Crowd", "Member", "upgraded"]
 
 
 class Member(asyncio.Protocol):
@@ -30,11 +30,19 @@ class Member(asyncio.Protocol):
         self.bytes = 0
         # None while open; the code of the close frame, or 1006 when there was none.
         self.close_code: int | None = None
+        self.close_reason = ""
+        # Done when the TCP connection has ended.
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def send(self, payload: str | bytes) -> None:
         """Send a text frame."""
         assert self._transport is not None
         self._transport.write(frame(payload))
+
+    def take(self, payload: bytes) -> None:
+        """Count a message."""
+        self.messages += 1
+        self.bytes += len(payload)
 
     def drop(self) -> None:
         """Vanish without a close frame."""
@@ -60,6 +68,8 @@ class Member(asyncio.Protocol):
             self.close_code = 1006
         if not self.upgraded.done():
             self.upgraded.set_exception(ConnectionError(f"the node ended the connection: {error!r}"))
+        if not self.ended.done():  # whoever waited for it may have been cancelled
+            self.ended.set_result(None)
 
     def _settle(self, head: bytes) -> None:
         first = head.split(b"\r\n", 1)[0].decode()
@@ -79,8 +89,7 @@ class Member(asyncio.Protocol):
             if body + size > end:
                 break
             if opcode < CLOSE:
-                self.messages += 1
-                self.bytes += size
+                self.take(data[body : body + size])
             else:
                 self._obey(opcode, data[body : body + size])
             start = body + size
@@ -92,6 +101,7 @@ class Member(asyncio.Protocol):
             self._transport.write(frame(payload, PONG))
         elif opcode == CLOSE:
             self.close_code = int.from_bytes(payload[:2], "big") or 1005
+            self.close_reason = payload[2:].decode()
             self._transport.write(frame(payload, CLOSE))
             self._transport.close()
 
@@ -111,7 +121,7 @@ class Crowd:
 
         async def connect(url: str) -> Member:
             async with gate:
-                return await _joined(url)
+                return await upgraded(url, Member(upgrade(url)))
 
         async with asyncio.TaskGroup() as tasks:
             joining = [tasks.create_task(connect(url)) for url in urls]
@@ -135,10 +145,15 @@ class Crowd:
             member.drop()
 
 
-async def _joined(url: str) -> Member:
+M = TypeVar("M", bound=Member)
+
+
+async def upgraded(url: str, member: M) -> M:
+    """Connect one member to the host of an address, and return it when its upgrade is answered.
+
+    Raises `ConnectionError` when it is refused, and `OSError` when nobody listens.
+    """
     address = urlsplit(url)
-    request = upgrade(url)
-    host, port = str(address.hostname), address.port or 80
-    _, member = await asyncio.get_running_loop().create_connection(lambda: Member(request), host, port)
+    await asyncio.get_running_loop().create_connection(lambda: member, str(address.hostname), address.port or 80)
     await member.upgraded
     return member

@@ -51,7 +51,7 @@ def _read(path: Path) -> list[Object]:
 def _config_map(folder: Path, wanted: Object) -> Object:
     options = wanted["options"]
     assert options["disableNameSuffixHash"], "this renderer makes no hashes"
-    files = dict(each.partition("=")[::2] for each in wanted["files"])
+    files = {name or Path(path).name: path for name, _, path in (each.rpartition("=") for each in wanted["files"])}
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
