@@ -7,6 +7,8 @@
  * Each carries "bench":[publisher,number,time], so each connection knows of each publisher in its channel what is
  * missing (lost), came twice (duplicates) or after a later one (reordered).
  *
+ * The first of --silent connections stop reading once they are ready: nothing is expected of them.
+ *
  * With a window of W at most W messages are published and not yet delivered to everybody: nobody is credited for what
  * is only queued. With a rate messages go out at that pace instead. There is no way to give an address: it connects to
  * 127.0.0.1 only.
@@ -31,12 +33,12 @@
 enum { HANDSHAKES = 100, EVENTS = 64, STALL_SECONDS = 3, CONNECT_SECONDS = 120, PING_MS = 10, REMEMBERED = 64 };
 
 /* Options, all numbers: --name VALUE. */
-static double port, redis_port, server, connections = 100, channels = 1, size = 128, window = 1, rate, clients, aside;
+static double port, redis_port, server, connections = 100, channels = 1, size = 128, window = 1, rate, clients, aside, silent;
 static double warmup = 0.5, seconds = 2, hold;
 static const struct { const char *name; double *value; } OPTIONS[] = {
     {"--port", &port}, {"--redis", &redis_port}, {"--server", &server}, {"--connections", &connections},
     {"--channels", &channels}, {"--size", &size}, {"--window", &window}, {"--rate", &rate}, {"--clients", &clients},
-    {"--aside", &aside}, {"--warmup", &warmup}, {"--seconds", &seconds}, {"--hold", &hold},
+    {"--aside", &aside}, {"--silent", &silent}, {"--warmup", &warmup}, {"--seconds", &seconds}, {"--hold", &hold},
 };
 
 enum { KNOWN = sizeof OPTIONS / sizeof *OPTIONS };
@@ -170,14 +172,20 @@ static const char *find_number(const char *text, const char *end, uint64_t *valu
     return text;
 }
 
+/* What is written to it from now on stays with the server, but for what the kernel takes. */
+static void fall_silent(struct connection *c) {
+    if (epoll_ctl(epoll, EPOLL_CTL_DEL, c->fd, NULL)) err(1, NULL);
+}
+
 static void on_text(struct connection *c, const char *text, size_t length, uint64_t at) {
     uint64_t publisher, number, sent_at;
     const char *mark = memmem(text, length, "\"bench\"", 7), *end = text + length;
     if (!c->ready) {
         c->ready = true;
         ready++;
+        if (c - sockets < (long)silent) fall_silent(c);
     }
-    if (!mark) return;
+    if (!mark || c - sockets < (long)silent) return;
     mark = find_number(find_number(mark + 7, end, &publisher), end, &number);
     find_number(mark, end, &sent_at);
     count(c, publisher, number, sent_at, at);
@@ -281,11 +289,11 @@ static void publish(void) {
         if (send(redis, command, (size_t)length, MSG_NOSIGNAL) != length) errx(1, "Redis does not read");
     }
     published++;
-    expected += (uint64_t)(connections / channels);
+    expected += (uint64_t)((connections - silent) / channels);
 }
 
 static void publish_what_is_due(double began) {
-    uint64_t members = (uint64_t)(connections / channels);
+    uint64_t members = (uint64_t)((connections - silent) / channels);
     if (rate)
         while ((double)published < (now() - began) * rate) publish();
     else
@@ -368,6 +376,7 @@ static void read_options(int argc, char **arguments) {
     }
     if (!port || connections < 1 || channels < 1 || (int)connections % (int)channels || size > 60000)
         errx(1, "needs --port, and as many --connections in each of the --channels");
+    if (silent && (channels > 1 || silent >= connections)) errx(1, "some of one channel must read");
     if (!hold && !clients && !redis_port) errx(1, "needs --redis, --clients 1 or --hold");
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 from measure.servers import FLOOR, GATEWAY, JOINING, STOCK, Server
 
 MEMBERS = 10  # of one channel, in the workload with many
+SILENT = 20  # members that never read, in the workload with slow ones
 FAULTS = ("lost", "duplicates", "reordered", "disconnected")
 
 
@@ -78,6 +79,14 @@ def run_latency(server: Server, size: int, seconds: float) -> Outcome:
     return delivered(server.load(connections=size, rate=20_000 / size, **lasting(seconds)))
 
 
+def run_slow(server: Server, size: int, seconds: float) -> Outcome:
+    each = {"size": 1024, "rate": 20_000 / size, **lasting(2 * seconds)}
+    alone = delivered(server.load(connections=size, **each))
+    among = delivered(server.load(connections=size + SILENT, silent=SILENT, **each))
+    without = {"p99_ms_without": alone.figures["p99_ms"]}
+    return Outcome(among.figures | without, among.report, among.failed or alone.failed)
+
+
 def lasting(seconds: float) -> dict[str, float]:
     """Return the options for a measurement of this length and what precedes it."""
     return {"seconds": seconds, "warmup": min(0.5, seconds / 2)}
@@ -111,6 +120,7 @@ WORKLOADS = {
         Workload("large", "a large channel, and how long another connection's ping takes", 20_000, 1500, run_large),
         Workload("rooms", f"clients send to channels of {MEMBERS}", 2000, 500, run_rooms),
         Workload("latency", "20,000 deliveries a second", 1000, 500, run_latency, ("p99_ms", "deliveries_per_cpu_s")),
+        Workload("slow", f"the same among {SILENT} that never read, and without them", 500, 200, run_slow, ("p99_ms",)),
         Workload(
             "idle",
             f"memory of a connection in a channel of {MEMBERS}, and handshakes",
