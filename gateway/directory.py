@@ -107,10 +107,11 @@ class Directory:
 
         `total` counts all that fit on the nodes that answered. Raises `InvalidParam`, which names the field.
         """
-        query = ConnectionQuery(text, id, user, name, remote, channel, node, sort, descending, limit).behind(cursor)
+        query = ConnectionQuery(text, id, user, name, remote, channel, node, sort, descending, limit=limit)
+        query = query.behind(cursor)
         nodes = [known for known in await self._presence.node_ids() if node in ("", known)]
         answers, silent = await self._ask(nodes, "connections", query.as_map())
-        return merge(answers, query, silent)
+        return await _sliced(merge(answers, query, silent))
 
     async def find_channels(
         self, prefix: str = "", *, sort: NameSort = "name", cursor: str | None = None, limit: int = 100
@@ -119,7 +120,7 @@ class Directory:
 
         Raises `InvalidParam`, which names the field.
         """
-        found = await self._find_names(NameQuery("channels", prefix, sort, limit).behind(cursor))
+        found = await self._find_names(NameQuery("channels", prefix, sort, limit=limit).behind(cursor))
         names = [name.name for name in found.names]
         counts = await self._presence.channel_counts(names)
         rows = [ChannelRow(name, *count) for name, count in zip(names, counts, strict=True)]
@@ -132,7 +133,7 @@ class Directory:
 
         Raises `InvalidParam`, which names the field.
         """
-        found = await self._find_names(NameQuery("users", prefix, sort, limit).behind(cursor))
+        found = await self._find_names(NameQuery("users", prefix, sort, limit=limit).behind(cursor))
         counts = await self._presence.user_counts([name.name for name in found.names])
         rows = [UserRow(name.name, name.label, count) for name, count in zip(found.names, counts, strict=True)]
         return Listed([row for row in rows if row.connections], found.cursor, found.total, found.silent)
@@ -162,6 +163,14 @@ class Directory:
         counts = {node: count for node, count in heard.answers.items() if isinstance(count, int) and count}
         return ChannelDetail(name, members, online, sorted(users), counts, heard.silent)
 
+    async def online(self, channel: str, *, most: int) -> tuple[int, list[str] | None]:
+        """Count the users online in a channel, and name them unless they are more than `most`; 0 is no limit."""
+        ((_, count),) = await self._presence.channel_counts([channel])
+        if 0 < most < count:
+            return count, None
+        users = [user async for user in self._presence.online(channel)]
+        return len(users), users
+
     async def user_connections(self, id: str) -> int:
         """Count the connections of an identified user: who would get a message to them. Raises `InvalidUser`."""
         (count,) = await self._presence.user_counts([check_user(id)])
@@ -186,7 +195,7 @@ class Directory:
 
     async def _find_names(self, query: NameQuery) -> Names:
         answers, silent = await self._ask(await self._presence.node_ids(), "names", query.as_map())
-        return merge_names(answers, query, silent)
+        return await _sliced(merge_names(answers, query, silent))
 
     async def _ask(self, nodes: list[str], verb: str, query: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         most = ANSWERS_BYTES // max(1, len(nodes))

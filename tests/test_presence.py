@@ -240,6 +240,23 @@ class TestAnnouncements:
         assert [connected for _, connected, _ in await cluster.two.announced("lobby")] == [True, False] * 50 + [True]
         assert await every(cluster.two.presence.members("lobby")) == [one.info]
 
+    async def test_a_channel_may_tell_nobody_who_is_there(self, start_cluster: StartCluster) -> None:
+        """Neither by name nor by number, however they go; the sets are as ever."""
+        cluster = await start_cluster(
+            channels=[{"match": "lobby", "presence": False}], presence_max=1, presence_grace=1
+        )
+        ada = await cluster.somebody(cluster.one, "ada", "lobby", "side")
+        bob = await cluster.somebody(cluster.two, "bob", "lobby")
+        assert await every(cluster.one.presence.online("lobby")) == ["ada", "bob"]
+        await ada.leave("lobby")
+        await bob.lose()
+        await ada.leave("side")
+        assert [user for user, _, _ in await cluster.two.announced("side")] == ["ada", "ada"]
+        assert await cluster.two.announced("lobby") == []
+        assert {cmd for channel, cmd, _, _ in cluster.two.said if channel == "lobby"} <= {
+            cmd for _, cmd, _, _ in cluster.two.said if cmd.startswith("mark-")
+        }
+
     async def test_two_nodes_at_once_announce_a_user_once(self, cluster: PresenceCluster) -> None:
         """Whichever tab came first, and whichever went last."""
         for turn in range(20):
@@ -269,6 +286,18 @@ class TestCrowds:
         assert len(self._counts(cluster.two)) <= 2 + elapsed
         await everybody[0].lose()
         assert (await cluster.two.announced("lobby"))[3:] == [("user-0", False, {everybody[0].id})]
+
+    async def test_one_node_tells_the_number_for_all(self, start_cluster: StartCluster) -> None:
+        """However many of them have noted a change before that."""
+        cluster = await start_cluster(presence_max=1)
+        everybody = [await cluster.somebody(node, f"user-{n}", "lobby") for n in range(5) for node in cluster.nodes]
+        await eventually(lambda: self._counts(cluster.two)[-1:] == [5])
+        for one in everybody:
+            one.leave("lobby")
+        await cluster.somebody(cluster.one, "last", "side", "lobby")
+        await eventually(lambda: self._counts(cluster.two)[-1:] == [1])
+        told = self._counts(cluster.two)
+        assert told == list(dict.fromkeys(told)), "a number was told again though nobody had come or gone since"
 
     def _counts(self, node: PresenceNode) -> list[int]:
         return [param["count"] for channel, cmd, param, _ in node.said if (channel, cmd) == ("lobby", "online-count")]

@@ -57,7 +57,7 @@ def page_of(hubs: Hubs, query: ConnectionQuery, most_bytes: int = ENOUGH_BYTES) 
     """Ask the hubs as a directory asks their nodes, over the wire's own form."""
     sent = query.as_map()
     answers = {node: done(find(hub, ConnectionQuery.of_map(sent), most_bytes)) for node, hub in hubs.items()}
-    return merge(answers, query)
+    return done(merge(answers, query))
 
 
 def all_pages(
@@ -217,7 +217,7 @@ class TestConnections:
     def test_a_node_that_answers_nonsense_is_silent(self, answer: object) -> None:
         """The others' rows are shown."""
         good = done(find(one_hub()["a"], ConnectionQuery(), ENOUGH_BYTES))
-        page = merge({"a": good, "b": answer}, ConnectionQuery(), ["z"])
+        page = done(merge({"a": good, "b": answer}, ConnectionQuery(), ["z"]))
         assert (len(page.items), page.silent) == (4, ["b", "z"])
 
     def test_an_answer_keeps_to_its_bytes(self) -> None:
@@ -239,9 +239,8 @@ class TestConnections:
 
 def names_page(hubs: Hubs, query: NameQuery, most_bytes: int = ENOUGH_BYTES) -> Any:
     sent = query.as_map()
-    return merge_names(
-        {node: done(find_names(hub, NameQuery.of_map(sent), most_bytes)) for node, hub in hubs.items()}, query
-    )
+    answers = {node: done(find_names(hub, NameQuery.of_map(sent), most_bytes)) for node, hub in hubs.items()}
+    return done(merge_names(answers, query))
 
 
 def all_names(hubs: Hubs, query: NameQuery, most_bytes: int = ENOUGH_BYTES) -> list[tuple[str, int]]:
@@ -283,7 +282,7 @@ class TestNames:
             expected.sort(key=lambda pair: -pair[1])
             most_bytes = ENOUGH_BYTES  # the order by size is of what fits
         for kind in KINDS:
-            found = all_names(hubs, NameQuery(kind, prefix, sort, limit), most_bytes)
+            found = all_names(hubs, NameQuery(kind, prefix, sort, limit=limit), most_bytes)
             if most_bytes == ENOUGH_BYTES:
                 assert found == expected
             else:
@@ -322,7 +321,7 @@ class TestNames:
     @pytest.mark.parametrize("answer", [None, {}, {"names": [[1, 1, ""]], "matched": 1, "cut": False}])
     def test_a_node_that_answers_nonsense_is_silent(self, answer: object) -> None:
         good = done(find_names(one_hub()["a"], NameQuery("channels"), ENOUGH_BYTES))
-        page = merge_names({"a": good, "b": answer}, NameQuery("channels"))
+        page = done(merge_names({"a": good, "b": answer}, NameQuery("channels")))
         assert ([name.name for name in page.names], page.silent) == (["lobby", "news"], ["b"])
 
 

@@ -86,7 +86,7 @@ class Keys:
         return f"{self.prefix}:leaving"
 
     def counted(self, channel: str) -> str:
-        """There while the online count of a channel was published less than a second ago."""
+        """There while the online count of a channel was published a few seconds ago."""
         return f"{self.prefix}:counted:{self._tag(channel)}"
 
     def claim(self, node: str) -> str:

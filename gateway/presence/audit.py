@@ -60,7 +60,7 @@ class Audit:
         difference: str | None = ""
         for _ in range(SURE):
             difference = await self._difference(sample)
-            if difference is None:
+            if difference is None or self._lease.registering:
                 return False
             await asyncio.sleep(AGAIN)
         logger.warning("Redis differed from what this node holds, repairing: %s", difference)

@@ -10,36 +10,41 @@ from gateway.backplane import Backplane, Target
 from gateway.errors import Unavailable
 
 PERIOD = 1.0
+TOO_SOON, SAID = -1, -2
+"""Instead of a count: it was told less than a second ago, before it changed; or it was told since."""
 
 
 class Crowds:
     """Publishes `online-count` for the channels whose count has changed."""
 
-    def __init__(self, size: Callable[[str], Awaitable[int | None]], backplane: Backplane) -> None:
+    def __init__(self, size: Callable[[str, float], Awaitable[int]], backplane: Backplane) -> None:
         self._size = size
-        """Counts a channel's online users; None when it is another node's turn to say so."""
+        """Counts the online users of a channel that changed so many seconds ago, if that is to be told now."""
         self._backplane = backplane
-        self._changed: set[str] = set()
+        self._changed: dict[str, float] = {}
+        """Channels, and when they last changed."""
         self._wake = asyncio.Event()
 
     def add(self, channel: str) -> None:
         """Note that the count of a channel has changed."""
-        self._changed.add(channel)
+        self._changed[channel] = asyncio.get_running_loop().time()
         self._wake.set()
 
     async def run(self) -> None:
         while await self._wake.wait():
             self._wake.clear()
-            changed, self._changed = self._changed, set()
-            for channel in changed:
-                await self._publish(channel)
+            changed, self._changed = self._changed, {}
+            for channel, at in changed.items():
+                await self._publish(channel, at)
             await asyncio.sleep(PERIOD)
 
-    async def _publish(self, channel: str) -> None:
+    async def _publish(self, channel: str, at: float) -> None:
         try:
-            size = await self._size(channel)
-            if size is None:  # said already, perhaps before the change that was noted here
-                self.add(channel)
+            size = await self._size(channel, asyncio.get_running_loop().time() - at)
+            if size == TOO_SOON:
+                self._changed.setdefault(channel, at)
+                self._wake.set()
+            if size < 0:
                 return
             payload = codec.encode("online-count", {"count": size}, channel)
             await self._backplane.publish(Target("channel", channel), codec.pack(codec.Envelope(payload)))

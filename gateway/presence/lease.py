@@ -7,10 +7,11 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Command, Link
+from gateway.connection import Connection
 from gateway.errors import Unavailable
 from gateway.hub import Hub
 from gateway.presence.claims import Claims
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 PERIOD = 3.0
 RETRY = 0.2
+AT_ONCE = 100
+"""Connections that are written before the loop turns and Redis has answered: a few milliseconds."""
 LOST, FOREIGN = 0, -1
 
 
@@ -69,6 +72,8 @@ class Lease:
         self._warned = False
         self.registered = asyncio.Event()
         """Set once this node is in the set of nodes for the first time."""
+        self.registering = False
+        """Whether everything is being written: Redis does not have all of it yet."""
         self.steady_since = 0.0
         """Loop time since when every renewal came in time: as long as the others could renew theirs."""
 
@@ -117,6 +122,7 @@ class Lease:
         self._must_register |= self._store.take_overflow()
         state = LOST if self._must_register else await self._still_held()
         if state == LOST:
+            self._renewed = 0.0  # others may have lost theirs with it
             await self.register()
         elif state == FOREIGN and not self._warned:
             self._warned = True
@@ -141,6 +147,18 @@ class Lease:
         Announces nothing: nobody came or went. But when the others have reaped this node meanwhile they
         have seen its users leave, and see them return.
         """
+        self._must_register = False  # whatever calls for it from now on calls for it again
+        self.registering = True
+        try:
+            await self._register()
+        except Unavailable:
+            self._must_register = True
+            raise
+        finally:
+            self.registering = False
+        self.registered.set()
+
+    async def _register(self) -> None:
         async with self._claims.held(self._node):
             reaped = self._keys.reaped(self._node)
             was_reaped = await self._store.ask(reaped, ("GETDEL", reaped))
@@ -149,15 +167,30 @@ class Lease:
             await self._store.ask(self._key, ("EXPIRE", self._key, SECONDS))
             await self._store.ask(self._keys.nodes, ("SADD", self._keys.nodes, self._node))
             await self._rules.write()
-            for connection in self._hub:
-                self._registry.open(connection.info(), connection.agent)
-                for channel in connection.channels:
-                    self._registry.join(connection.info(), channel, silent=not was_reaped)
-            await self._store.flushed()
-        self._must_register = False
-        self.registered.set()
+            await self._write_all(silent=not was_reaped)
         if ghosts or len(self._hub):
             logger.warning("registered anew: %s connections, %s ghosts removed", len(self._hub), ghosts)
+
+    async def _write_all(self, *, silent: bool) -> None:
+        """Write every connection, some at a time: the loop turns, and neither lease nor claim runs out meanwhile."""
+        everybody = list(self._hub)
+        for start in range(0, len(everybody), AT_ONCE):
+            some = everybody[start : start + AT_ONCE]
+            await asyncio.gather(*(done for connection in some for done in self._write(connection, silent=silent)))
+            if not await self._claims.take(self._node):
+                raise Unavailable("another process has begun to remove what this node holds")
+            await self._store.ask(self._key, ("EXPIRE", self._key, SECONDS))
+
+    def _write(self, connection: Connection, *, silent: bool) -> Iterator[Awaitable[object]]:
+        if connection.id not in self._hub.connections:  # gone while others were written
+            return
+        known = connection.info()
+        if silent:
+            yield from self._registry.restore(known, connection.agent)
+            return
+        yield self._registry.open(known, connection.agent)
+        for channel in known.channels:
+            yield self._registry.join(known, channel)
 
     def _vital(self) -> tuple[str | int, ...]:
         return (

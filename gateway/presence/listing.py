@@ -50,9 +50,6 @@ class Listing:
             for user in page:
                 yield user
 
-    async def online_count(self, channel: str) -> int:
-        return await self._size(self._keys.online(channel))
-
     async def channel_counts(self, channels: Sequence[str]) -> list[tuple[int, int]]:
         keys = [key for channel in channels for key in (self._keys.members(channel), self._keys.online(channel))]
         sizes = await asyncio.gather(*map(self._size, keys))

@@ -28,6 +28,7 @@ class MemoryPresence:
         self._node = settings.node_id
         self._grace = settings.presence_grace
         self._presence_max = settings.presence_max
+        self._rule = settings.rule
         self._backplane = backplane
         self._vital = vital
         self._books = MemoryBooks()
@@ -159,13 +160,15 @@ class MemoryPresence:
             over()
 
     def _announce(self, connection: ConnectionInfo, channel: str, *, connected: bool) -> None:
+        if not self._rule(channel).presence:
+            return
         if 0 < self._presence_max < len(self._online.get(channel, ())) + (not connected):
             self._crowds.add(channel)
             return
         word = announcement(connection.user, channel, connected=connected, exclude=connection.id)
         self._backplane.put(Target("channel", channel), word)
 
-    async def _size(self, channel: str) -> int | None:
+    async def _size(self, channel: str, changed: float) -> int:
         return len(self._online.get(channel, ()))
 
 

@@ -18,6 +18,8 @@ from gateway.presence.store import Store
 
 logger = logging.getLogger(__name__)
 
+AT_ONCE = 100
+"""Connections that are removed before the loop turns and Redis has answered: some milliseconds."""
 REMEMBERED = 3600
 """Seconds for which a node that comes back can still see that it was reaped."""
 
@@ -39,9 +41,15 @@ class Reaper:
         self._claims = claims
         self._reaped = reaped
 
-    async def reap_dead(self) -> None:
-        """Reap every node without a lease that nobody else is reaping. Raises `Unavailable`."""
-        for node in await self._dead():
+    async def reap_dead(self, own: str) -> None:
+        """Reap every node without a lease that nobody else is reaping. Raises `Unavailable`.
+
+        Where the lease of this node, `own`, is gone as well Redis has lost its data: then nobody is dead.
+        """
+        dead = await self._dead()
+        if dead and not await self._is_alive(own):
+            return
+        for node in dead:
             if await self._claims.take(node):
                 await self._reap(node)
                 await self._claims.give_back(node)
@@ -51,7 +59,8 @@ class Reaper:
         removed = 0
         async for ids in pages(self._store, self._keys.node_connections(node)):
             ghosts = [id for id in ids if id not in held]
-            await self._remove(node, ghosts)
+            for start in range(0, len(ghosts), AT_ONCE):
+                await self._remove(node, ghosts[start : start + AT_ONCE])
             removed += len(ghosts)
             await self._claims.take(node)
         return removed
@@ -61,12 +70,16 @@ class Reaper:
         leases = [self._keys.node(node) for node in nodes]
         if self._store.whole and await self._store.ask(self._keys.nodes, ("EXISTS", *leases)) == len(nodes):
             return []
-        alive = await asyncio.gather(*(self._store.ask(lease, ("EXISTS", lease)) for lease in leases))
+        alive = await asyncio.gather(*map(self._is_alive, nodes))
         return [node for node, is_alive in zip(nodes, alive, strict=True) if not is_alive]
 
+    async def _is_alive(self, node: str) -> bool:
+        lease = self._keys.node(node)
+        return bool(await self._store.ask(lease, ("EXISTS", lease)))
+
     async def _reap(self, node: str) -> None:
-        lease, reaped = self._keys.node(node), self._keys.reaped(node)
-        if await self._store.ask(lease, ("EXISTS", lease)):  # it came back before the claim was ours
+        reaped = self._keys.reaped(node)
+        if await self._is_alive(node):  # it came back before the claim was ours
             return
         logger.warning("node %s has no lease any more: removing what it held", node)
         await self._store.ask(reaped, ("SET", reaped, 1, "EX", REMEMBERED))

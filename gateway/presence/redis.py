@@ -29,6 +29,7 @@ from gateway.presence.protocol import Counts, NodeInfo
 from gateway.presence.reaper import Reaper
 from gateway.presence.registry import Registry
 from gateway.presence.rules import Rules
+from gateway.presence.scripts import COUNT
 from gateway.presence.standby import Standby
 from gateway.presence.store import SingleStore, Store
 from gateway.vitals import Vital
@@ -50,7 +51,7 @@ class RedisPresence:
         counters: Counters,
         vital: Callable[[], Vital] = Vital,
     ) -> None:
-        node = settings.node_id
+        node = self._node = settings.node_id
         if isinstance(backplane, ClusterBackplane):
             self._keys = Keys(settings.prefix, cluster=True)
             self._store: Store = ClusterStore(backplane.topology, self._rearranged, backplane.troubles)
@@ -62,9 +63,9 @@ class RedisPresence:
         self._listing = Listing(self._store, self._keys)
         self._crowds = Crowds(self._size, backplane)
         self._registry = Registry(self._store, self._keys, settings, self._crowds)
-        self._reaper = Reaper(self._store, self._keys, self._registry, claims, self._reaped)
+        self.reaper = Reaper(self._store, self._keys, self._registry, claims, self._reaped)
         rules = Rules(self._store, self._keys, settings.channels)
-        self._lease = Lease(node, self._store, self._keys, hub, self._registry, self._reaper, claims, rules, vital)
+        self.lease = Lease(node, self._store, self._keys, hub, self._registry, self.reaper, claims, rules, vital)
         lease_key = self._keys.node(node)
         self._standby = Standby(
             settings.redis_url, f"{settings.prefix}-{node}-standby", lambda: self._store.server(lease_key)
@@ -73,44 +74,44 @@ class RedisPresence:
         self._farewells = Farewells(self._store, self._keys, settings.presence_grace)
         self._arriving: set[str] = set()
         """Connections that are counted already and not yet opened."""
-        self.audit = Audit(node, self._store, self._keys, hub, self._lease, counters, self._arriving)
+        self.audit = Audit(node, self._store, self._keys, hub, self.lease, counters, self._arriving)
 
     # ---- life
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._store.run())
-            tasks.create_task(self._lease.run())
+            tasks.create_task(self.lease.run())
             tasks.create_task(self._reap())
             tasks.create_task(self._crowds.run())
             tasks.create_task(self._farewells.run())
             tasks.create_task(self.audit.run())
 
     async def ready(self) -> None:
-        await self._lease.registered.wait()
+        await self.lease.registered.wait()
 
     def hold(self) -> None:
-        self._standby.call(self._lease.renewal())
+        self._standby.call(self.lease.renewal())
 
     async def close(self) -> None:
         await self._store.flushed()
-        await self._lease.end()
+        await self.lease.end()
 
     def _rearranged(self) -> None:
-        self._lease.register_again()
+        self.lease.register_again()
 
     async def _connected(self, link: Link) -> None:
-        await self._lease.connected(link)
+        await self.lease.connected(link)
 
     async def _reap(self) -> None:
         """Look for dead nodes, but not before all had a whole lease's time since the last trouble with Redis."""
         while True:
             await asyncio.sleep(LOOK)
-            steady = asyncio.get_running_loop().time() - self._lease.steady_since
-            if not self._lease.registered.is_set() or steady < SECONDS:
+            steady = asyncio.get_running_loop().time() - self.lease.steady_since
+            if not self.lease.registered.is_set() or steady < SECONDS:
                 continue
             try:
-                await self._reaper.reap_dead()
+                await self.reaper.reap_dead(self._node)
             except Unavailable as error:
                 logger.info("could not look for dead nodes: %s", error)
 
@@ -118,12 +119,12 @@ class RedisPresence:
         line = entry(node, kind="lost", text=f"its lease ran out; {removed} connections were removed")
         await self._books.record("events", line)
 
-    async def _size(self, channel: str) -> int | None:
-        """Return the online count if nobody else published it within the last second."""
+    async def _size(self, channel: str, changed: float) -> int:
+        """Count a crowd for all nodes: whichever asks first tells."""
         counted = self._keys.counted(channel)
-        if not await self._store.ask(counted, ("SET", counted, 1, "NX", "PX", 1000)):
-            return None
-        return await self._listing.online_count(channel)
+        count = COUNT((counted, self._keys.online(channel)), round(changed * 1000))
+        size: int = await self._store.ask(counted, count)
+        return size
 
     # ---- Presence
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from gateway.config import Settings
 from gateway.connection import ConnectionInfo
 from gateway.presence.crowds import Crowds
 from gateway.presence.protocol import announcement
-from gateway.presence.scripts import FORGET_USER, JOIN, LEAVE, OPEN, RESERVE
+from gateway.presence.scripts import FORGET_USER, JOIN, LEAVE, OPEN, RESERVE, RESTORE
 from gateway.presence.store import Store
 
 FIELDS = ("node", "user", "name", "channels", "started", "remote")
@@ -33,6 +33,7 @@ class Registry:
         self._keys = keys
         self._crowds = crowds
         self._presence_max = settings.presence_max
+        self._rule = settings.rule
         self._grace = round(settings.presence_grace * 1000)
         self._publish = "SPUBLISH" if keys.cluster else "PUBLISH"
 
@@ -49,6 +50,21 @@ class Registry:
             self._store.write(id, tabs, ("SADD", tabs, id))
             self._store.write(id, named.users, ("SADD", named.users, user))
         return self._store.write(id, held, ("SADD", held, id))
+
+    def restore(self, connection: ConnectionInfo, agent: str) -> Iterator[Awaitable[Any]]:
+        """Note a connection and its memberships again, announcing nothing: nobody came."""
+        if not self._store.whole:
+            yield self.open(connection, agent)
+            for channel in connection.channels:
+                yield self.join(connection, channel, silent=True)
+            return
+        id, node, user, named = connection.id, connection.node, connection.user, self._keys
+        key, of_user = named.connection(id), ("", "") if user == id else (named.user_connections(user), named.users)
+        keys = [key, named.node_connections(node), named.nodes, named.channels, *of_user]
+        for channel in connection.channels:
+            keys += self._of_channel(channel)
+        words = (id, node, user, len(connection.channels), *connection.channels, *_fields(connection), "agent", agent)
+        yield self._store.write(id, key, RESTORE(keys, *words))
 
     async def reserve(self, connection: ConnectionInfo, agent: str, most: int) -> bool:
         """Note a connection as `open` does, if its user has fewer than `most`. Raises `Unavailable`.
@@ -74,7 +90,7 @@ class Registry:
         key, held, channels = named.connection(id), named.node_connections(node), _as_json(connection.channels)
         if not self._store.whole:
             self._note(id, key, held, node, "node", node, "user", user, "channels", channels)
-        word = b"" if silent else announcement(user, channel, connected=True, exclude=id)
+        word = b"" if silent else self._word(connection, channel, connected=True)
         own = (named.channels, key, held, named.nodes)
         return self._change(JOIN, connection, channel, channels, word, own_keys=own)
 
@@ -82,7 +98,7 @@ class Registry:
         """Note that a member left of its own will: its user is announced at once."""
         key, channels = self._keys.connection(connection.id), _as_json(connection.channels)
         own = (self._keys.channels, key, self._keys.leaving_channels)
-        word = self._farewell(connection, channel)
+        word = self._word(connection, channel, connected=False)
         emptied = self._change(LEAVE, connection, channel, channels, word, own_keys=own)
         if not self._store.whole:
             self._store.write(connection.id, key, ("HSET", key, "channels", channels))
@@ -94,7 +110,7 @@ class Registry:
         held, key = self._keys.node_connections(connection.node), self._keys.connection(id)
         own = (self._keys.channels, key, self._keys.leaving_channels)
         for channel in connection.channels:
-            word = self._farewell(connection, channel)
+            word = self._word(connection, channel, connected=False)
             self._change(LEAVE, connection, channel, "", word, own_keys=own, grace=self._grace)
         if user != id:
             self._lose_user(id, user)
@@ -109,8 +125,11 @@ class Registry:
         self._store.write(id, held, ("SADD", held, id))
         self._store.write(id, key, ("HSET", key, *fields))
 
-    def _farewell(self, connection: ConnectionInfo, channel: str) -> bytes:
-        return announcement(connection.user, channel, connected=False, exclude=connection.id)
+    def _word(self, connection: ConnectionInfo, channel: str, *, connected: bool) -> bytes:
+        """Make the announcement, empty where the channel does not tell who is there."""
+        if not self._rule(channel).presence:
+            return b""
+        return announcement(connection.user, channel, connected=connected, exclude=connection.id)
 
     def _change(
         self,
@@ -124,7 +143,7 @@ class Registry:
         grace: int = 0,
     ) -> Awaitable[bool]:
         named = self._keys
-        keys = (named.members(channel), named.online(channel), named.tabs(channel), named.leaving(channel))
+        keys = self._of_channel(channel)
         topic = named.topic(Target("channel", channel))
         command = script(
             (*keys, *own_keys) if self._store.whole else keys,
@@ -132,6 +151,10 @@ class Registry:
             *(self._publish, topic, word, self._presence_max, grace, connection.node),
         )
         return self._store.write(connection.id, keys[0], command, partial(self._changed, script, channel))
+
+    def _of_channel(self, channel: str) -> tuple[str, ...]:
+        named = self._keys
+        return named.members(channel), named.online(channel), named.tabs(channel), named.leaving(channel)
 
     def _changed(self, script: Script, channel: str, answer: list[int]) -> bool:
         first_or_last, crowded = bool(answer[0]), bool(answer[1])

@@ -10,8 +10,8 @@ def _script(name: str) -> Script:
 
 
 OPEN, JOIN, LEAVE, FORGET_USER = _script("open"), _script("join"), _script("leave"), _script("forget_user")
-RESERVE = _script("reserve")
+RESERVE, RESTORE, COUNT = _script("reserve"), _script("restore"), _script("count")
 DUE, GONE = _script("due"), _script("gone")
 RENEW, CLAIM, DISCLAIM = _script("renew"), _script("claim"), _script("disclaim")
 
-ALL = (OPEN, RESERVE, JOIN, LEAVE, FORGET_USER, DUE, GONE, RENEW, CLAIM, DISCLAIM)
+ALL = (OPEN, RESERVE, RESTORE, COUNT, JOIN, LEAVE, FORGET_USER, DUE, GONE, RENEW, CLAIM, DISCLAIM)

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple, get_args
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
 
 import orjson
 
 from gateway.connection import Connection, ConnectionInfo
-from gateway.errors import InvalidEnvelope, InvalidParam
+from gateway.errors import InvalidEnvelope
 from gateway.hub import Hub
-from gateway.search.page import (
-    Best,
-    Key,
-    Listed,
-    Sliced,
-    check_choice,
-    check_limit,
-    check_text,
-    read_cursor,
-    slices,
-    write_cursor,
-)
+from gateway.search.page import Best, Key, Listed, Paged, Sliced, check_choice, check_text, slices
 
 ConnectionSort = Literal["started", "id", "user", "name", "remote", "node", "channels"]
 SORTS: tuple[ConnectionSort, ...] = get_args(ConnectionSort)
@@ -30,7 +19,7 @@ Test = Callable[[Connection], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionQuery:
+class ConnectionQuery(Paged):
     """What to look for among connections, and which page of it. An empty string does not filter.
 
     `user`, `channel` and `node` are exact. `id`, `name` and `remote` are found anywhere inside, `text` anywhere
@@ -47,40 +36,19 @@ class ConnectionQuery:
     node: str = ""
     sort: ConnectionSort = "started"
     descending: bool = False
-    limit: int = 100
-    after: Key | None = None
 
-    def __post_init__(self) -> None:
-        check_limit(self.limit)
+    def _check(self) -> None:
         check_choice("sort", self.sort, SORTS)
         for field in ("text", "id", "user", "name", "remote", "channel", "node"):
             check_text(field, getattr(self, field))
 
     @property
-    def _order(self) -> str:
+    def order(self) -> str:
         return f"connections by {self.sort}{' descending' if self.descending else ''}"
 
-    def behind(self, cursor: str | None) -> ConnectionQuery:
-        """Return the query for the page behind a cursor. Raises `InvalidParam`."""
-        kind = int if self.sort in ("started", "channels") else str
-        return self if cursor is None else replace(self, after=read_cursor(cursor, self._order, kind))
-
-    def cursor(self, row: Row) -> str:
-        """Name a row as the last of a page."""
-        return write_cursor(self._order, row.key)
-
-    def as_map(self) -> dict[str, Any]:
-        """Return the fields as one node tells them to another."""
-        return asdict(self)
-
-    @classmethod
-    def of_map(cls, fields: Mapping[str, Any]) -> ConnectionQuery:
-        """Read what `as_map` made; raise `InvalidEnvelope` for anything else."""
-        try:
-            query = cls(**fields)
-            return query if query.after is None else replace(query, after=(query.after[0], query.after[1]))
-        except (TypeError, LookupError, InvalidParam) as error:
-            raise InvalidEnvelope(f"expected a query for connections: {error}") from None
+    @property
+    def by_number(self) -> bool:
+        return self.sort in ("started", "channels")
 
 
 class Row(NamedTuple):
@@ -171,8 +139,10 @@ def _text_of(connection: Connection) -> str:
 # ---- on the node that asked
 
 
-def merge(answers: Mapping[str, object], query: ConnectionQuery, silent: Iterable[str] = ()) -> Listed[ConnectionInfo]:
-    """Make one page of the nodes' answers. A node whose answer is none counts as silent."""
+def merge(
+    answers: Mapping[str, object], query: ConnectionQuery, silent: Iterable[str] = ()
+) -> Sliced[Listed[ConnectionInfo]]:
+    """Make one page of the nodes' answers, one after the other. A node whose answer is none counts as silent."""
     rows, matched, ends, mute = list[Row](), 0, list[Key](), list(silent)
     for node, answer in answers.items():
         try:
@@ -184,6 +154,7 @@ def merge(answers: Mapping[str, object], query: ConnectionQuery, silent: Iterabl
         matched += count
         if cut and found:
             ends.append(found[-1].key)
+        yield
     page, cursor = _page(rows, ends, query)
     return Listed([row.connection for row in page], cursor, matched, sorted(mute))
 
@@ -196,7 +167,7 @@ def _page(rows: list[Row], ends: list[Key], query: ConnectionQuery) -> tuple[lis
     if ends:
         end = max(ends) if query.descending else min(ends)
         page = [row for row in page if (row.key >= end if query.descending else row.key <= end)]
-    return page, query.cursor(page[-1]) if ends or len(page) < len(ordered) else None
+    return page, query.cursor(page[-1].key) if ends or len(page) < len(ordered) else None
 
 
 def _read(answer: object) -> tuple[list[Row], int, bool]:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple, get_args
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
 
-from gateway.errors import InvalidEnvelope, InvalidParam
+from gateway.errors import InvalidEnvelope
 from gateway.hub import Hub
-from gateway.search.page import (
-    Best,
-    Key,
-    Sliced,
-    check_choice,
-    check_limit,
-    check_text,
-    read_cursor,
-    slices,
-    write_cursor,
-)
+from gateway.search.page import Best, Key, Paged, Sliced, check_choice, check_text, slices
 
 Kind = Literal["channels", "users"]
 NameSort = Literal["name", "size"]
@@ -31,7 +22,7 @@ RANKED = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class NameQuery:
+class NameQuery(Paged):
     """Which channels or users to list: those whose name begins so, by name, or the largest first.
 
     The size of a channel is its number of members, that of a user the number of connections. Sorted by size
@@ -41,40 +32,19 @@ class NameQuery:
     kind: Kind
     prefix: str = ""
     sort: NameSort = "name"
-    limit: int = 100
-    after: Key | None = None
 
-    def __post_init__(self) -> None:
-        check_limit(self.limit)
+    def _check(self) -> None:
         check_choice("kind", self.kind, KINDS)
         check_choice("sort", self.sort, NAME_SORTS)
         check_text("prefix", self.prefix)
 
     @property
-    def _order(self) -> str:
+    def order(self) -> str:
         return f"{self.kind} by {self.sort}"
 
-    def cursor(self, name: Name) -> str:
-        """Name a row as the last of a page."""
-        return write_cursor(self._order, name.key(self.sort))
-
-    def behind(self, cursor: str | None) -> NameQuery:
-        """Return the query for the page behind a cursor. Raises `InvalidParam`."""
-        kind = int if self.sort == "size" else str
-        return self if cursor is None else replace(self, after=read_cursor(cursor, self._order, kind))
-
-    def as_map(self) -> dict[str, Any]:
-        """Return the fields as one node tells them to another."""
-        return asdict(self)
-
-    @classmethod
-    def of_map(cls, fields: Mapping[str, Any]) -> NameQuery:
-        """Read what `as_map` made; raise `InvalidEnvelope` for anything else."""
-        try:
-            query = cls(**fields)
-            return query if query.after is None else replace(query, after=(query.after[0], query.after[1]))
-        except (TypeError, LookupError, InvalidParam) as error:
-            raise InvalidEnvelope(f"expected a query for names: {error}") from None
+    @property
+    def by_number(self) -> bool:
+        return self.sort == "size"
 
 
 NUMBER_BYTES = 16
@@ -88,17 +58,13 @@ class Name(NamedTuple):
     label: str = ""
     """Of a user: a display name that one of their connections has."""
 
-    def key(self, sort: NameSort) -> Key:
-        """Return what it is ordered by."""
-        return (-self.size if sort == "size" else self.name), self.name
-
 
 # ---- on the node that holds them
 
 
 def find_names(hub: Hub, query: NameQuery, most_bytes: int) -> Sliced[dict[str, object]]:
     """Go through what a node holds; end with what `merge_names` reads, of about so many bytes at most."""
-    held = list(hub.channels) if query.kind == "channels" else (yield from _users(hub))
+    held = list(hub.channels if query.kind == "channels" else hub.users)
     members = hub.members if query.kind == "channels" else hub.of_user
     if query.sort == "size":
         best = Best[str](RANKED, value=lambda name: -len(members(name)), id=str)
@@ -111,15 +77,6 @@ def find_names(hub: Hub, query: NameQuery, most_bytes: int) -> Sliced[dict[str, 
         best.add(found)
         yield
     return _answer([_describe(hub, query.kind, name) for _, name in best.rows], matched, most_bytes)
-
-
-def _users(hub: Hub) -> Sliced[list[str]]:
-    found: set[str] = set()
-    for connections in slices(list(hub.connections.values())):
-        found |= {connection.profile.id for connection in connections}
-        yield
-    found.discard("")  # anonymous ones
-    return list(found)
 
 
 def _describe(hub: Hub, kind: Kind, name: str) -> Name:
@@ -152,8 +109,8 @@ class Names(NamedTuple):
     silent: list[str]
 
 
-def merge_names(answers: Mapping[str, object], query: NameQuery, silent: Iterable[str] = ()) -> Names:
-    """Make one page of the nodes' answers. A node whose answer is none counts as silent."""
+def merge_names(answers: Mapping[str, object], query: NameQuery, silent: Iterable[str] = ()) -> Sliced[Names]:
+    """Make one page of the nodes' answers, one after the other. A node whose answer is none counts as silent."""
     sizes, labels, ends, totals, mute = Counter[str](), dict[str, str](), list[str](), list[int](), list(silent)
     for node, answer in answers.items():
         try:
@@ -167,10 +124,15 @@ def merge_names(answers: Mapping[str, object], query: NameQuery, silent: Iterabl
         totals.append(matched)
         if cut and query.sort == "name":
             ends.append(found[-1].name)
-    names = [Name(name, size, labels[name]) for name, size in sizes.items()]
-    page, cursor = _page(names, ends, query)
+        yield
+    if query.sort == "size":
+        keys: list[Key] = heapq.nsmallest(RANKED, ((-size, name) for name, size in sizes.items()))
+    else:
+        keys = [(name, name) for name in sorted(sizes)]
+    page, cursor = _page(keys, ends, query)
     everything = query.after is None and cursor is None and query.sort == "name"
-    return Names(page, cursor, len(page) if everything else _only(totals), sorted(mute))
+    names = [Name(name, sizes[name], labels[name]) for _, name in page]
+    return Names(names, cursor, len(page) if everything else _only(totals), sorted(mute))
 
 
 def _only(totals: Sequence[int]) -> int | None:
@@ -179,12 +141,10 @@ def _only(totals: Sequence[int]) -> int | None:
     return counted[0] if len(counted) == 1 else (None if counted else 0)
 
 
-def _page(names: list[Name], ends: list[str], query: NameQuery) -> tuple[list[Name], str | None]:
-    names.sort(key=lambda name: name.key(query.sort))
-    known = names[:RANKED] if query.sort == "size" else names
-    behind = [name for name in known if query.after is None or name.key(query.sort) > query.after]
+def _page(keys: list[Key], ends: list[str], query: NameQuery) -> tuple[list[Key], str | None]:
+    behind = [key for key in keys if query.after is None or key > query.after]
     ordered = behind[: query.limit + 1]
-    page = [name for name in ordered[: query.limit] if not ends or name.name <= min(ends)]
+    page = [key for key in ordered[: query.limit] if not ends or key[1] <= min(ends)]
     more = bool(ends) or len(page) < len(ordered)
     return page, query.cursor(page[-1]) if more else None
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import orjson
 
-from gateway.errors import InvalidParam
+from gateway.errors import InvalidEnvelope, InvalidParam
 
 T = TypeVar("T")
 R = TypeVar("R")
+Q = TypeVar("Q", bound="Paged")
 
 MOST_ROWS = 1000
 """Rows on one page at most."""
@@ -39,6 +41,55 @@ class Listed(Generic[T]):
     """How many there are on all pages; None when that is not known."""
     silent: list[str]
     """Nodes that did not answer in time: what they hold is missing here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paged:
+    """A query for one page of ordered rows."""
+
+    limit: int = 100
+    after: Key | None = None
+    """The key of the last row of the page before."""
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+        self._check()
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Raise `InvalidParam` that names the field."""
+
+    @property
+    @abstractmethod
+    def order(self) -> str:
+        """Names what is listed and how it is sorted: a cursor is good for one order only."""
+
+    @property
+    @abstractmethod
+    def by_number(self) -> bool:
+        """Whether what it is sorted by is a number."""
+
+    def behind(self: Q, cursor: str | None) -> Q:
+        """Return the query for the page behind a cursor. Raises `InvalidParam`."""
+        kind = int if self.by_number else str
+        return self if cursor is None else replace(self, after=read_cursor(cursor, self.order, kind))
+
+    def cursor(self, key: Key) -> str:
+        """Name a row as the last of a page."""
+        return write_cursor(self.order, key)
+
+    def as_map(self) -> dict[str, Any]:
+        """Return the fields as one node tells them to another."""
+        return asdict(self)
+
+    @classmethod
+    def of_map(cls: type[Q], fields: Mapping[str, Any]) -> Q:
+        """Read what `as_map` made; raise `InvalidEnvelope` for anything else."""
+        try:
+            query = cls(**fields)
+            return query if query.after is None else replace(query, after=(query.after[0], query.after[1]))
+        except (TypeError, LookupError, InvalidParam) as error:
+            raise InvalidEnvelope(f"expected a query: {error}") from None
 
 
 class Best(Generic[T]):

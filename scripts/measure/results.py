@@ -91,10 +91,10 @@ def ratios(runs: list[Run]) -> list[Ratio]:
 def tables(runs: list[Run]) -> str:
     """Return everything as Markdown: the ratios, then the figures of each workload."""
     compared = [[r.workload, _words(r.figure), f"{GATEWAY} / {r.server}", str(r.spread)] for r in ratios(runs)]
-    parts = [_table(["workload", "figure", "ratio", "median (spread)"], compared)] if compared else []
+    parts = [table(["workload", "figure", "ratio", "median (spread)"], compared)] if compared else []
     for name in dict.fromkeys(run.workload for run in runs):
-        table = _figures([run for run in runs if run.workload == name])
-        parts.append(f"**{name}**: {WORKLOADS[name].about}\n\n{table}")
+        written = _figures([run for run in runs if run.workload == name])
+        parts.append(f"**{name}**: {WORKLOADS[name].about}\n\n{written}")
     return "\n\n".join(parts)
 
 
@@ -106,10 +106,10 @@ def _figures(runs: list[Run]) -> str:
         good = [run.figures for run in mine if not run.failed]
         cells = [str(Spread.of(one[name] for one in good if name in one)) if good else "failed" for name in names]
         rows.append([server, f"{len(good)} of {len(mine)}", *cells])
-    return _table(["server", "good runs", *map(_words, names)], rows)
+    return table(["server", "good runs", *map(_words, names)], rows)
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> str:
+def table(heads: list[str], rows: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     lines = [heads, ["-" * width for width in widths], *rows]
     return "\n".join(

@@ -2,7 +2,7 @@
 -- KEYS  members, online, tabs, leaving, [channels, connection, leaving channels]
 -- ARGV  connection, user, channel, its channels as JSON ('' when the connection is gone), publish command,
 --       topic, announcement, presence_max, grace (ms)
--- With a grace the announcement waits, in `leaving`, for the user to come back.
+-- An empty announcement stays silent. With a grace the announcement waits, in `leaving`, for the user to come back.
 -- Returns {whether the channel was emptied, whether to publish its count, when the grace ends}.
 local id, user, channel, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[9])
 if KEYS[6] and ARGV[4] ~= '' and redis.call('EXISTS', KEYS[6]) == 1 then
@@ -22,6 +22,9 @@ if redis.call('HEXISTS', KEYS[3], user) == 1 then
   return {emptied, 0, 0}
 end
 redis.call('SREM', KEYS[2], user)
+if ARGV[7] == '' then
+  return {emptied, 0, 0}
+end
 local most = tonumber(ARGV[8])
 if most > 0 and redis.call('SCARD', KEYS[2]) >= most then
   return {emptied, 1, 0}
