@@ -50,6 +50,8 @@ class Membership:
         self._most = settings.max_channels_per_connection
         self._timeout = settings.publish_timeout
         self._most_of_user = settings.max_connections_per_user
+        self._under_way: dict[tuple[str, str], asyncio.Event] = {}
+        """Joins that are not done, by connection id and channel."""
 
     async def reserve(self, connection: Connection) -> bool:
         """Count a connection that is about to be opened to its user; tell whether that one may have it.
@@ -96,21 +98,28 @@ class Membership:
         A join that fails is undone. Raises `TooManyChannels`, `Unavailable`, or `ConnectionNotFound` when
         the connection left meanwhile. A member that joins again is written what came since the position.
         """
-        kept = self._history.keeps(channel)
+        kept, key = self._history.keeps(channel), (connection.id, channel)
+        while (other := self._under_way.get(key)) is not None and channel in connection.channels:
+            await other.wait()  # the server may put a connection where its client is on the way to
         if channel in connection.channels:
             return Joined(recovered=kept and await self._history.enter(connection, channel, since))
         if 0 < self._most <= len(connection.channels):
             raise TooManyChannels(f"a connection may be in {self._most} channels at most")
         self._hub.join(connection, channel, receiving=not kept)
+        done = self._under_way[key] = asyncio.Event()
         try:
             await self._backplane.subscribe([Target("channel", channel)])
+            _check_still_in(connection, channel)
             recovered = kept and await self._history.enter(connection, channel, since)
-            if channel not in connection.channels:
-                raise ConnectionNotFound(f"connection {connection.id} left before it had joined {channel}")
+            _check_still_in(connection, channel)
             return Joined(await self._stored(self._presence.join(connection.info(), channel)), recovered)
         except Unavailable:
             self._depart(connection, channel)
             raise
+        finally:
+            done.set()
+            if self._under_way.get(key) is done:
+                del self._under_way[key]
 
     async def leave(self, connection: Connection, channel: str) -> bool:
         """Return once the membership is removed; tell whether that emptied the channel."""
@@ -141,6 +150,12 @@ class Membership:
         if not stored.done():
             raise Unavailable("Redis did not store it in time")
         return bool(stored.result())
+
+
+def _check_still_in(connection: Connection, channel: str) -> None:
+    """Raise `ConnectionNotFound` when a connection was taken out of a channel it was about to join."""
+    if channel not in connection.channels:
+        raise ConnectionNotFound(f"connection {connection.id} left before it had joined {channel}")
 
 
 async def _persist(connection: Connection, do: Callable[..., Awaitable[Any]], *arguments: Any) -> None:

@@ -90,18 +90,8 @@ class Processes:
     def start(
         self, name: str, command: list[str], *, log: Path | None = None, env: dict[str, str] | None = None
     ) -> Child:
-        """Start a process in a group of its own, so that Ctrl-C reaches it through us and in our order."""
-        with log.open("wb") if log else contextlib.nullcontext() as output:
-            process = subprocess.Popen(
-                command,
-                env=os.environ | (env or {}),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                preexec_fn=_end_with_parent,
-            )
-        child = Child(name, process, log)
+        """Start a process that ends with the others; see the function `start`."""
+        child = start(name, command, log=log, env=env)
         self._children.append(child)
         return child
 
@@ -145,6 +135,21 @@ class Processes:
         """End one after the other, the last one started first."""
         for child in reversed(self._children):
             self.stop([child])
+
+
+def start(name: str, command: list[str], *, log: Path | None = None, env: dict[str, str] | None = None) -> Child:
+    """Start a process in a group of its own, so that Ctrl-C reaches it through us and in our order."""
+    with log.open("wb") if log else contextlib.nullcontext() as output:
+        process = subprocess.Popen(
+            command,
+            env=os.environ | (env or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+    return Child(name, process, log)
 
 
 def _end_with_parent() -> None:

@@ -1,0 +1,26 @@
+"""All subjects: importing this makes their scenarios known."""
+
+from trials import (
+    access,
+    channels,
+    everything,
+    frames,
+    handlers,
+    history,
+    injections,
+    leaks,
+    limits,
+    moods,
+    nodes,
+    operators,
+    outages,
+    outside,
+    slow,
+    users,
+)
+
+SUBJECTS = (
+    *(channels, history, users, access, frames, slow, limits),
+    *(handlers, outside, operators, injections, outages, moods, nodes, leaks, everything),
+)
+NAMES = tuple(subject.__name__.rpartition(".")[2] for subject in SUBJECTS)

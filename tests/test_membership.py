@@ -1,0 +1,98 @@
+"""Joins that meet each other, and the end of a connection, on their way."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from gateway.backplane import Page, Target
+from gateway.config import Rule, Settings
+from gateway.connection import ConnectionInfo
+from gateway.counters import Counters
+from gateway.delivery import Delivery
+from gateway.errors import ConnectionNotFound
+from gateway.expiry import Expiry
+from gateway.history import History
+from gateway.hub import Hub
+from gateway.membership import Joined, Membership
+from gateway.message import Position
+from tests.harness.fakes import make_connection
+
+
+class Redis:
+    """Backplane and presence in one; confirms subscriptions when the test says so."""
+
+    def __init__(self) -> None:
+        self.confirmed = asyncio.Event()
+        self.members: set[str] = set()
+
+    async def subscribe(self, targets: list[Target]) -> None:
+        await self.confirmed.wait()
+
+    def unsubscribe(self, targets: list[Target]) -> None: ...
+
+    async def read(self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0) -> Page:
+        return Page("epoch", 7, 0, None, [], False)
+
+    async def join(self, connection: ConnectionInfo, channel: str) -> bool:
+        self.members.add(connection.id)
+        return True
+
+    def lose(self, connection: ConnectionInfo) -> None:
+        self.members.discard(connection.id)
+
+
+class Node:
+    """A node of which all channels keep history."""
+
+    def __init__(self) -> None:
+        self.redis, self.hub, counters = Redis(), Hub(), Counters()
+        settings = Settings(channels=(Rule(match="*", history=10),))
+        redis = cast(Any, self.redis)
+        delivery = Delivery(self.hub, settings.rule, counters)
+        self.history = History(self.hub, redis, delivery, settings.rule, counters)
+        self.membership = Membership(self.hub, redis, self.history, redis, Expiry(self.hub), settings)
+        self.connection, _ = make_connection("node~1")
+        self.hub.add(self.connection)
+
+    async def joining(self) -> asyncio.Task[Joined]:
+        """Join, as far as it gets before Redis confirms the subscription."""
+        task = asyncio.create_task(self.membership.join(self.connection, "lobby"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return task
+
+
+async def test_a_join_beside_one_under_way_is_answered_after_it() -> None:
+    node = Node()
+    first, second = await node.joining(), await node.joining()
+    assert not first.done()
+    assert not second.done()
+    node.redis.confirmed.set()
+    assert (await first).created
+    assert not (await second).created
+    assert node.redis.members == {"node~1"}
+
+
+async def test_who_leaves_while_joining_leaves_no_history_behind() -> None:
+    """The next to join would be shown what was written while nobody here was a member."""
+    node = Node()
+    join = await node.joining()
+    node.membership.drop(node.connection)
+    node.redis.confirmed.set()
+    with pytest.raises(ConnectionNotFound):
+        await join
+    assert node.history.position("lobby") is None
+    assert not node.redis.members
+
+
+async def test_a_join_after_one_that_was_left_is_made_anew() -> None:
+    node = Node()
+    first = await node.joining()
+    node.hub.leave(node.connection, "lobby")
+    second = await node.joining()
+    node.redis.confirmed.set()
+    assert (await asyncio.gather(first, second))[1].created
+    assert node.redis.members == {"node~1"}
