@@ -78,7 +78,7 @@ class Door(asyncio.Protocol):
         """Say why not, and end the connection."""
         self._closed = True
         self.transport.write(response)
-        asyncio.get_running_loop().call_later(LINGER, self.transport.abort)
+        self._doors.loop.call_later(LINGER, self.transport.abort)
 
     # ----
 
@@ -91,7 +91,7 @@ class Door(asyncio.Protocol):
 
     def _open(self, end: int) -> None:
         self._doors.forget(self)
-        answering = self._doors.shortcut(self, bytes(self._came[:end]))
+        answering = self._doors.shortcut(self, bytes(self._came[:end]), self._doors.loop)
         if answering is not None:
             del self._came[:end]
             self._is_answered = True
@@ -113,7 +113,7 @@ class Door(asyncio.Protocol):
 
 
 Answering = Coroutine[Any, Any, None]
-Shortcut = Callable[[Door, bytes], Answering | None]
+Shortcut = Callable[[Door, bytes, asyncio.AbstractEventLoop], Answering | None]
 """What answers a first request with this head, or None where a server must."""
 
 
@@ -121,6 +121,9 @@ class Doors:
     """Makes the protocols of a server's connections: a door, or with `timeout` 0 at once what is behind it."""
 
     def __init__(self, serve: Callable[[], asyncio.Protocol], shortcut: Shortcut, *, timeout: float) -> None:
+        """Needs a running loop."""
+        self.loop = asyncio.get_running_loop()
+        """Asked for once: on CPython 3.11 each time is a system call."""
         self.serve = serve
         self.shortcut = shortcut
         self.timeout = timeout
@@ -135,10 +138,9 @@ class Doors:
 
     def watch(self, door: Door) -> None:
         """Let a connection wait as long as it may."""
-        loop = asyncio.get_running_loop()
-        self._waiting[door] = deadline = loop.time() + self.timeout
+        self._waiting[door] = deadline = self.loop.time() + self.timeout
         if self._timer is None:
-            self._timer = loop.call_at(deadline, self._sweep)
+            self._timer = self.loop.call_at(deadline, self._sweep)
 
     def forget(self, door: Door) -> None:
         """Watch a connection no longer: it has said what it wants, or is gone."""
@@ -146,7 +148,7 @@ class Doors:
 
     def run(self, answering: Answering, door: Door) -> None:
         """Let a first request be answered the short way."""
-        task = asyncio.create_task(answering)
+        task = self.loop.create_task(answering)
         self._tasks[task] = door
         task.add_done_callback(self._tasks.pop)
 
@@ -162,12 +164,11 @@ class Doors:
             await asyncio.wait(self._tasks)
 
     def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
         self._timer = None
         while self._waiting:
             door, deadline = next(iter(self._waiting.items()))
-            if deadline > loop.time():
-                self._timer = loop.call_at(deadline, self._sweep)
+            if deadline > self.loop.time():
+                self._timer = self.loop.call_at(deadline, self._sweep)
                 break
             del self._waiting[door]
             door.too_late()

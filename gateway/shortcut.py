@@ -39,11 +39,10 @@ class Shortcut:
         self._handle = handle
         self._route = next(route for route in app.router.routes() if route.get_info().get("path") == path)
 
-    def __call__(self, door: Door, head: bytes) -> Answering | None:
+    def __call__(self, door: Door, head: bytes, loop: asyncio.AbstractEventLoop) -> Answering | None:
         """Return what answers a request, or None where it is for the server."""
         if not head.startswith(self._heads):
             return None
-        loop = asyncio.get_running_loop()
         parser = HttpRequestParser(cast(Any, door), loop, READ_BYTES)
         try:
             messages, upgraded, _ = parser.feed_data(head)
@@ -54,7 +53,7 @@ class Shortcut:
         return self._answer(door, messages[0][0], loop)
 
     async def _answer(self, door: Door, message: Any, loop: asyncio.AbstractEventLoop) -> None:
-        task = cast("asyncio.Task[None]", asyncio.current_task())
+        task = cast("asyncio.Task[None]", asyncio.current_task(loop))
         request = web.Request(message, EMPTY_PAYLOAD, cast(Any, door), cast(AbstractStreamWriter, None), task, loop)
         request._match_info = self._match()
         try:

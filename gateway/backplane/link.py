@@ -81,11 +81,15 @@ class Link(asyncio.Protocol):
         self._replies.append(reply)
         self.write(*command)
 
-    async def call(self, *command: str | bytes | int | float) -> Any:
-        """Send one command and wait for its answer."""
+    def request(self, *command: str | bytes | int | float) -> asyncio.Future[Any]:
+        """Send one command; return the future of its answer."""
         reply: asyncio.Future[Any] = self._loop.create_future()
         self.send(reply, *command)
-        return await reply
+        return reply
+
+    async def call(self, *command: str | bytes | int | float) -> Any:
+        """Send one command and wait for its answer."""
+        return await self.request(*command)
 
     def write(self, *command: str | bytes | int | float) -> None:
         """Send a command whose answer comes to `received`."""

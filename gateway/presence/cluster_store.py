@@ -52,7 +52,7 @@ class ClusterStore:
                 self._rearrange(tasks)
 
     def write(self, turn: str, key: str, command: Command, read: Read | None = None) -> asyncio.Future[Any]:
-        write = Write(command, read, key)
+        write = Write(command, read, asyncio.get_running_loop().create_future(), key)
         write.done.add_done_callback(lambda _: self._next(turn))
         if (waiting := self._turns.get(turn)) is not None:
             waiting.append(write)

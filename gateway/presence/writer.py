@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
@@ -29,11 +30,11 @@ class Write:
 
     __slots__ = ("command", "done", "key", "read")
 
-    def __init__(self, command: Command, read: Read | None, key: str = "") -> None:
+    def __init__(self, command: Command, read: Read | None, done: asyncio.Future[Any], key: str = "") -> None:
         self.command = command
         self.read = read
         self.key = key
-        self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.done = done
 
     def settle(self, answer: Any) -> None:
         """Take the answer. One that Redis refused for good is logged, and is None to whoever waits."""
@@ -69,9 +70,14 @@ class Writer:
         self.overflowed = False
         """Whether writes were dropped: what Redis holds is not what this node holds."""
 
+    @cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """Asked for once: on CPython 3.11 each time is a system call."""
+        return asyncio.get_running_loop()
+
     def put(self, command: Command, read: Read | None = None) -> asyncio.Future[Any]:
         """Note a write; the future is what `read` makes of its answer. Nobody need await it."""
-        write = Write(command, read)
+        write = Write(command, read, self._loop.create_future())
         self.add(write)
         return write.done
 
@@ -112,7 +118,8 @@ class Writer:
 
     async def _write_some(self, link: Link) -> None:
         writes = [self._waiting[i] for i in range(min(AT_ONCE, len(self._waiting)))]
-        for write, answer in zip(writes, await _sent(link, writes), strict=True):
+        answers = await asyncio.gather(*[link.request(*write.command) for write in writes], return_exceptions=True)
+        for write, answer in zip(writes, answers, strict=True):
             if isinstance(answer, LinkLost) or _is_passing(answer):
                 raise answer
             if self._waiting and self._waiting[0] is write:  # else all was dropped meanwhile
@@ -133,14 +140,6 @@ async def load_scripts(link: Link) -> None:
     """Give a server the text of the scripts, which are then called by their hash."""
     for script in ALL:
         await link.call("SCRIPT", "LOAD", script.text)
-
-
-async def _sent(link: Link, writes: list[Write]) -> list[Any]:
-    loop = asyncio.get_running_loop()
-    answers: list[asyncio.Future[Any]] = [loop.create_future() for _ in writes]
-    for write, answer in zip(writes, answers, strict=True):
-        link.send(answer, *write.command)
-    return await asyncio.gather(*answers, return_exceptions=True)
 
 
 def _is_passing(answer: object) -> bool:
