@@ -7,6 +7,7 @@
  * Each carries "bench":[publisher,number,time], so each connection knows of each publisher in its channel what is
  * missing (lost), came twice (duplicates) or after a later one (reordered).
  *
+ * With --bare 1 they are in no channel, for handshakes alone.
  * The first of --silent connections stop reading once they are ready: nothing is expected of them.
  *
  * With a window of W at most W messages are published and not yet delivered to everybody: nobody is credited for what
@@ -33,12 +34,12 @@
 enum { HANDSHAKES = 100, EVENTS = 64, STALL_SECONDS = 3, CONNECT_SECONDS = 120, PING_MS = 10, REMEMBERED = 64 };
 
 /* Options, all numbers: --name VALUE. */
-static double port, redis_port, server, connections = 100, channels = 1, size = 128, window = 1, rate, clients, aside, silent;
+static double port, redis_port, server, connections = 100, channels = 1, size = 128, window = 1, rate, clients, aside, silent, bare;
 static double warmup = 0.5, seconds = 2, hold;
 static const struct { const char *name; double *value; } OPTIONS[] = {
     {"--port", &port}, {"--redis", &redis_port}, {"--server", &server}, {"--connections", &connections},
     {"--channels", &channels}, {"--size", &size}, {"--window", &window}, {"--rate", &rate}, {"--clients", &clients},
-    {"--aside", &aside}, {"--silent", &silent}, {"--warmup", &warmup}, {"--seconds", &seconds}, {"--hold", &hold},
+    {"--aside", &aside}, {"--silent", &silent}, {"--bare", &bare}, {"--warmup", &warmup}, {"--seconds", &seconds}, {"--hold", &hold},
 };
 
 enum { KNOWN = sizeof OPTIONS / sizeof *OPTIONS };
@@ -116,11 +117,13 @@ static void watch(int fd, uint32_t number) {
 static void open_socket(int i) {
     char request[512];
     int channel = i == (int)connections ? (int)channels : i % (int)channels;
+    char query[32] = "";
+    if (!bare) snprintf(query, sizeof query, "?ch=ch%d", channel);
     int length = snprintf(request, sizeof request,
-                          "GET /connect?ch=ch%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
+                          "GET /connect%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
                           "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
                           "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: gateway.v1.json\r\n\r\n",
-                          channel, (int)port);
+                          query, (int)port);
     sockets[i] = (struct connection){.fd = dial((int)port), .channel = channel};
     if (send(sockets[i].fd, request, (size_t)length, MSG_NOSIGNAL) != length) errx(1, "a request was refused");
     watch(sockets[i].fd, (uint32_t)i);

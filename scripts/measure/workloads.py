@@ -107,6 +107,13 @@ def run_idle(server: Server, size: int, seconds: float) -> Outcome:
     return Outcome(figures, report)
 
 
+def run_handshakes(server: Server, size: int, seconds: float) -> Outcome:
+    server.load(connections=MEMBERS, bare=1, hold=0.1)
+    report, _ = server.hold(connections=size, bare=1)
+    cpu = report["connect_cpu"]
+    return Outcome({"handshakes_per_cpu_s": size / cpu if cpu else 0}, report)
+
+
 def run_channels(server: Server, size: int, seconds: float) -> Outcome:
     figures = server.run("channels", max(1, size // 20), max(1, size // 10), size)
     return Outcome(figures, figures)
@@ -122,8 +129,17 @@ WORKLOADS = {
         Workload("latency", "20,000 deliveries a second", 1000, 500, run_latency, ("p99_ms", "deliveries_per_cpu_s")),
         Workload("slow", f"the same among {SILENT} that never read, and without them", 500, 200, run_slow, ("p99_ms",)),
         Workload(
+            "handshakes",
+            "opened in no channel; the gateway's are in Redis as well",
+            4000,
+            1000,
+            run_handshakes,
+            ("handshakes_per_cpu_s",),
+            (GATEWAY, STOCK),
+        ),
+        Workload(
             "idle",
-            f"memory of a connection in a channel of {MEMBERS}, and handshakes",
+            f"memory of a connection in a channel of {MEMBERS}, and handshakes that join it and tell the others",
             10_000,
             1000,
             run_idle,
