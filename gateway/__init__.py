@@ -1,14 +1,16 @@
 """Gateway: a WebSocket service for applications, on any number of nodes."""
 
-from gateway.config import Settings
+from gateway.config import Rule, Settings
 from gateway.connection import Connection, ConnectionInfo, Profile
 from gateway.errors import (
     BadMessage,
+    CannotStart,
     ConnectionNotFound,
     Forbidden,
     GatewayError,
     InvalidChannel,
     InvalidParam,
+    InvalidRouter,
     InvalidSettings,
     InvalidUser,
     RateLimited,
@@ -18,10 +20,10 @@ from gateway.errors import (
     UnknownCommand,
 )
 from gateway.handler import Handler
-from gateway.message import Message
+from gateway.message import Message, Position
 from gateway.publisher import Publisher, SyncPublisher
 from gateway.router import Router
-from gateway.server import SERVICE, create_app, setup
+from gateway.server import SERVICE, add_routes, create_app, setup
 from gateway.service import Service
 from gateway.status import Status
 from gateway.version import __version__
@@ -29,6 +31,7 @@ from gateway.version import __version__
 __all__ = [
     "SERVICE",
     "BadMessage",
+    "CannotStart",
     "Connection",
     "ConnectionInfo",
     "ConnectionNotFound",
@@ -37,13 +40,16 @@ __all__ = [
     "Handler",
     "InvalidChannel",
     "InvalidParam",
+    "InvalidRouter",
     "InvalidSettings",
     "InvalidUser",
     "Message",
+    "Position",
     "Profile",
     "Publisher",
     "RateLimited",
     "Router",
+    "Rule",
     "Service",
     "Settings",
     "Status",
@@ -53,6 +59,7 @@ __all__ = [
     "Unavailable",
     "UnknownCommand",
     "__version__",
+    "add_routes",
     "create_app",
     "setup",
 ]

@@ -36,6 +36,9 @@ class RedisAddress:
             return _sentinel(plain, rest)
         if kind == "cluster":
             return _cluster(plain, rest)
+        path = rest.partition("?")[0].partition("/")[2].strip("/")
+        if plain != "unix" and path and not path.isdecimal():
+            raise ValueError(f"expected {scheme}://HOST:PORT/NUMBER, the number that of a database")
         return cls("single", url)
 
 

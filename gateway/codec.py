@@ -291,7 +291,7 @@ def _unpack(data: bytes) -> object:
     try:
         return msgpack.unpackb(data)
     except Exception as error:  # msgpack documents no base class: ValueError, its own, even RecursionError
-        raise InvalidEnvelope(f"expected msgpack or JSON: {type(error).__name__} {error}") from None
+        raise InvalidEnvelope(f"expected a JSON object, or what a node packs: {type(error).__name__} {error}") from None
 
 
 def _injected(data: bytes, channel: str) -> Envelope:

@@ -146,12 +146,11 @@ class Commands:
 
     async def _guarded(self, connection: Connection, job: Job) -> None:
         """Let nothing that an application raises go further than its own client, SystemExit included."""
-        message = None
         try:
-            await job()
-        except GatewayError as error:
-            message = connection.message
-            self._refuse(connection, error, message)
+            try:
+                await job()
+            except GatewayError as error:  # which may hold what nobody can be told
+                self._refuse(connection, error, connection.message)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and _being_cancelled():
                 raise

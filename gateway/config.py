@@ -11,7 +11,8 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -43,10 +44,19 @@ from gateway.message import fits, is_name
 ENVIRONMENT_PREFIX = "GATEWAY_"
 CHANNELS_REMEMBERED = 65_536
 """Channels whose rule is not looked for again; past that the least recently used one is."""
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\sA-Z*/?#@]+(?<!:80)(?<!:443)|null|\*")
+"""As browsers write it: in small letters, without the port that the scheme implies, without a path."""
 REDIS_SCHEMES = (
     *("memory", "redis", "rediss", "unix"),
     *("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"),
 )
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"expected JSON: {error}") from None
 
 
 def _split(value: object) -> object:
@@ -54,7 +64,7 @@ def _split(value: object) -> object:
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
-        return json.loads(value)
+        return _json(value)
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
@@ -94,9 +104,11 @@ class Rule(BaseModel):
 
 def _tables(value: object) -> object:
     """Read rules as people write them in one string: JSON."""
-    tables = json.loads(value) if isinstance(value, str) and value.strip() else value or ()
+    tables = _json(value) if isinstance(value, str) and value.strip() else value or ()
     if not isinstance(tables, list | tuple) or not all(isinstance(table, dict | Rule) for table in tables):
-        raise ValueError('expected a list of rules, such as [{"match": "lobby-*", "history": 100}]')
+        raise ValueError(
+            'expected a list of rules, such as [{"match": "lobby-*", "history": 100}], in TOML [[channels]]'
+        )
     return tables
 
 
@@ -144,55 +156,77 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True, allow_inf_nan=False)
 
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes any free one")
-    redis_url: str = Field("memory://", description="the Redis that joins the nodes; memory:// is one node alone")
-    workers: int = Field(1, ge=1, description="processes that share the port, each a node; several need a Redis")
-    prefix: str = Field("gateway", description="first part of every Redis key and topic")
-    node_id: str = Field(default_factory=_own_name, description="name of this node, unique in the cluster")
-    handler: str = Field("gateway.handlers.demo:DemoHandler", description="your handler: module:Class, module:router")
-    trusted_proxies: Names = Field((), description="addresses or networks of proxies whose X-Forwarded-For counts")
-    allowed_origins: Names = Field((), description="origins allowed to connect beside the node's own; * is any")
-    jwt_secret: Unasked = Field("", repr=False, description="secret of tokens signed with HS256")
-    jwt_public_key: Unasked = Field(
-        "", repr=False, description="public key of tokens (RSA, EC, Ed25519): PEM or a file"
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 takes any free one")
+    redis_url: str = Field(
+        default="memory://", description="the Redis that joins the nodes; memory:// is one node alone"
     )
-    jwks_file: Unasked = Field("", description="file with a JWK set of keys of tokens; read again when it changes")
-    jwt_audience: str = Field("", description="audience that tokens must name (aud)")
-    jwt_issuer: str = Field("", description="issuer that tokens must name (iss)")
+    workers: int = Field(
+        default=1, ge=1, description="processes that share the port, each a node; several need a Redis"
+    )
+    prefix: str = Field(default="gateway", description="first part of every Redis key and topic")
+    node_id: str = Field(default_factory=_own_name, description="name of this node, unique in the cluster")
+    handler: str = Field(
+        default="gateway.handlers.demo:DemoHandler", description="your handler: module:Class, module:router"
+    )
+    trusted_proxies: Names = Field(
+        default=(), description="addresses or networks of proxies whose X-Forwarded-For counts"
+    )
+    allowed_origins: Names = Field(default=(), description="origins allowed to connect beside the node's own; * is any")
+    jwt_secret: Unasked = Field(default="", repr=False, description="secret of tokens signed with HS256")
+    jwt_public_key: Unasked = Field(
+        default="", repr=False, description="public key of tokens (RSA, EC, Ed25519): PEM or a file"
+    )
+    jwks_file: Unasked = Field(
+        default="", description="file with a JWK set of keys of tokens; read again when it changes"
+    )
+    jwt_audience: str = Field(default="", description="audience that tokens must name (aud)")
+    jwt_issuer: str = Field(default="", description="issuer that tokens must name (iss)")
     allow_anonymous: bool = Field(
         default_factory=_without_keys,
         description="whether who shows no token may connect (default: until there is a key for tokens)",
     )
-    api_key: str = Field("", repr=False, description="key that programs show to the server API; without one it is off")
+    api_key: str = Field(
+        default="", repr=False, description="key that programs show to the server API; without one it is off"
+    )
     admin_password: str = Field(
-        "", repr=False, description="password of the admin pages; without one they exist on this machine alone"
+        default="", repr=False, description="password of the admin pages; without one they exist on this machine alone"
     )
-    max_message_bytes: int = Field(65536, ge=0, description="largest message a client may send")
-    max_connections: int = Field(0, ge=0, description="connections this node holds at most")
-    max_channels_per_connection: int = Field(128, ge=0, description="channels one connection may be in")
-    max_connections_per_user: int = Field(0, ge=0, description="connections a user may have in the whole cluster")
-    presence_max: int = Field(1000, ge=0, description="online users up to which a channel announces each by name")
-    presence_grace: float = Field(0, ge=0, description="how long a user whose connection was lost may take to return")
-    message_rate: float = Field(100, ge=0, description="messages a second that a client may send")
-    message_burst: int = Field(200, ge=0, description="messages that a client may send at once")
-    handshake_timeout: float = Field(5, ge=0, description="how long a client may take to send its request")
-    compression: bool = Field(False, description="whether messages are compressed for clients that offer to read that")
-    abuse_limit: int = Field(100, ge=0, description="refused messages a minute that end a connection")
-    outbox_bytes: int = Field(1 << 20, ge=0, description="what may wait for one slow reader")
-    publish_queue: int = Field(10_000, ge=0, description="messages that may wait for Redis")
-    publish_queue_bytes: int = Field(64 << 20, ge=0, description="bytes of messages that may wait for Redis")
-    publish_timeout: float = Field(10, gt=0, description="how long a write or a join waits for Redis")
-    heartbeat: float = Field(25, ge=0, description="time between pings to a client")
-    drain_seconds: float = Field(20, ge=0, description="how long a stopping node takes to close its connections")
+    max_message_bytes: int = Field(default=65536, ge=0, description="largest message a client may send")
+    max_connections: int = Field(default=0, ge=0, description="connections this node holds at most")
+    max_channels_per_connection: int = Field(default=128, ge=0, description="channels one connection may be in")
+    max_connections_per_user: int = Field(
+        default=0, ge=0, description="connections a user may have in the whole cluster"
+    )
+    presence_max: int = Field(
+        default=1000, ge=0, description="online users up to which a channel announces each by name"
+    )
+    presence_grace: float = Field(
+        default=0, ge=0, description="how long a user whose connection was lost may take to return"
+    )
+    message_rate: float = Field(default=100, ge=0, description="messages a second that a client may send")
+    message_burst: int = Field(default=200, ge=0, description="messages that a client may send at once")
+    handshake_timeout: float = Field(default=5, ge=0, description="how long a client may take to send its request")
+    compression: bool = Field(
+        default=False, description="whether messages are compressed for clients that offer to read that"
+    )
+    abuse_limit: int = Field(default=100, ge=0, description="refused messages a minute that end a connection")
+    outbox_bytes: int = Field(default=1 << 20, ge=0, description="what may wait for one slow reader")
+    publish_queue: int = Field(default=10_000, ge=0, description="messages that may wait for Redis")
+    publish_queue_bytes: int = Field(default=64 << 20, ge=0, description="bytes of messages that may wait for Redis")
+    publish_timeout: float = Field(default=10, gt=0, description="how long a write or a join waits for Redis")
+    heartbeat: float = Field(default=25, ge=0, description="time between pings to a client")
+    drain_seconds: float = Field(
+        default=20, ge=0, description="how long a stopping node takes to close its connections"
+    )
     drain_pause: float = Field(
-        2, ge=0, description="how long at most a stopping node waits for balancers before it closes connections"
+        default=2, ge=0, description="how long at most a stopping node waits for balancers before it closes connections"
     )
-    startup_timeout: float = Field(30, gt=0, description="how long a starting node waits for Redis")
-    channels: Rules = Field((), description="rules for channels, as JSON; the first whose match fits counts")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
-    log_format: Literal["text", "json"] = Field("text", description="lines for people, or an object a line")
-    tracing: bool = Field(False, description="whether OpenTelemetry traces are made; needs gateway[otel]")
+    startup_timeout: float = Field(default=30, gt=0, description="how long a starting node waits for Redis")
+    channels: Rules = Field(default=(), description="rules for channels, as JSON; the first whose match fits counts")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="how much is logged")
+    log_format: Literal["text", "json"] = Field(default="text", description="lines for people, or an object a line")
+    tracing: bool = Field(default=False, description="whether OpenTelemetry traces are made; needs gateway[otel]")
 
     @cached_property
     def rule(self) -> Callable[[str], Rule]:
@@ -210,6 +244,16 @@ class Settings(BaseSettings):
         for proxy in proxies:
             ip_network(proxy)
         return proxies
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _as_browsers_write_them(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(map(ORIGIN.fullmatch, origins)):
+            raise ValueError(
+                "expected origins as browsers write them, such as https://chat.example.org (no port where it is the "
+                "usual one, no path, no slash at the end), or *"
+            )
+        return origins
 
     @field_validator("port", mode="before")
     @classmethod
@@ -267,8 +311,8 @@ class Settings(BaseSettings):
 
 
 def without_password(url: str) -> str:
-    """Return a URL as it may be shown in a log."""
-    return re.sub(r"(?<=://)([^/@]*):[^/]*@", r"\1:***@", url)
+    """Return a URL as it may be shown in a log: a password may stand before the hosts, and in the query."""
+    return re.sub(r"(?<=password=)[^&]*", "***", re.sub(r"(?<=://)([^/@]*):[^/]*@", r"\1:***@", url))
 
 
 def load(kind: type[Settings] = Settings, /, **given: Any) -> Settings:
@@ -279,7 +323,8 @@ def load(kind: type[Settings] = Settings, /, **given: Any) -> Settings:
         wrong = (each for each in error.errors() if each["type"] != "default_factory_not_called")
         raise InvalidSettings("; ".join(map(_line, wrong))) from None
     except ValueError as error:
-        raise InvalidSettings(f"the configuration file does not parse: {error}") from None
+        file = os.environ.get(ENVIRONMENT_PREFIX + "CONFIG", "")
+        raise InvalidSettings(f"the configuration file {file} does not parse: {error}") from None
 
 
 def origins(given: Mapping[str, object]) -> dict[str, str]:
@@ -314,10 +359,34 @@ def _readable(path: str) -> Path:
     return file
 
 
+def is_dumb_terminal() -> bool:
+    """Tell whether the terminal is one that can only write on."""
+    return os.environ.get("TERM", "dumb") == "dumb"
+
+
+def misspelled() -> list[str]:
+    """Say which variables of the environment nobody reads, though they are called almost like a setting."""
+    names = (name.removeprefix(ENVIRONMENT_PREFIX) for name in os.environ if name.startswith(ENVIRONMENT_PREFIX))
+    unknown = (name for name in names if name.lower() not in (*Settings.model_fields, "config"))
+    # Of a Service called gateway Kubernetes sets variables that begin like ours, and are less like a setting.
+    nearest = {name: _nearest(name, Settings.model_fields, likeness=0.8) for name in unknown}
+    return [
+        f"{ENVIRONMENT_PREFIX}{name}: no such setting; did you mean {ENVIRONMENT_PREFIX}{near.upper()}?"
+        for name, near in nearest.items()
+        if near
+    ]
+
+
+def _nearest(name: str, names: Iterable[str], *, likeness: float = 0.6) -> str:
+    """Return what somebody may have meant, "" where nothing is like it."""
+    return next(iter(get_close_matches(name.lower().replace("-", "_"), names, 1, likeness)), "")
+
+
 def _line(error: Any) -> str:
     name = ".".join(str(part) for part in error["loc"]) or "settings"
     if error["type"] == "extra_forbidden":
-        return f"{name}: no such setting"
+        near = _nearest(str(error["loc"][-1]), (Settings if len(error["loc"]) == 1 else Rule).model_fields)
+        return f"{name}: no such setting" + (f"; did you mean {near}?" if near else "")
     said = f"{name}: {error['msg'].removeprefix('Value error, ')}"
     field = Settings.model_fields.get(name)
     is_secret = field is not None and not field.repr

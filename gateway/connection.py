@@ -159,6 +159,7 @@ class Connection:
 
     @property
     def node(self) -> str:
+        """The node that holds it."""
         return node_of(self.id)
 
     def info(self) -> ConnectionInfo:

@@ -24,15 +24,6 @@ class Histogram:
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.total += seconds
 
-    def quantile(self, q: float) -> float:
-        """Return the upper bound of the class in which a part `q` of all lies; 0 when there are none."""
-        wanted, seen = q * sum(self.counts), 0
-        for bound, count in zip((*BOUNDS, float("inf")), self.counts, strict=True):
-            seen += count
-            if count and seen >= wanted:
-                return bound
-        return 0.0
-
 
 @dataclass(slots=True)
 class Counters:
@@ -40,6 +31,8 @@ class Counters:
 
     opened: int = 0
     closed: int = 0
+    refusals: Counter[int] = field(default_factory=Counter)
+    """Handshakes that did not become a connection, by the status of the answer."""
     closes: Counter[int] = field(default_factory=Counter)
     """By close code; those that clients made up are counted together, as 0."""
     received: int = 0

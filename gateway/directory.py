@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from gateway.connection import Connection, ConnectionInfo
 from gateway.errors import ConnectionNotFound, InvalidEnvelope, Unavailable
 from gateway.hub import Hub
-from gateway.message import check_channel, check_user
+from gateway.message import check_channel
 from gateway.presence import Presence
 from gateway.remote import Remote
 from gateway.search import ConnectionQuery, ConnectionSort, Listed, NameQuery, NameSort, Sliced
@@ -170,11 +170,6 @@ class Directory:
             return count, None
         users = [user async for user in self._presence.online(channel)]
         return len(users), users
-
-    async def user_connections(self, id: str) -> int:
-        """Count the connections of an identified user: who would get a message to them. Raises `InvalidUser`."""
-        (count,) = await self._presence.user_counts([check_user(id)])
-        return count
 
     # ---- what other nodes ask
 

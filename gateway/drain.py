@@ -93,6 +93,7 @@ class Drain:
             return
         self._reception.stopping = True
         self._journal.event("draining")
+        logger.info("draining: node=%s connections=%s", self._settings.node_id, len(self._hub))
         seconds = HASTE if self._hurried.is_set() else patience(self._settings.drain_seconds)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds) as self._limit:
@@ -101,6 +102,7 @@ class Drain:
         self._limit = None
         self._cut_off()
         await self._clean()
+        logger.info("stopped: node=%s", self._settings.node_id)
 
     def hurry(self) -> None:
         """Send everybody away at once, and hardly wait for them: whether it has begun, or is about to."""

@@ -39,38 +39,56 @@ class GatewayError(Exception):
 
 
 class BadMessage(GatewayError):
+    """A client sent what is no message: not JSON, no object, without a `cmd`, of wrong types."""
+
     code = "bad-message"
 
 
 class UnknownCommand(GatewayError):
+    """There is no such command; a handler raises it for a `cmd` it does not know."""
+
     code = "unknown-command"
 
 
 class InvalidParam(GatewayError):
+    """A value that cannot be used; `field` in `fields` names it, as in `InvalidParam("too long", field="text")`."""
+
     code = "invalid-param"
 
 
 class Unauthorized(GatewayError):
+    """Nobody knows who the client is: no token, a bad one, or one that has expired."""
+
     code = "unauthorized"
 
 
 class Forbidden(GatewayError):
+    """The client is known and may not do this."""
+
     code = "forbidden"
 
 
 class InvalidChannel(GatewayError):
+    """No legal channel name: 1 to 200 bytes without white space, control characters, brackets, * or ?."""
+
     code = "invalid-channel"
 
 
 class InvalidUser(GatewayError):
+    """No legal user id: a string, under the same rule as channel names."""
+
     code = "invalid-param"
 
 
 class TooManyChannels(GatewayError):
+    """The connection is in `max_channels_per_connection` channels already."""
+
     code = "too-many-channels"
 
 
 class RateLimited(GatewayError):
+    """The client sends too fast; `retry_after` in `fields` says when it may go on, in seconds."""
+
     code = "rate-limited"
 
 
@@ -90,19 +108,19 @@ class ConnectionNotFound(GatewayError):
 
 
 class InvalidEnvelope(GatewayError):
-    pass
+    """What came through Redis is no message."""
 
 
 class InvalidSettings(GatewayError):
-    pass
+    """The configuration is wrong; the text names the setting, what was expected and what came."""
 
 
 class InvalidRouter(GatewayError):
-    pass
+    """A `Router` is declared wrongly; the text names the function and the parameter."""
 
 
 class CannotStart(GatewayError):
-    pass
+    """A node cannot run: its port is taken, Redis stays away or refuses the log-in."""
 
 
 class NotConnected(GatewayError):
@@ -140,7 +158,6 @@ PROTOCOL_ERROR = Close(1002, "protocol error")
 INVALID_UTF8 = Close(1007, "invalid UTF-8")
 ABUSE = Close(1008, "too many refused messages")
 TOO_BIG = Close(1009, "message too big")
-INTERNAL = Close(1011, "internal error")
 TOO_FAST = Close(4429, "sending too fast")
 TOO_SLOW = Close(4008, "reading too slowly")
 EXPIRED = Close(4401, "token expired")

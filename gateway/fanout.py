@@ -62,7 +62,11 @@ class Batch:
         """Say what a message is the latest state of: its `cmd`, and the field of `param` that the rule names."""
         if self._rule.slow != "keep-latest":
             return None
-        match orjson.loads(payload):
+        try:
+            message = orjson.loads(payload)
+        except orjson.JSONDecodeError:  # a stranger may put anything in an envelope
+            return None
+        match message:
             case {"cmd": cmd, "param": dict(param)} if self._rule.slow_key:
                 return f"{cmd} {param.get(self._rule.slow_key)}"
             case {"cmd": cmd}:

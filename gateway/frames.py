@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from gateway.codec import CLOSE, DEFLATED, FIN
 from gateway.deflate import inflate
-from gateway.errors import INVALID_UTF8, PROTOCOL_ERROR, TOO_BIG, Close
+from gateway.errors import INVALID_UTF8, PROTOCOL_ERROR, TOO_BIG, Close, GatewayError
 
+REASON_BYTES = 123
+"""Of the reason in a close frame: it has room for no more."""
 RESERVED = 0x70
 """The flags that must not be set where nothing gives them a meaning."""
 _OPCODE, _MASKED, _SIZE = 0x0F, 0x80, 0x7F
 _OPCODES = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))
 
 
-class Violation(Exception):
+class Violation(GatewayError):
     """The client broke the protocol; its connection ends with this."""
 
     def __init__(self, close: Close) -> None:
@@ -110,5 +112,5 @@ def close_payload(close: Close) -> bytes:
     """Write the payload of a close frame; a reason too long for a control frame is cut."""
     if close.code == 1005:
         return b""
-    reason = close.reason.encode()[:123].decode(errors="ignore").encode()
+    reason = close.reason.encode()[:REASON_BYTES].decode(errors="ignore").encode()
     return close.code.to_bytes(2, "big") + reason

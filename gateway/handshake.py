@@ -1,9 +1,10 @@
-"""The one place where aiohttp's request becomes a socket of ours.
+"""The one place where aiohttp's request becomes a socket of ours, by one of two ways.
 
-aiohttp parses the request and runs middlewares and signals. Its `WebSocketResponse` would then keep a
-request, a parser, a reader and a task for every connection (15 KB measured, this keeps 1.4); so its
-answer is sent and the transport taken over. Two of its private names are needed: `_message_tail`, the
-bytes that came with the handshake, and `request.protocol.transport`, so that it lets go of the socket.
+Where the request came the short way (`shortcut.py`), the 101 is written and the door hands its transport over. Where
+aiohttp's server had it, which runs middlewares and signals, its `WebSocketResponse` would keep a request, a
+parser, a reader and a task for every connection (15 KB measured, this keeps 1.4); so its answer is sent and the
+transport taken over. Two of its private names are needed: `_message_tail`, the bytes that came with the
+handshake, and `request.protocol.transport`, so that it lets go of the socket.
 """
 
 from __future__ import annotations
@@ -21,12 +22,20 @@ from aiohttp.abc import AbstractStreamWriter
 
 from gateway.deflate import agreement, chosen_window
 from gateway.door import Door
+from gateway.errors import Forbidden, InvalidChannel, InvalidUser, Unauthorized, Unavailable
 from gateway.websocket import WebSocket
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455 section 1.3."""
 
 _EXTENSIONS = "Sec-WebSocket-Extensions"
+_REFUSALS: dict[type[Exception], tuple[type[web.HTTPException], dict[str, str]]] = {
+    InvalidChannel: (web.HTTPBadRequest, {}),
+    InvalidUser: (web.HTTPBadRequest, {}),
+    Unauthorized: (web.HTTPUnauthorized, {"WWW-Authenticate": "Bearer"}),
+    Forbidden: (web.HTTPForbidden, {}),
+    Unavailable: (web.HTTPServiceUnavailable, {"Retry-After": "1"}),
+}
 
 TOKEN_PROTOCOL = "gateway.token."
 """Before a token, this makes a subprotocol: the one place where a page can put one beside the address."""
@@ -203,9 +212,23 @@ def too_many(user: str, most: int) -> web.HTTPException:
     return web.HTTPTooManyRequests(text=f"user {user!r} has {most} connections, the most that are allowed\n")
 
 
+def answer_to(error: Exception) -> web.HTTPException | None:
+    """Make the answer to a request that failed so; None for what is no refusal."""
+    if isinstance(error, web.HTTPException):
+        return error
+    made = next((made for kind, made in _REFUSALS.items() if isinstance(error, kind)), None)
+    return made and made[0](text=f"{error}\n", headers=made[1])
+
+
 def status_of(error: Exception) -> int:
-    """Return the status of the answer that is raised, 500 for an error that is none."""
-    return error.status if isinstance(error, web.HTTPException) else 500
+    """Return the status of the answer, 500 for what is no refusal."""
+    answer = answer_to(error)
+    return 500 if answer is None else answer.status
+
+
+def reason_of(error: Exception) -> str:
+    """Return what the answer says."""
+    return ((error.text if isinstance(error, web.HTTPException) else str(error)) or "").strip()
 
 
 def offered_protocols(request: web.Request) -> list[str]:

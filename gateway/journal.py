@@ -25,6 +25,8 @@ Book = Literal["events", "audit"]
 MOST_WAITING = 100
 """Entries that wait for Redis; past that the oldest is forgotten."""
 RETRY = 1.0
+DRAINING = "draining"
+"""Noted by who drains, for whom no sample may come again, and a state that samples tell."""
 _COUNTED = {
     "slow": "closed: read too slowly",
     "rejected": "since the last look",
@@ -79,6 +81,8 @@ class Journal:
 
     def event(self, kind: str, text: str = "", **details: object) -> None:
         """Note that something happened to this node."""
+        if kind == DRAINING:
+            self._state = kind  # so that the next sample is no news
         self._note("events", {"kind": kind, "text": text, **details})
 
     def audit(self, who: str, action: str, target: str, **details: object) -> None:

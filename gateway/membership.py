@@ -113,7 +113,7 @@ class Membership:
             recovered = kept and await self._history.enter(connection, channel, since)
             _check_still_in(connection, channel)
             return Joined(await self._stored(self._presence.join(connection.info(), channel)), recovered)
-        except Unavailable:
+        except (Unavailable, asyncio.CancelledError):  # the latter where a handler waits no longer
             self._depart(connection, channel)
             raise
         finally:

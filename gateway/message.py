@@ -79,10 +79,11 @@ def fits(pattern: str, name: str) -> bool:
 
 
 def _problem(name: object) -> str | None:
-    return _problem_of(name) if isinstance(name, str) else "not a string"
+    if not isinstance(name, str):
+        return "not a string"
+    return _remembered(name) if len(name) <= NAME_BYTES else _problem_of(name)
 
 
-@lru_cache(NAMES_REMEMBERED)
 def _problem_of(name: str) -> str | None:
     if not name:
         return "empty"
@@ -93,6 +94,10 @@ def _problem_of(name: str) -> str | None:
     except UnicodeEncodeError:
         return "not valid Unicode"
     return f"{size} bytes, at most {NAME_BYTES} are allowed" if size > NAME_BYTES else None
+
+
+_remembered = lru_cache(NAMES_REMEMBERED)(_problem_of)
+"""For names that may be legal: clients may send longer ones, which would be kept whole."""
 
 
 def _shown(name: object) -> str:

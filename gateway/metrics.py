@@ -74,6 +74,7 @@ class _Collector:
         for field, (name, text) in _HISTOGRAMS.items():
             yield _histogram(name, text, getattr(service.counters, field))
         yield _closes(service.counters.closes)
+        yield _refusals(service.counters.refusals)
 
 
 def render(service: Service) -> bytes:
@@ -102,3 +103,10 @@ def _closes(codes: Mapping[int, int]) -> Metric:
     for code, count in sorted(codes.items()):
         closes.add_metric([str(code) if code else "other"], count)
     return closes
+
+
+def _refusals(statuses: Mapping[int, int]) -> Metric:
+    refusals = CounterMetricFamily("gateway_connections_refused", "Handshakes refused, by status", labels=["status"])
+    for status, count in sorted(statuses.items()):
+        refusals.add_metric([str(status)], count)
+    return refusals

@@ -16,9 +16,18 @@ from gateway.commands import Commands
 from gateway.config import Settings
 from gateway.connection import Connection, Profile, make_id
 from gateway.counters import Counters
-from gateway.errors import KNOWN_CODES, TOO_SLOW, Close, ConnectionNotFound
+from gateway.errors import KNOWN_CODES, TOO_SLOW, Close, ConnectionNotFound, InvalidParam
 from gateway.handler import Handler
-from gateway.handshake import Upgrade, agree, refuse_foreign_origin, refuse_when_full, too_many, upgrade_of
+from gateway.handshake import (
+    Upgrade,
+    agree,
+    reason_of,
+    refuse_foreign_origin,
+    refuse_when_full,
+    status_of,
+    too_many,
+    upgrade_of,
+)
 from gateway.heartbeat import Heartbeat
 from gateway.hub import Hub
 from gateway.membership import Membership
@@ -71,6 +80,7 @@ class Reception:
         """
         for channel in channels:
             check_channel(channel)
+        _check_types(profile, handler)
         if profile.id:
             check_user(profile.id)
         request = through_proxies(request, self._settings.trusted_networks)
@@ -92,6 +102,17 @@ class Reception:
         upgrade.hand_over(socket)
         return connection, opened
 
+    def refused(self, request: web.Request, error: Exception) -> None:
+        """Count a handshake that failed, and say why: no browser tells that to its page."""
+        status = status_of(error)
+        self._counters.refusals[status] += 1
+        if status != 500:  # an application's exception is logged with its traceback
+            remote = through_proxies(request, self._settings.trusted_networks).remote
+            logger.info(
+                "refused: node=%s remote=%s status=%s reason=%s",
+                *(self._settings.node_id, remote, status, ascii(reason_of(error))),
+            )
+
     async def _opened(self, upgrade: Upgrade, connection: Connection) -> Transport:
         """Answer the handshake, if the user may have one more connection; a place taken for nothing is given back."""
         if not await self._membership.reserve(connection):
@@ -108,7 +129,7 @@ class Reception:
     ) -> Connection:
         return Connection(
             make_id(self._settings.node_id, secrets.token_hex(5)),
-            replace(profile, name=_legible(profile.name)),
+            replace(profile, name=_legible(profile.name or "")),
             handler,
             dialect=dialect,
             started=time.time_ns() // 1_000_000,
@@ -181,6 +202,15 @@ class Reception:
         if upgrade is None:
             raise ConnectionNotFound(f"no connection {conn_id!r} was upgraded here, or it was read already")
         return upgrade.release()
+
+
+def _check_types(profile: object, handler: object) -> None:
+    """Tell an application at once what would only show with the first message, or with none that names the cause."""
+    if not isinstance(profile, Profile):
+        raise InvalidParam(f"expected a gateway.Profile, got {profile!a:.200}")
+    if not isinstance(handler, Handler):
+        wanted = " instance, as in Chat(), not the class" if isinstance(handler, type) else ""
+        raise InvalidParam(f"expected a gateway.Handler{wanted}, got {handler!a:.200}")
 
 
 def _legible(text: str) -> str:

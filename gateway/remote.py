@@ -52,7 +52,7 @@ class Remote:
         Raises what doing it raised there, `ConnectionNotFound` when there is no such node, and
         `Unavailable` when no answer came in time: then it may have been done or not.
         """
-        node = node_of(connection_id)
+        node = node_of(str(connection_id))
         if not node or node == self.node:
             raise ConnectionNotFound(f"no connection {connection_id!r}")
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import secrets
 import string
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,24 +20,26 @@ from aiohttp import web
 from gateway import admin, metrics
 from gateway.api import Api
 from gateway.api.problems import Refused
-from gateway.config import Settings, load
+from gateway.config import Settings, load, misspelled
 from gateway.connection import Connection
 from gateway.door import Doors
-from gateway.errors import CannotStart, Forbidden, InvalidChannel, InvalidSettings, InvalidUser, Unauthorized
+from gateway.errors import CannotStart, Forbidden, GatewayError, InvalidSettings, Unauthorized
 from gateway.handler import Handler
 from gateway.handlers.example import ExampleHandler
-from gateway.handshake import refuse_foreign_origin, refuse_lone_token
+from gateway.handshake import answer_to, refuse_foreign_origin, refuse_lone_token
 from gateway.identity import SETTINGS, TOKENS
 from gateway.message import check_channel
 from gateway.proxies import through_proxies
 from gateway.reception import PROTOCOLS
 from gateway.service import Service
 from gateway.shortcut import Shortcut
-from gateway.tracing import handshaking
 from gateway.version import __version__
 
 T = TypeVar("T")
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+logger = logging.getLogger(__name__)
 
 SERVICE = web.AppKey("gateway", Service)
 """Where an application finds the service: `request.app[gateway.SERVICE]`."""
@@ -44,12 +48,16 @@ HANDLER = web.AppKey("gateway_handler", Handler)
 STATIC = Path(__file__).parent / "static"
 TEMPLATES = Path(__file__).parent / "templates"
 _CONTENT_SECURITY = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; frame-ancestors 'none'"
-_CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 KEEP_ALIVE = 75.0
 """Seconds for which a connection may wait between two requests; balancers give up theirs after 60."""
 BACKLOG = 4096
 """Connections the kernel may hold for us: a whole cluster's clients come back at once."""
+
+OWN_FILES = ("/static/gateway.", "/static/admin/", "/static/example")
+"""Where an application has files of its own, beside ours, they are its business."""
+FOR_BROWSERS = ("gateway.js", "gateway.mjs", "gateway.d.ts", "gateway.svg")
+"""What pages of an application's own need; the others are those of the demo and the admin pages."""
 
 routes = web.RouteTableDef()
 
@@ -72,24 +80,62 @@ def setup(app: web.Application, settings: Settings | None = None, **fields: Any)
     """Take the gateway into an application: `app[SERVICE]`, running as long as the application does.
 
     `fields` are fields of `Settings`, as in `setup(app, redis_url="redis://localhost:6379/0")`; what is not
-    given comes from the environment, then from the defaults. Raises `InvalidSettings`. Adds no routes.
+    given comes from the environment, then from the defaults. Raises `InvalidSettings`.
+
+    Adds no routes, see `add_routes`. What request handlers let through of `InvalidChannel`, `InvalidUser`,
+    `Unauthorized`, `Forbidden` and `Unavailable` is answered with 400, 401, 403 and 503.
     """
-    if settings is not None and fields:
-        raise InvalidSettings("expected either settings or fields of Settings, got both")
-    service = app[SERVICE] = Service(settings or load(**fields))
+    if SERVICE in app:
+        raise InvalidSettings("this application has a gateway already")
+    service = app[SERVICE] = Service(_chosen(settings, fields))
     app[SETTINGS], app[TOKENS] = service.settings, service.tokens
+    app.middlewares.append(_say_what_was_wrong)
     app.cleanup_ctx.append(_run_service)
     app.on_shutdown.append(_drain)
     return service
 
 
+def add_routes(app: web.Application) -> None:
+    """Let an application, after `setup`, answer what any node does beside its sockets.
+
+    The browser client (`/static/gateway.js`, `.mjs`, `.d.ts`), `/healthz`, `/readyz`, `/metrics`, the server API, and
+    the admin pages if there is an `admin_password`. It must be the outermost application: these paths are as they are.
+    Of two routes with the same path the first that was added counts.
+    """
+    if SERVICE not in app:
+        raise InvalidSettings("expected an application that has a gateway: call setup first")
+    service = app[SERVICE]
+    pages = OPERATING | dict.fromkeys((f"/static/{name}" for name in FOR_BROWSERS), _static)
+    for path, handle in pages.items():
+        _add_behind(app, path, handle)
+    Api(service).add_to(app)
+    if service.settings.admin_password:
+        app.add_subapp(admin.PREFIX, admin.create_admin(service))
+    app.router.add_static("/static/admin/", STATIC / "admin")
+    app.on_response_prepare.append(_ask_again)
+
+
+def _chosen(settings: object, fields: dict[str, Any]) -> Settings:
+    if settings is None:
+        for line in misspelled():
+            logger.warning("%s", line)
+        return load(**fields)
+    if fields:
+        raise InvalidSettings("expected either settings or fields of Settings, got both")
+    if not isinstance(settings, Settings):
+        raise InvalidSettings(f"expected gateway.Settings, got {type(settings).__name__}: fields are given by name")
+    return settings
+
+
 def create_app(settings: Settings) -> web.Application:
     """Make the application of a standalone node, with its handler and all routes."""
-    app = web.Application(middlewares=[_look_behind_proxies, _say_what_was_wrong, _wait_for_body])
+    app = web.Application(middlewares=[_look_behind_proxies, _wait_for_body])
     setup(app, settings)
     app[HANDLER] = load_handler(settings.handler)
     aiohttp_jinja2.setup(app, loader=jinja2.FileSystemLoader(TEMPLATES))
     app.add_routes(routes)
+    for path, handle in OPERATING.items():
+        _add_behind(app, path, handle)
     Api(app[SERVICE]).add_to(app)
     app.add_subapp(admin.PREFIX, admin.create_admin(app[SERVICE]))
     app.router.add_static("/static/", STATIC)
@@ -98,16 +144,30 @@ def create_app(settings: Settings) -> web.Application:
 
 
 def load_handler(name: str) -> Handler:
-    """Import `module:Class` (or `module:instance`). Raises `InvalidSettings`."""
+    """Import `module:Class` or `module:router` (any instance). Raises `InvalidSettings`."""
     module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise InvalidSettings(f"handler: expected module:Class or module:router, got {name!r}")
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InvalidSettings(f"handler: expected module:Class, got {name!r}: {error}") from None
-    handler = found() if isinstance(found, type) else found
-    if not isinstance(handler, Handler):
+        raise InvalidSettings(f"handler: expected module:Class or module:router, got {name!r}: {error}") from None
+    if not isinstance(found, Handler) and not (isinstance(found, type) and issubclass(found, Handler)):
         raise InvalidSettings(f"handler: expected a gateway.Handler, got {name!r}")
-    return handler
+    try:
+        return found() if isinstance(found, type) else found
+    except TypeError as error:
+        raise InvalidSettings(
+            f"handler: expected a class that is called without arguments, got {name!r}: {error}"
+        ) from None
+
+
+def _add_behind(app: web.Application, path: str, handle: Page) -> None:
+    """Add a page behind those that the application has under the same path already."""
+    resource = web.PlainResource(path)
+    for method in ("GET", "HEAD"):
+        resource.add_route(method, handle)
+    app.router.register_resource(resource)
 
 
 async def _run_service(app: web.Application) -> AsyncIterator[None]:
@@ -154,7 +214,9 @@ async def _listening(
             *(doors, settings.host, settings.port), backlog=BACKLOG, reuse_port=shares_port or None
         )
     except OSError as error:
-        raise CannotStart(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from None
+        # asyncio's own words repeat the address; a failed look-up has no errno of the system's
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise CannotStart(f"cannot listen on {settings.host} port {settings.port}: {why}") from None
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -206,18 +268,24 @@ async def _answer(request: web.Request, handler: Callable[[web.Request], Awaitab
     """Turn our own errors into answers."""
     try:
         return await handler(request)
-    except (InvalidChannel, InvalidUser) as error:
-        raise web.HTTPBadRequest(text=f"{error}\n") from None
-    except Unauthorized as error:
-        raise web.HTTPUnauthorized(text=f"{error}\n", headers=_CHALLENGE) from None
-    except Forbidden as error:
-        raise web.HTTPForbidden(text=f"{error}\n") from None
+    except GatewayError as error:
+        if (answer := answer_to(error)) is None:
+            raise
+        raise answer from None
+
+
+async def _static(request: web.Request) -> web.StreamResponse:
+    return web.FileResponse(STATIC / request.path.rpartition("/")[2])
 
 
 async def _ask_again(request: web.Request, response: web.StreamResponse) -> None:
-    """Let browsers ask each time whether a file has changed: its name does not tell its version."""
-    if request.path.startswith("/static/"):
+    """Let browsers ask each time whether a file has changed: its name does not tell its version.
+
+    And let pages of any site import them: that is what they are for, and they are the same for everyone.
+    """
+    if request.path.startswith(OWN_FILES):
         response.headers.setdefault("Cache-Control", "no-cache")
+        response.headers.setdefault("Access-Control-Allow-Origin", "*")
 
 
 @routes.get("/connect")
@@ -235,7 +303,7 @@ async def _connect_directly(request: web.Request) -> web.StreamResponse:
 
 async def _open(request: web.Request, service: Service, handler: Handler, channels: list[str]) -> web.StreamResponse:
     """Let a client in: what is wrong with the request is said before the upgrade."""
-    with handshaking(service.tracing, request.headers, request.path):
+    with service.handshaking(request):
         return await _admit(request, service, handler, channels)
 
 
@@ -247,11 +315,11 @@ async def _admit(request: web.Request, service: Service, handler: Handler, chann
     refuse_lone_token(request, PROTOCOLS)
     profile = await _contained(handler.authenticate(request))
     if profile is None:
-        raise web.HTTPUnauthorized(text="who are you?\n", headers=_CHALLENGE)
+        raise Unauthorized("who are you?")
     visitor = Connection("", profile, handler)
     for channel in channels:
         if not await _contained(service.authorize(visitor, check_channel(channel), "join")):
-            raise web.HTTPForbidden(text=f"not allowed to join {channel}\n")
+            raise Forbidden(f"not allowed to join {channel}")
     return await service.serve(request, channels, profile, handler)
 
 
@@ -289,18 +357,18 @@ async def _example_socket(request: web.Request) -> web.StreamResponse:
 # ---- for operators
 
 
-@routes.get("/healthz")
 async def _healthz(request: web.Request) -> web.StreamResponse:
     service = request.app[SERVICE]
     return web.json_response({"status": "ok", "node": service.node_id, "version": __version__})
 
 
-@routes.get("/readyz")
 async def _readyz(request: web.Request) -> web.StreamResponse:
     ready = request.app[SERVICE].readiness
     return web.json_response({"status": ready.status, "reasons": ready.reasons}, status=200 if ready.serves else 503)
 
 
-@routes.get("/metrics")
 async def _metrics(request: web.Request) -> web.StreamResponse:
     return web.Response(body=metrics.render(request.app[SERVICE]), headers={"Content-Type": metrics.CONTENT_TYPE})
+
+
+OPERATING: dict[str, Page] = {"/healthz": _healthz, "/readyz": _readyz, "/metrics": _metrics}

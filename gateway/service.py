@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from gateway import codec
 from gateway.access import Action, passes
 from gateway.backplane import ALL, DIRECT, NODES, Page, Target, open_backplane
 from gateway.backplane.counters import BackplaneCounters
+from gateway.backplane.link import RedisRefused
+from gateway.backplane.trouble import causes
 from gateway.codec import Envelope
 from gateway.commands import Commands
 from gateway.config import Settings, without_password
@@ -20,14 +22,7 @@ from gateway.counters import Counters
 from gateway.delivery import Delivery
 from gateway.directory import VERBS, Directory
 from gateway.drain import Drain
-from gateway.errors import (
-    ENDED,
-    GOING_AWAY,
-    CannotStart,
-    Close,
-    ConnectionNotFound,
-    InvalidParam,
-)
+from gateway.errors import ENDED, GOING_AWAY, CannotStart, Close, ConnectionNotFound, InvalidParam, Unavailable
 from gateway.expiry import Expiry
 from gateway.fanout import write
 from gateway.handler import Handler
@@ -98,9 +93,13 @@ class Service(Writing):
         """What operators see and do."""
         self._reception: Reception
         self._drain: Drain
+        self._ended = False
+        self.crashed = asyncio.Event()
+        """Set when a part of this node has failed, by a fault of ours: it serves nobody any more, and should end."""
 
     @property
     def node_id(self) -> str:
+        """The name of this node in the cluster."""
         return self.settings.node_id
 
     @property
@@ -123,6 +122,8 @@ class Service(Writing):
     def readiness(self) -> Readiness:
         """How this node is placed to serve clients."""
         trouble = self._backplane.trouble
+        if self.crashed.is_set():
+            return Readiness("crashed", ["a part of this node has failed; its log says which"])
         if self._reception.stopping:
             return Readiness("draining", ["this node is stopping", *trouble])
         if self._backplane.deaf:
@@ -132,7 +133,7 @@ class Service(Writing):
     # ---- connections
 
     async def upgrade(self, request: web.Request, channel: str, profile: Profile, handler: Handler) -> str:
-        """Turn a request into a WebSocket connection and join its first channel; return the connection's id.
+        """Turn a request into a WebSocket connection and join its first channel, if not ""; return its id.
 
         Await `read_loop` with that id next. Returns once the join is stored; if Redis is away for longer than
         the publish timeout, at once after that, and the join is made when it is back.
@@ -140,12 +141,22 @@ class Service(Writing):
         Raises aiohttp's HTTP errors for what is refused before the upgrade (not a WebSocket, foreign origin,
         node full or stopping), `InvalidChannel` and `InvalidUser`.
         """
-        with handshaking(self.tracing, request.headers, request.path):
+        with self.handshaking(request):
             connection, opened = await self._reception.accept(request, (channel,) if channel else (), profile, handler)
             if self.tracing is not None:
                 self.tracing.opened(connection)
             await asyncio.wait((opened,), timeout=self.settings.publish_timeout)
         return connection.id
+
+    @contextmanager
+    def handshaking(self, request: web.Request) -> Iterator[None]:
+        """Trace what becomes of a request, and tell operators why it is refused."""
+        with handshaking(self.tracing, request.headers, request.path):
+            try:
+                yield
+            except Exception as error:
+                self._reception.refused(request, error)
+                raise
 
     async def read_loop(self, conn_id: str) -> web.WebSocketResponse:
         """Wait until the connection has closed; return the response for the request handler to return."""
@@ -256,7 +267,7 @@ class Service(Writing):
         """
         started = asyncio.Event()
         node = asyncio.create_task(self._run(started))
-        node.add_done_callback(_log_crash)
+        node.add_done_callback(self._note_crash)
         try:
             await started.wait()
             await self._connected()
@@ -265,6 +276,7 @@ class Service(Writing):
         finally:
             node.cancel()
             await asyncio.wait((node,))
+            self._ended = True
 
     async def _run(self, started: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -297,15 +309,17 @@ class Service(Writing):
 
     async def _connected(self) -> None:
         """Wait for Redis, and hear what concerns every node."""
+        url = without_password(self.settings.redis_url)
         try:
             async with asyncio.timeout(self.settings.startup_timeout):
                 await self._backplane.ready()
                 await self._backplane.subscribe([ALL, DIRECT, NODES, Target("node", self.node_id)])
                 await self._presence.ready()
             self._journal.event("up", f"version {__version__}")
+        except RedisRefused as error:
+            raise CannotStart(f"Redis at {url} refuses: {error}") from None
         except TimeoutError:
-            url = without_password(self.settings.redis_url)
-            why = "; ".join(self._backplane.troubles.now)
+            why = "; ".join(causes(self._backplane.troubles.now))
             raise CannotStart(f"no Redis at {url} within {self.settings.startup_timeout:g} s: {why}") from None
 
     async def drain(self) -> None:
@@ -325,6 +339,8 @@ class Service(Writing):
         if self.tracing is not None and envelope.trace is None:
             with self.tracing.publishing(target, envelope.payload) as trace:
                 return await self._publish(target, envelope._replace(trace=trace))
+        if self._ended:  # nobody would come for what waits
+            raise Unavailable("this node has stopped")
         self.counters.published += 1
         rule, position = self.settings.rule(target.name) if target.kind == "channel" else None, None
         if rule is not None and rule.history:
@@ -372,7 +388,7 @@ class Service(Writing):
                         return None
         raise ConnectionNotFound(f"no connection {arguments.get('connection')!r}")
 
-
-def _log_crash(node: asyncio.Task[None]) -> None:
-    if not node.cancelled() and (error := node.exception()) is not None:
-        logger.critical("the node has crashed", exc_info=error)
+    def _note_crash(self, node: asyncio.Task[None]) -> None:
+        if not node.cancelled() and (error := node.exception()) is not None:
+            logger.critical("the node has crashed", exc_info=error)
+            self.crashed.set()

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from gateway.counters import Counters
 from gateway.presence import NodeInfo
+from gateway.vitals import SERVING
 
 
 class Status(NamedTuple):
@@ -40,10 +41,10 @@ class Readiness(NamedTuple):
     It is `degraded` by what other nodes suffer from too: its clients are as well here as anywhere.
     """
 
-    status: Literal["ok", "degraded", "deaf", "draining"]
+    status: Literal["ok", "degraded", "deaf", "draining", "crashed"]
     reasons: list[str]
 
     @property
     def serves(self) -> bool:
         """Whether clients should be sent here."""
-        return self.status in ("ok", "degraded")
+        return self.status in SERVING

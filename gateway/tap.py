@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gateway import codec
 from gateway.backplane import Target
@@ -189,7 +189,7 @@ class Taps:
         match codec.unpack_map(data):
             case {"tap": str(node), "filters": [*filters]}:
                 until = asyncio.get_running_loop().time() + EXPIRE
-                self._wishes[node] = _Wish([Filter(*map(str, wanted)) for wanted in filters], until)
+                self._wishes[node] = _Wish([_filter_of(wanted) for wanted in filters], until)
                 if not filters:
                     del self._wishes[node]
             case _:
@@ -204,7 +204,7 @@ class Taps:
                 for sight in map(_sight_of, sights):
                     self._show(sight)
             case {"node": str(node), "injected": bytes(injected), "kind": str(kind), "name": str(name), **rest}:
-                self._show_injected(node, injected, Target(kind, name), rest)
+                self._show_injected(node, injected, Target(kind, name), _envelope_of(rest))
             case _:
                 raise InvalidEnvelope("expected copies of messages")
 
@@ -234,7 +234,7 @@ class Taps:
             }
         )
 
-    def _show_injected(self, node: str, data: bytes, target: Target, rest: dict[str, Any]) -> None:
+    def _show_injected(self, node: str, data: bytes, target: Target, envelope: Envelope) -> None:
         """Show what a person published, which every node that has a receiver reports: once, all the same.
 
         The n-th report of the same bytes by one node is the same publication as the n-th by another.
@@ -247,7 +247,6 @@ class Taps:
         reports[node] += 1
         self._injected[data] = reports, now
         if reports[node] > shown:
-            envelope = Envelope(bytes(rest.get("payload", b"")), connection=str(rest.get("connection", "")) or None)
             self._show(self._written(target, envelope)._replace(node=""))
 
     @contextmanager
@@ -290,6 +289,21 @@ def _fits_inside(wanted: Filter, sight: Sight) -> bool:
         return False
     addressed = sight.name if sight.kind == "user" else ""
     return wanted.cmd in ("", message.cmd) and wanted.user in ("", sight.user, message.sender, addressed)
+
+
+def _filter_of(parts: object) -> Filter:
+    """Read what a node wants to see; one of another version may say more or less."""
+    match parts:
+        case [*fields]:
+            return Filter(*map(str, fields[: len(Filter._fields)]))
+    raise InvalidEnvelope("expected a filter")
+
+
+def _envelope_of(parts: object) -> Envelope:
+    match parts:
+        case {"payload": bytes(payload), "connection": str(connection)}:
+            return Envelope(payload, connection=connection or None)
+    raise InvalidEnvelope("expected a copy of what was published")
 
 
 def _sight_of(parts: object) -> Sight:

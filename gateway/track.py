@@ -60,10 +60,10 @@ class Track:
         here = self.position
         if here is None or behind.epoch != here.epoch or behind.offset > here.offset:
             return None
-        wanted = [(here.epoch, offset) for offset in range(behind.offset + 1, here.offset + 1)]
-        if len(wanted) > len(self._recent) or not all(place in self._recent for place in wanted):
+        if here.offset - behind.offset > len(self._recent):  # counted first: a client may name any position
             return None
-        return [self._recent[place] for place in wanted]
+        wanted = [(here.epoch, offset) for offset in range(behind.offset + 1, here.offset + 1)]
+        return [self._recent[place] for place in wanted] if all(place in self._recent for place in wanted) else None
 
     def catch_up(self, page: Page, *, losses: int) -> tuple[list[Envelope], Position | None]:
         """Take a page that was read from the present position on, or from before it.

@@ -14,9 +14,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from gateway import codec
 from gateway.backplane import NODES, TAP, Backplane, Target, open_backplane
+from gateway.backplane.trouble import causes
 from gateway.codec import Envelope
 from gateway.config import Rule, Settings, first_match, load, without_password
-from gateway.errors import ConnectionNotFound, GatewayError, InvalidEnvelope, InvalidSettings, Unavailable
+from gateway.errors import ConnectionNotFound, GatewayError, InvalidSettings, Unavailable
 from gateway.presence.onlooker import Onlooker
 from gateway.remote import Remote
 from gateway.tap import EXPIRE, RENEW, Filter, Sight, Tap, Taps
@@ -50,7 +51,8 @@ def settings_of(redis_url: str, *, prefix: str, publish_timeout: float) -> Setti
     )
     if settings.redis_url.startswith("memory:"):
         raise InvalidSettings(
-            "redis_url: expected the Redis that joins the nodes, got 'memory://', which is one node alone"
+            "redis_url: expected the Redis that joins the nodes, such as redis://localhost:6379/0, got 'memory://', "
+            "which is one node alone"
         )
     return settings
 
@@ -100,7 +102,7 @@ class Visitor:
                         return await self._read_rules()
                     await asyncio.sleep(LOOK)
         except TimeoutError:
-            why = "; ".join(self.backplane.trouble)
+            why = "; ".join(causes(self.backplane.trouble))
             raise Unavailable(f"no Redis at {url} within {seconds:g} s: {why}") from None
         except GatewayError as error:
             raise Unavailable(f"no Redis at {url}: {error}") from None
@@ -119,7 +121,7 @@ class Visitor:
     async def _listen(self) -> None:
         async for batch in self.backplane.batches():
             for target, data in batch:
-                with suppress(InvalidEnvelope):  # it is said to the nodes, too, who count and log it
+                with suppress(GatewayError):  # rubbish, which the nodes count and log; an answer Redis does not take
                     await self._hear(target, data)
 
     async def _hear(self, target: Target, data: bytes) -> None:

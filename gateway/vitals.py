@@ -25,6 +25,10 @@ KEPT = 300
 _PAGE = resource.getpagesize()
 
 
+SERVING = ("ok", "degraded")
+"""States of a node to which clients should be sent."""
+
+
 class Vital(NamedTuple):
     """How a node was when it took its last sample. Rates are a second, times in seconds."""
 
@@ -56,6 +60,11 @@ class Vital(NamedTuple):
     """Observers on this node."""
     rejected: int = 0
     """Payloads found in Redis that were no message, since the node started."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether clients should be sent to this node."""
+        return self.state in SERVING
 
 
 SERIES = (

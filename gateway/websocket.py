@@ -134,7 +134,8 @@ class WebSocket(asyncio.Protocol):
             self.resume_writing()
 
     def ping(self) -> bool:
-        heard, self._heard = self._heard, False
+        # Who is not read for a while, because much waits for its handler, is not silent.
+        heard, self._heard = self._heard or not self._reading, False
         self.write(_PING_FRAME)
         return heard
 

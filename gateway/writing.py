@@ -36,7 +36,7 @@ class Writing:
 
         Returns the message's position, where the channel keeps history.
         """
-        envelope = Envelope(_encode(cmd, param, check_channel(channel), sender), exclude)
+        envelope = Envelope(_encode(cmd, param, check_channel(channel), sender), _ids(exclude))
         return await self._publish(Target("channel", channel), envelope)
 
     async def write_user(self, cmd: str, param: object, user_id: str, *, sender: str | None = None) -> None:
@@ -57,7 +57,7 @@ class Writing:
         self, cmd: str, param: object, *, exclude: Collection[str] = (), sender: str | None = None
     ) -> None:
         """Write to every connection of every node but the connection ids in `exclude`."""
-        await self._publish(ALL, Envelope(_encode(cmd, param, "", sender), exclude))
+        await self._publish(ALL, Envelope(_encode(cmd, param, "", sender), _ids(exclude)))
 
     async def _publish(self, target: Target, envelope: Envelope) -> Position | None:
         """Carry an envelope to a target; return its position where the channel keeps history."""
@@ -68,9 +68,20 @@ class Writing:
         raise NotImplementedError
 
 
-def _encode(cmd: str, param: object, channel: str, sender: str | None) -> bytes:
-    if not 0 < len(cmd) <= CMD_LENGTH:
+def _ids(exclude: Collection[str]) -> Collection[str]:
+    """Refuse what would exclude nobody: one id is a collection, too, of its characters."""
+    if isinstance(exclude, str):
         raise InvalidParam(
-            f"expected cmd to be a string of 1 to {CMD_LENGTH} characters, got {cmd!r:.200}", field="cmd"
+            f"expected exclude to be several connection ids, got the string {exclude!a:.200}", field="exclude"
         )
+    return exclude
+
+
+def _encode(cmd: object, param: object, channel: str, sender: object) -> bytes:
+    if not isinstance(cmd, str) or not 0 < len(cmd) <= CMD_LENGTH:
+        raise InvalidParam(
+            f"expected cmd to be a string of 1 to {CMD_LENGTH} characters, got {cmd!a:.200}", field="cmd"
+        )
+    if sender is not None and not isinstance(sender, str):
+        raise InvalidParam(f"expected sender to be a user id, got {sender!a:.200}", field="sender")
     return codec.encode(cmd, param, channel, sender)

@@ -47,6 +47,14 @@ def test_everything_else_is_left_to_redis_py() -> None:
     assert RedisAddress.parse("unix:///tmp/redis.sock?db=1") == RedisAddress("single", "unix:///tmp/redis.sock?db=1")
 
 
+@pytest.mark.parametrize("url", ["redis://h", "redis://h/", "redis://h/7", "redis://h/7/", "rediss://h/1?x=a/b"])
+def test_a_database_is_a_number(url: str) -> None:
+    """redis-py would take anything else for 0."""
+    assert RedisAddress.parse(url).kind == "single"
+    with pytest.raises(InvalidSettings, match=r"^redis_url: expected rediss?://HOST:PORT/NUMBER, .*, got "):
+        load(redis_url=url.partition("?")[0].rstrip("/7") + "/main")
+
+
 @pytest.mark.parametrize(
     "url",
     [

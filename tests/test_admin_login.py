@@ -33,6 +33,8 @@ class TestSessions:
         id, began, until, _, signature = cookie.split(".")
         for forged in (f"{id}.{began}.{until}.1.{signature}", f"{id}.{began}.9999999999.0.{signature}", "", "...", "x"):
             assert self.signer.read(forged, 1001) is None
+        for forged in ("\udcff.1.2.1.x", "a.1.2.1.\udcff"):  # bytes of a header that are no UTF-8
+            assert self.signer.read(forged, 1001) is None
 
     def test_a_session_ends(self) -> None:
         """It holds an hour unless renewed, and twelve hours at most."""
@@ -50,6 +52,7 @@ class TestSessions:
         assert mine.is_csrf(mine.csrf)
         assert not mine.is_csrf(theirs.csrf)
         assert not mine.is_csrf("")
+        assert not mine.is_csrf("\udcff")
 
 
 class TestAttempts:

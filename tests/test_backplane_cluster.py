@@ -67,7 +67,7 @@ class TestTopics:
             for key in ("gateway:members:{a}", "gateway:online:{a}", "gateway:nodes", "b", "c"):
                 port = (await small_cluster.master_of(key)).port
                 assert backplane.topology.shard_of(key) == f"127.0.0.1:{port}"
-            link = await backplane.topology.dial(backplane.topology.shard_of("b"))
+            link = await backplane.topology.dialer(backplane.topology.shard_of("b")).dial()
             assert await link.call("SET", "b", 1) == b"OK"
             link.abort()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -163,6 +164,59 @@ class TestUse:
         assert ended.code == 2
         assert ended.lines[-1].startswith("gateway")
 
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (("status", "--redis_url", "redis://localhost"), "--redis_url; did you mean --redis-url?"),
+            (("serve", "--redis-ulr=redis://localhost"), "--redis-ulr; did you mean --redis-url?"),
+            (("publish", "--chanel", "lobby", "--all", "chat", "1"), "--chanel; did you mean --channel?"),
+            (("publish", "--all", "chat", "1", "2"), "unrecognized argument 2"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+    )
+    def test_a_misspelled_option_is_named(
+        self, invoke: Callable[..., Ended], arguments: tuple[str, ...], said: str
+    ) -> None:
+        """With the one that was meant, under the usage of the command in question."""
+        ended = invoke(*arguments)
+        assert ended.code == 2
+        assert f"gateway {arguments[0]}: error: " in ended.lines[-1]
+        assert ended.lines[-1].endswith(said)
+
+    def test_a_misspelled_variable_is_named(self, invoke: Callable[..., Ended]) -> None:
+        """Nobody reads it, and the command does the rest."""
+        ended = invoke("config", "--json", GATEWAY_REDIS_UR="redis://localhost")
+        assert (ended.code, len(ended.lines)) == (0, 2)
+        assert "gateway: GATEWAY_REDIS_UR: no such setting; did you mean GATEWAY_REDIS_URL?" in ended.lines
+
+    @pytest.mark.parametrize("param", ["{text: 1}", "{'text': 1}", "hi", "NaN", "[Infinity]", ""])
+    def test_a_param_that_is_no_json_is_one_line(self, refusal: Callable[..., str], param: str) -> None:
+        assert "PARAM_JSON: expected JSON, got" in refusal("publish", "--all", "chat", param)
+
+    def test_who_knows_ascii_alone_reads_ascii(self) -> None:
+        """A pipe in an old locale; the output is JSON all the same."""
+        done = subprocess.run(
+            [sys.executable, "-m", "gateway", "config", "--json", "--prefix", "caf\u00e9"],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"},
+            timeout=30,
+        )
+        assert {"name": "prefix", "value": "caf\u00e9"}.items() <= json.loads(done.stdout)[4].items()
+
+    async def test_an_interrupted_command_says_nothing(self) -> None:
+        """While it waits for Redis; the exit code is that of a shell."""
+        async with listening(b"") as silent:
+            process = gateway("publish", "--redis-url", silent.url, "--publish-timeout", "3600", "--all", "chat")
+            try:
+                process.start()
+                async with asyncio.timeout(30):
+                    await silent.called.wait()
+                process.send_signal(signal.SIGINT)
+                assert (await process.wait(deadline=20), process.output) == (130, "")
+            finally:
+                process.close()
+
 
 class TestWrongValues:
     @pytest.mark.parametrize(
@@ -314,11 +368,12 @@ class TestCannotStart:
         assert "203.0.113.1" in ended.output
 
     async def test_an_absent_redis_is_one_line_and_1(self, closed_port: Callable[[], int]) -> None:
-        """The node waits for it as long as it was told, and says where it looked, without the password."""
+        """The node waits for it as long as it was told, and says where it looked, why once, and no password."""
         url = f"redis://ada:hunter2@{HOST}:{closed_port()}/0"
         ended = await run("serve", "--port", 0, "--redis-url", url, "--startup-timeout", "0.5")
         assert (ended.code, len(ended.lines)) == (1, 1), ended.output
         assert url.partition("@")[2] in ended.lines[0]
+        assert ended.output.count("no connection to Redis") == 1
         assert "hunter2" not in ended.output
         assert "Traceback" not in ended.output
 
@@ -339,6 +394,7 @@ class TestCannotStart:
         url = f"redis://{credentials}{HOST}:{server.port}/0"
         ended = await run("serve", "--port", 0, "--redis-url", url, "--startup-timeout", "3600")
         assert (ended.code, len(ended.lines)) == (1, 1), ended.output
+        assert "Redis at redis://" in ended.output
         assert "wrong" not in ended.output.replace("WRONGPASS", "")
         assert "Traceback" not in ended.output
 

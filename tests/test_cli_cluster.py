@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -196,3 +200,34 @@ class TestTop:
         assert await process.stop() == 0
         assert "\x1b" not in process.output
         assert "2 nodes" in process.output
+
+    @pytest.mark.parametrize(("name", "draws"), [("xterm", True), ("dumb", False)])
+    async def test_a_terminal_is_drawn_on_if_it_can_be(self, nodes: Nodes, name: str, draws: bool) -> None:
+        """A dumb one is written on, like a file; Ctrl-C puts the other's screen back."""
+        ours, its = os.openpty()
+        os.set_blocking(ours, False)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway", "top", "--redis-url", nodes.redis.url),
+            stdout=its,
+            env={**os.environ, "TERM": name},
+        )
+        os.close(its)
+        shown = bytearray()
+
+        def looks() -> bool:
+            with suppress(OSError):
+                shown.extend(os.read(ours, 65536))
+            return b"2 nodes" in shown
+
+        try:
+            await eventually(looks, 30)
+            process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(30):
+                assert await process.wait() == 0
+            looks()
+            assert (b"\x1b" in shown, shown.endswith(b"\x1b[?1049l")) == (draws, draws)
+        finally:
+            os.close(ours)
+            if process.returncode is None:
+                process.kill()
+                await process.wait()

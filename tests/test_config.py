@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from gateway.config import Settings, load
+from gateway.config import Settings, load, misspelled
 from gateway.errors import InvalidSettings
 
 NUMBERS = [name for name, field in Settings.model_fields.items() if field.annotation in (int, float)]
@@ -27,6 +28,8 @@ WRONG = [
     *[("node_id", value) for value in ("", "a b", "a~b", "a\nb", "x" * 201)],
     *[("log_level", value) for value in ("", "loud", "10")],
     *[("allowed_origins", value) for value in ("[", '["a"', "[1", "[nonsense]")],
+    *[("allowed_origins", value) for value in ("a.example", "https://a.example/", "HTTPS://a.example", "https://*.a")],
+    *[("allowed_origins", value) for value in ("https://a.example:443", "http://a.example:80", "http://a,b:1")],
 ]
 
 
@@ -120,8 +123,13 @@ class TestSources:
 
     def test_a_list_may_be_json(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """For what has a comma in it, or comes from a program."""
-        monkeypatch.setenv("GATEWAY_ALLOWED_ORIGINS", json.dumps(["https://a.example", "b"]))
-        assert load().allowed_origins == ("https://a.example", "b")
+        monkeypatch.setenv("GATEWAY_ALLOWED_ORIGINS", json.dumps(["https://a.example", "http://b"]))
+        assert load().allowed_origins == ("https://a.example", "http://b")
+
+    @pytest.mark.parametrize("origin", ["http://localhost:5173", "https://[::1]:8443", "capacitor://localhost", "null"])
+    def test_an_origin_is_what_browsers_write(self, origin: str) -> None:
+        """Of pages, of applications made of pages, and of pages without one."""
+        assert load(allowed_origins=f"{origin},*").allowed_origins == (origin, "*")
 
     def test_a_list_may_be_empty(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """An empty value is no origin, not one origin without a name."""
@@ -186,11 +194,31 @@ class TestWrongValues:
         line = refusal(redis_url="http://ada:hunter2@redis.example:6379/0")
         assert "hunter2" not in line
         assert "redis.example" in line
+        line = refusal(redis_url="sentinel://a/main?sentinel_username=ada&sentinel_password=hunter2&x=1")
+        assert "hunter2" not in line
+        assert "x=1" in line
 
     def test_a_misspelled_setting_is_named(self, file: Callable[[str], None]) -> None:
-        """In the file, everything is meant for the gateway."""
+        """In the file, everything is meant for the gateway; the line says what may have been meant."""
         file("prot = 8080\n")
-        assert "prot" in refusal()
+        assert refusal() == "prot: no such setting; did you mean port?"
+        file('redis-url = "redis://localhost"\n')
+        assert refusal() == "redis-url: no such setting; did you mean redis_url?"
+        file("[[channels]]\nmatch = 'x'\nhistroy = 3\n")
+        assert refusal() == "channels.0.histroy: no such setting; did you mean history?"
+        file("[gateway]\nport = 1\n")
+        assert refusal() == "gateway: no such setting"
+
+    def test_a_misspelled_variable_is_told_from_those_of_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of a Service called gateway, or gateway-redis, Kubernetes sets some that begin like ours."""
+        others = "SERVICE_HOST SERVICE_PORT SERVICE_PORT_HTTP PORT_8080_TCP PORT_8080_TCP_PORT REDIS_PORT CONFIG"
+        others += " REDIS_SERVICE_HOST REDIS_PORT_6379_TCP_ADDR REDIS_PORT_6379_TCP ADMIN_SERVICE_PORT IMAGE HOME"
+        for name in (*others.split(), "JWT_SECRT", "ADMIN_PASSWRD", "HEARTBEAT"):
+            monkeypatch.setenv(f"GATEWAY_{name}", "1")
+        assert sorted(line.rpartition(" ")[2] for line in misspelled()) == [
+            "GATEWAY_ADMIN_PASSWORD?",
+            "GATEWAY_JWT_SECRET?",
+        ]
 
     def test_an_unknown_field_is_named(self) -> None:
         """`setup(app, prot=8080)` is a mistake too."""
@@ -217,9 +245,9 @@ class TestWrongValues:
 
     @pytest.mark.parametrize("text", ["port", "port =", "= 1", "port = 1\nport = 2\n", "[[", "\x00", "port = 1 2"])
     def test_a_file_that_is_no_toml_is_one_clear_line(self, text: str, file: Callable[[str], None]) -> None:
-        """The line says that it is the file, and where in it."""
+        """The line says that it is the file, which one, and where in it."""
         file(text)
-        assert "file" in refusal()
+        assert re.match(r"the configuration file \S+\.toml does not parse: ", refusal())
 
     def test_a_file_of_other_bytes_is_one_clear_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A file in Latin-1, say."""
@@ -289,8 +317,8 @@ class TestRules:
             ('[{"match": "x", "histroy": 1}]', "histroy"),
             ('{"match": "x"}', "channels"),
             ("[1]", "channels"),
-            ("lobby", "channels"),
-            ("[{", "channels"),
+            ("lobby", "expected JSON: "),
+            ("[{", "expected JSON: "),
         ],
     )
     def test_a_wrong_rule_is_one_clear_line(self, written: str, named: str) -> None:

@@ -300,6 +300,13 @@ class TestSlowReaders:
         assert all(each.channel == channel and b"$gap" in each.gap for each in one.sparable)
         assert cmds(one) == ["a", "b"]
 
+    def test_what_is_no_message_replaces_none(self, node: Node) -> None:
+        """A stranger may publish anything as an envelope; it is dropped for nothing newer."""
+        one = node.add("n~1", "ticker")
+        one.is_behind = True
+        node.deliver((Target("channel", "ticker"), Envelope(b"rubbish")), (Target("channel", "ticker"), message("y")))
+        assert [each.key for each in one.sparable] == [None, "y"]
+
     def test_an_excluded_slow_reader_is_skipped(self, node: Node) -> None:
         """Of a batch it gets what does not skip it."""
         one, feed = node.add("n~1", "feed"), Target("channel", "feed")

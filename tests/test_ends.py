@@ -78,3 +78,14 @@ async def test_a_client_that_sends_no_pong_is_closed(redis, start_node, wire):
     node = await start_node(redis, heartbeat=0.5)
     client = await wire(node, "silent")
     assert (await client.read_close(deadline=20)).close_code == 4408
+
+
+async def test_a_node_that_has_crashed_ends(redis, start_node, connect):
+    """It would take clients in and bring them nothing: they are sent elsewhere, and a supervisor may start another."""
+    node = await start_node(redis, handler="tests.crashing:Crashing", drain_seconds=1)
+    client = await connect(node, "ends")
+    await client.send("break")
+    await client.expect_close(1012)
+    assert await node.process.wait() == 1
+    assert "the node has crashed" in node.output
+    assert "LookupError: broken" in node.output

@@ -321,11 +321,12 @@ class TestNodes:
     def test_every_kind_of_setting_reaches_the_node(self) -> None:
         """Numbers, switches and lists are flags of the command line; rules are in a file."""
         rules: list[dict[str, Any]] = [{"match": "a-*", "history": 10, "send": False}, {"match": "*"}]
-        node = Node(presence_max=2, allow_anonymous=False, allowed_origins=["a", "b"], channels=rules)
+        node = Node(presence_max=2, allow_anonymous=False, allowed_origins=["app://a", "app://b"], channels=rules)
         command = node.process.command
         flags = dict(zip(command[4::2], command[5::2], strict=True))
         assert (
-            flags.items() >= {"--presence-max": "2", "--allow-anonymous": "false", "--allowed-origins": "a,b"}.items()
+            flags.items()
+            >= {"--presence-max": "2", "--allow-anonymous": "false", "--allowed-origins": "app://a,app://b"}.items()
         )
         assert tomllib.loads(Path(flags["--config"]).read_text()) == {"channels": rules}
         node.close()

@@ -16,7 +16,7 @@ from gateway.connection import Connection
 from gateway.counters import Counters
 from gateway.delivery import Delivery
 from gateway.errors import Unavailable
-from gateway.history import History
+from gateway.history import History, _after
 from gateway.hub import Hub
 from gateway.message import Position
 from tests.harness.fakes import RecordingSocket, make_connection
@@ -232,6 +232,13 @@ async def test_a_position_that_cannot_be_honoured_is_not_recovered() -> None:
     assert [join.result() for join in node.joins] == [False, False]
     assert [numbers(socket) for _, socket, _ in node.members] == [[2], [2]]
     node.close()
+
+
+def test_a_position_from_long_ago_costs_nothing() -> None:
+    """It is counted how much is missing between it and what is kept, not gone through."""
+    kept = [Envelope(b"", position=Position("e", offset)) for offset in (10**15 - 1, 10**15)]
+    assert _after(Page("e", 10**15, 0, None, kept, more=False), Position("e", 0)) is None
+    assert _after(Page("e", 10**15, 0, None, kept, more=False), Position("e", 10**15 - 2)) == kept
 
 
 async def test_writes_that_a_failover_lost_end_the_epoch() -> None:

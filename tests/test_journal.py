@@ -47,6 +47,14 @@ async def notes() -> AsyncIterator[Notes]:
     task.cancel()
 
 
+async def test_a_drain_is_noted_once(notes: Notes) -> None:
+    """Whether or not there is time for a sample before the end."""
+    notes.journal.event("draining")
+    notes.journal.sampled(Vital(state="draining", trouble=("this node is stopping",)))
+    notes.journal.event("down")
+    assert await notes.kinds() == ["down", "draining"]
+
+
 async def test_changes_are_noted_once_for_each_sample(notes: Notes) -> None:
     """A thousand slow readers between two samples make one entry; a state is noted when it changes."""
     notes.counters.slow += 1000

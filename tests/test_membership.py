@@ -40,6 +40,9 @@ class Redis:
         self.members.add(connection.id)
         return True
 
+    def leave(self, connection: ConnectionInfo, channel: str) -> None:
+        self.members.discard(connection.id)
+
     def lose(self, connection: ConnectionInfo) -> None:
         self.members.discard(connection.id)
 
@@ -96,3 +99,15 @@ async def test_a_join_after_one_that_was_left_is_made_anew() -> None:
     node.redis.confirmed.set()
     assert (await asyncio.gather(first, second))[1].created
     assert node.redis.members == {"node~1"}
+
+
+async def test_a_join_that_nobody_waits_for_any_more_is_undone() -> None:
+    """Else its client would be in the hub and nowhere else, for ever."""
+    node = Node()
+    join = await node.joining()
+    join.cancel()
+    await asyncio.wait((join,))
+    assert (node.connection.channels, join.cancelled()) == ((), True)
+    node.redis.confirmed.set()
+    assert (await (await node.joining())).created
+    assert (node.connection.channels, node.redis.members) == (("lobby",), {"node~1"})

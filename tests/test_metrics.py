@@ -17,7 +17,7 @@ GAUGES = {
     *("backplane_lag_seconds", "publish_queue_messages", "publish_queue_bytes"),
 }
 COUNTERS = {
-    *("connections_opened", "connections_closed", "closes", "slow_consumers", "pongs_missed"),
+    *("connections_opened", "connections_closed", "connections_refused", "closes", "slow_consumers", "pongs_missed"),
     *("messages_received", "messages_refused", "messages_published", "messages_delivered", "messages_dropped"),
     *("messages_recovered", "received_bytes", "delivered_bytes", "injections_rejected", "gaps", "handler_errors"),
     *("loop_stalls", "presence_repairs", "backplane_reconnects", "backplane_losses", "backplane_deaf_seconds"),

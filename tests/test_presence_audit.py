@@ -92,6 +92,14 @@ async def test_what_was_lost_is_found_and_written_again(redis, held, what):
     await agrees(redis, HELD, 10)
 
 
+async def test_what_cannot_be_asked_is_no_difference(redis, held):
+    """A hand has written something else over a set: nothing that is written there again would mend it."""
+    await agrees(redis, HELD, 10)
+    for key in ("gateway:members:hall", "gateway:node:audited:connections"):
+        await redis.command("SET", key, "x")
+    assert not await held.presence.audit.check()
+
+
 async def test_a_ghost_is_removed(redis, held):
     """A connection that Redis has and the node has not is taken out of every set."""
     await agrees(redis, HELD, 10)

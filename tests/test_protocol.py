@@ -179,6 +179,12 @@ async def test_plain_http_is_answered_as_such(nodes):
         assert (await http.get(nodes[0].url(path))).status == status, path
 
 
+async def test_pages_of_any_site_may_import_the_browser_client(nodes):
+    """A module from elsewhere is taken only from a server that says so, and a script with a checksum as well."""
+    answer = await http.get(nodes[0].url("/static/gateway.mjs"))
+    assert {name.lower(): value for name, value in answer.headers.items()}["access-control-allow-origin"] == "*"
+
+
 async def test_welcome_is_first_and_requests_are_answered(nodes, connect):
     """With a subprotocol the first message is `$welcome`; `$join`, `$presence` and `$leave` are answered by id."""
     ada = await connect(nodes[0], "v1-a", "v1-b", protocols=["gateway.v1.json"])

@@ -89,14 +89,13 @@ class TestHandshake:
         """405."""
         assert (await http.request(method, node.url("/connect"))).status == 405
 
-    async def test_a_refused_connection_may_try_again(self, node: Node, wire: Wires) -> None:
-        """A refusal is an HTTP answer like any other, and leaves the connection usable."""
+    async def test_a_refusal_ends_the_connection(self, node: Node, wire: Wires) -> None:
+        """It is an HTTP answer that says so, and comes whole: whoever tries again connects again."""
         client = await wire.open(node.ws_url())
         await client.write(client.upgrade(headers={"Sec-WebSocket-Version": "8"}))
         head = await client.read_head()
-        await client.read_exactly(int(head.headers["content-length"]))
-        await client.write(client.upgrade())
-        assert (await client.read_head()).status == 101
+        assert head.headers["connection"] == "close"
+        assert len(await client.read_end()) == int(head.headers["content-length"])
 
 
 class TestChannels:
@@ -187,6 +186,19 @@ class TestOrigin:
             ("https://c.example", 403),
         ):
             assert (await upgrade(wire, node.ws_url(), Origin=origin)).status == status, origin
+
+    async def test_operators_are_told_what_no_browser_tells_its_page(self, start_node, wire: Wires) -> None:
+        """In the log, and by a count for each status."""
+        node = await start_node(jwt_secret="0123456789abcdef0123456789abcdef")
+        assert (await upgrade(wire, node.ws_url(), Origin="https://a\x01.example")).status in (400, 403)
+        assert (await upgrade(wire, node.ws_url(), Origin="https://a.example")).status == 403
+        assert (await upgrade(wire, node.ws_url() + "?token=not.a.token")).status == 401
+        lines = [line for line in node.output.splitlines() if " refused: " in line]
+        assert any("remote=127.0.0.1 status=403 " in line and "https://a.example" in line for line in lines)
+        assert any("status=401 " in line and "Web Token" in line for line in lines)
+        assert "not.a.token" not in node.output
+        metrics = (await node.get("/metrics")).text
+        assert 'gateway_connections_refused_total{status="401"} 1.0' in metrics
 
     async def test_all_sites_may_be_allowed(self, start_node, wire: Wires) -> None:
         """`*` is any."""

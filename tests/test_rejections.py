@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+import msgpack
 from redis.asyncio import Redis
 
 from tests.harness.client import Clients
@@ -59,6 +60,16 @@ async def test_a_flood_of_garbage_is_counted_and_hardly_logged(
         assert all(len(line) < 500 for line in node.output.splitlines())
 
 
+async def test_a_word_is_told_what_was_expected(redis: RedisServer, start_nodes: StartNodes, connect: Clients) -> None:
+    """Whoever tries it by hand reads it in the log of a node."""
+    (node,) = await start_nodes(1, redis)
+    member = await connect(node, "tried")
+    await member.send("ping")
+    await member.expect("pong")
+    await redis.command("PUBLISH", "gateway:channel:tried", "hi")
+    await eventually(lambda: "channel:tried: expected a JSON object" in node.output and "b'hi'" in node.output)
+
+
 async def test_a_huge_payload_is_no_more_than_a_payload(
     redis: RedisServer, start_nodes: StartNodes, connect: Clients
 ) -> None:
@@ -91,3 +102,21 @@ async def test_a_message_to_one_connection_must_say_to_which(
     await member.expect("last")
     assert await rejected(node) == 3
     assert "x" not in {message["cmd"] for message in member.received}
+
+
+async def test_what_nodes_say_to_each_other_may_be_forged(
+    redis: RedisServer, start_nodes: StartNodes, connect: Clients
+) -> None:
+    """Maps of the wrong shape, as a node of another version might send, are rejected as everything else is."""
+    [node] = await start_nodes(1, redis, node_id="forged")
+    member = await connect(node, "talk")
+    await member.send("ping")
+    await member.expect("pong")
+    wishes = [{"tap": "x", "filters": filters} for filters in ([5], [None], 5)]
+    questions = [{"ask": "write", "number": "1", "from": "x"}, {"answer": 1, "error": 5}]
+    for topic, said in (("nodes", wishes), ("node:forged", questions)):
+        for fields in said:
+            assert await redis.command("PUBLISH", f"gateway:{topic}", msgpack.packb(fields)) == 1
+    await redis.publish("gateway:channel:talk", "last")
+    await member.expect("last")
+    await eventually(partial(counts, node, len(wishes) + len(questions)))

@@ -97,6 +97,10 @@ class TestDocument:
         assert "$defs" not in describe(Router())
         assert "commands: {};" in typescript(describe(Router()))
 
+    def test_messages_that_nobody_declared_may_be_any(self) -> None:
+        """A page can listen to what a handler sends before its author has found `Router.event`."""
+        assert "see `Router.event`. */\n  messages: { [key: string]: any };" in typescript(describe(Router()))
+
     def test_a_type_without_a_schema_is_named(self) -> None:
         """It can be used in a handler, but not be described."""
         router = Router()

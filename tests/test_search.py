@@ -386,7 +386,6 @@ class TestCluster:
             assert (await service.directory.find_channels(sort="size", limit=1)).items == [("x", 2, 1)]
             users = await service.directory.find_users()
             assert users.items == [("ada", "Name of ada", 2), ("bob", "Name of bob", 1)]
-            assert await service.directory.user_connections("ada") == 2
 
     async def test_one_channel_is_told_by_node(self, cluster: EmbeddedCluster) -> None:
         """With who is online; one without members has zeros."""

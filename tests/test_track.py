@@ -142,6 +142,10 @@ class TestMemory:
         assert offsets(track.passed_since(Position("e", 5))) == [6, 7]
         assert offsets(track.passed_since(Position("e", 7))) == []
 
+    def test_a_position_from_long_ago_costs_nothing(self) -> None:
+        """It is counted how much came since, not gone through: clients may name any position."""
+        assert track_at(10**15).passed_since(Position("e", 0)) is None
+
     def test_what_is_not_remembered_is_not_guessed(self) -> None:
         """Older than the memory, ahead of the position, of another epoch."""
         track = track_at(5)

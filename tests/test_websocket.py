@@ -98,6 +98,17 @@ class TestPings:
 
 
 class TestReading:
+    async def test_who_is_not_read_is_not_silent(self) -> None:
+        """Its pongs wait behind what its handler has not come to yet."""
+        peer = Peer()
+        assert peer.socket.ping()
+        peer.socket.pause_reading()
+        assert peer.socket.ping()
+        assert peer.socket.ping()
+        peer.socket.resume_reading()
+        assert peer.socket.ping()
+        assert not peer.socket.ping()
+
     async def test_a_paused_socket_hands_on_nothing(self) -> None:
         """What had come already waits, in order, and the client is no longer read from."""
         peer = Peer()

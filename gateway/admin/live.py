@@ -51,16 +51,16 @@ class Screen:
         self.showing: asyncio.Task[None] | None = None
 
     def send(self, cmd: str, param: object) -> None:
-        self._write(codec.encode(cmd, param))
+        self.write(codec.encode(cmd, param))
 
     def reply(self, message: Message, result: object) -> None:
         if message.id is not None:
-            self._write(codec.encode_reply(message.id, result))
+            self.write(codec.encode_reply(message.id, result))
 
     def refuse(self, message: Message | None, error: GatewayError) -> None:
-        self._write(codec.encode_error(error.code, error.message, message.id if message else None))
+        self.write(codec.encode_error(error.code, error.message, message.id if message else None))
 
-    def _write(self, payload: bytes) -> None:
+    def write(self, payload: bytes) -> None:
         self.connection.socket.write(codec.frame(codec.TEXT, payload))
 
     @property
@@ -209,7 +209,7 @@ class Live:
                 query["mark"] = str(picture["mark"])
             written = codec.encode("view", picture)
             if written != before:
-                screen.send("view", picture)
+                screen.write(written)
             before = written
 
 

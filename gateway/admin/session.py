@@ -34,15 +34,15 @@ class Session:
     @property
     def csrf(self) -> str:
         """The token every form and action must carry: only who can read our pages knows it."""
-        return hmac.new(self.id.encode(), b"csrf", hashlib.sha256).hexdigest()
+        return hmac.new(_bytes(self.id), b"csrf", hashlib.sha256).hexdigest()
 
     def is_csrf(self, token: str) -> bool:
-        return hmac.compare_digest(self.csrf.encode(), token.encode())
+        return hmac.compare_digest(_bytes(self.csrf), _bytes(token))
 
     @property
     def name(self) -> str:
         """What logs call this session: not enough to take it over."""
-        return hashlib.sha256(self.id.encode()).hexdigest()[:8]
+        return _digest(self.id).hex()[:8]
 
     def is_due(self, now: float) -> bool:
         """Tell whether it is time to renew it."""
@@ -74,7 +74,7 @@ class Signer:
     def read(self, cookie: str, now: float) -> Session | None:
         """Return the session in a cookie; None for what was not signed here, or is over."""
         text, _, signature = cookie.rpartition(".")
-        if not text or not hmac.compare_digest(self._sign(text).encode(), signature.encode()):
+        if not text or not hmac.compare_digest(_bytes(self._sign(text)), _bytes(signature)):
             return None
         id, began, until, is_operator = text.split(".")
         session = Session(id, int(began), int(until), is_operator == "1")
@@ -85,7 +85,7 @@ class Signer:
         return hmac.compare_digest(self._password, _digest(given))
 
     def _sign(self, text: str) -> str:
-        return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._key, _bytes(text), hashlib.sha256).hexdigest()
 
 
 class Attempts:
@@ -108,4 +108,9 @@ class Attempts:
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return hashlib.sha256(_bytes(text)).digest()
+
+
+def _bytes(text: str) -> bytes:
+    """Encode what came in a header, which need not have been UTF-8."""
+    return text.encode("utf-8", "surrogatepass")

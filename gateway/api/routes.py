@@ -23,9 +23,6 @@ L = TypeVar("L", bound=wire.List)
 ROUTES = Routes()
 at = ROUTES.at
 
-READY = ("ok", "degraded")
-"""States in which a node takes clients."""
-
 
 @at("GET", OPEN)
 async def openapi(service: Service) -> dict[str, Any]:
@@ -99,7 +96,7 @@ def _node(node: NodeInfo) -> wire.Node:
         "started": node.started,
         "connections": node.connections,
         "channels": node.channels,
-        "ready": node.vital.state in READY,
+        "ready": node.vital.serves,
     }
 
 

@@ -8,11 +8,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from gateway.errors import ENDED
+from gateway.frames import REASON_BYTES
 from gateway.message import CMD_LENGTH, is_name
-from gateway.search import MOST_ROWS, ConnectionSort
-
-REASON_BYTES = 123
-"""A close frame has room for no more."""
+from gateway.search import MOST_ROWS, TEXT_LENGTH, ConnectionSort
 
 
 def _legal(name: str) -> str:
@@ -64,7 +62,9 @@ class ConnectionsQuery(PageQuery):
     channel: Name | None = Field(default=None, description="only those in this channel")
     user: Name | None = Field(default=None, description="only those of this user")
     node: Name | None = Field(default=None, description="only those that this node holds")
-    text: str = Field(default="", max_length=200, description="only those with this in id, user, name or address")
+    text: str = Field(
+        default="", max_length=TEXT_LENGTH, description="only those with this in id, user, name or address"
+    )
     sort: ConnectionSort = Field(default="started", description="what they are ordered by")
     descending: bool = Field(default=False, description="whether the order is turned around")
 
@@ -72,7 +72,7 @@ class ConnectionsQuery(PageQuery):
 class ChannelsQuery(PageQuery):
     """Which channels."""
 
-    prefix: str = Field(default="", max_length=200, description="only those whose name begins so")
+    prefix: str = Field(default="", max_length=TEXT_LENGTH, description="only those whose name begins so")
     sort: Literal["name", "members"] = Field(
         default="name", description="by name, or the largest first (of those only the first 1,000)"
     )

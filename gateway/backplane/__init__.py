@@ -7,7 +7,7 @@ from gateway.backplane.cluster import ClusterBackplane
 from gateway.backplane.memory import MemoryBackplane
 from gateway.backplane.redis import RedisBackplane
 from gateway.backplane.target import ALL, DIRECT, GAP, NODES, TAP, Arrival, Backplane, Page, Target
-from gateway.config import Settings
+from gateway.config import Settings, without_password
 from gateway.errors import InvalidSettings
 
 __all__ = [
@@ -34,4 +34,4 @@ def open_backplane(settings: Settings) -> Backplane:
         kind = RedisAddress.parse(settings.redis_url).kind
         return ClusterBackplane(settings) if kind == "cluster" else RedisBackplane(settings)
     except ValueError as error:  # of redis-py, for what follows the scheme
-        raise InvalidSettings(f"redis_url: {error}, got {settings.redis_url!r}") from None
+        raise InvalidSettings(f"redis_url: {error}, got {without_password(settings.redis_url)!r}") from None

@@ -95,10 +95,6 @@ class Topology:
         host, port = _split(member)
         return Dialer(self._address.url, self._name, host=host, port=port)
 
-    async def dial(self, shard: str, received: Received | None = None) -> Link:
-        """Connect to a master and log in. Raises `OSError`, `TimeoutError`, `LinkLost` or `RedisRefused`."""
-        return await self.dialer(shard).dial(received)
-
     # ---- looking
 
     async def run(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 
 from gateway.backplane.link import LinkLost, RedisRefused
 
@@ -80,6 +81,11 @@ class Troubles:
         for what in [what for what, (_, noted) in self._now.items() if noted < oldest]:
             del self._now[what], self._logged[what]
         return [f"{what}: {name}" for what, (name, _) in self._now.items()]
+
+
+def causes(troubles: Iterable[str]) -> Iterable[str]:
+    """Return what is behind troubles, each cause once: to those who wait it is one whether it troubles all or some."""
+    return dict.fromkeys(trouble.partition(": ")[2] for trouble in troubles)
 
 
 def named(failure: Failure) -> str:

@@ -6,36 +6,57 @@ import argparse
 import logging
 import os
 import sys
+from difflib import get_close_matches
 from typing import NoReturn
 
 from gateway.cli import completion, config, publish, schema, serve, status, tap, token, top
 from gateway.cli.options import read_settings
+from gateway.config import misspelled
 from gateway.errors import GatewayError, InvalidChannel, InvalidParam, InvalidSettings, InvalidUser
 from gateway.version import __version__
 
 __all__ = ["main"]
 
 COMMANDS = (serve, publish, status, top, tap, token, schema, config, completion)
-WRONG_USE, CANNOT_START = 2, 1
+WRONG_USE, CANNOT_START, INTERRUPTED = 2, 1, 130
 
 
 def main() -> NoReturn:
-    """Run a command and exit: 0 when it worked, 1 when it could not start, 2 when it was asked wrongly."""
-    arguments = _parser().parse_args()
+    """Run a command and exit: 0 when it worked, 1 when it could not start, 2 when it was asked wrongly.
+
+    130 when it was interrupted before it had done what it was to do.
+    """
+    arguments = _arguments()
     if "" not in sys.path:
         sys.path.insert(0, "")  # handlers are looked for here, too, as `python -m` does
     logging.getLogger("gateway").addHandler(logging.NullHandler())  # what goes wrong is said in the last line
     try:
-        code = arguments.run(read_settings(arguments), arguments)
+        settings = read_settings(arguments)
+        for line in misspelled():
+            print(f"gateway: {line}", file=sys.stderr)
+        code = arguments.run(settings, arguments)
         sys.stdout.flush()
         sys.exit(code)
     except BrokenPipeError:  # whoever read has enough; the flush at the exit must find somebody all the same
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except (InvalidSettings, InvalidChannel, InvalidUser, InvalidParam) as error:
         _fail(str(error), WRONG_USE)
     except GatewayError as error:
         _fail(str(error), CANNOT_START)
+
+
+def _arguments() -> argparse.Namespace:
+    """Parse the command line; exit when something in it is unknown, naming what may have been meant."""
+    arguments, unknown = _parser().parse_known_args()
+    if unknown:
+        options = [option for option in unknown if option.startswith("-")]
+        wrong = (options or unknown)[0].partition("=")[0]
+        near = get_close_matches(wrong.replace("_", "-"), arguments.command._option_string_actions, 1)
+        arguments.command.error(f"unrecognized argument {wrong}" + (f"; did you mean {near[0]}?" if near else ""))
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -26,7 +26,7 @@ def add_command(
     `run` is called with the settings, read and checked, and with the parsed arguments; it returns the exit code.
     """
     command = commands.add_parser(name, help=summary, description=run.__doc__, allow_abbrev=False)
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, command=command)
     options = command.add_argument_group("settings", "each may also stand in the environment or the TOML file")
     options.add_argument("--config", metavar="FILE", help="TOML file with settings")
     for setting in settings:

@@ -36,13 +36,17 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     Where the channel keeps history the message's position is printed.
     """
     try:
-        param = json.loads(arguments.param)
+        param = json.loads(arguments.param, parse_constant=_refuse)
     except ValueError as error:
         raise InvalidSettings(f"PARAM_JSON: expected JSON, got {arguments.param!a}: {error}") from None
     position = asyncio.run(_publish(settings, arguments, param))
     if position is not None:
         print(line_of({"epoch": position.epoch, "offset": position.offset}))
     return 0
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"JSON has no {constant}")
 
 
 async def _publish(settings: Settings, to: argparse.Namespace, param: object) -> Position | None:

@@ -30,7 +30,9 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """
     handler = load_handler(settings.handler)
     if not isinstance(handler, Router):
-        raise InvalidSettings(f"handler: expected a gateway.Router, got {settings.handler!r}")
+        raise InvalidSettings(
+            f"handler: expected a gateway.Router, as in --handler module:router, got {settings.handler!r}"
+        )
     if not arguments.name.isidentifier():
         raise InvalidSettings(f"name: expected a name for an interface, got {arguments.name!r}")
     document = describe(handler)

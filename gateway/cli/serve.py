@@ -40,8 +40,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
         return supervise(settings)
     line = None if arguments.worker is None else socket.socket(fileno=arguments.worker)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings, line))
-    return 0
+        return runner.run(_serve(settings, line))
 
 
 class Ending:
@@ -77,9 +76,9 @@ class Ending:
         await self._asked.wait()
 
 
-async def _serve(settings: Settings, line: socket.socket | None) -> None:
-    """Run a node until it is asked to end: by a signal, or by its supervisor."""
-    node: asyncio.Task[None]
+async def _serve(settings: Settings, line: socket.socket | None) -> int:
+    """Run a node until it is asked to end: by a signal, or by its supervisor. Return the exit code."""
+    node: asyncio.Task[int]
     ending = Ending(lambda: node.cancel())
     node = asyncio.create_task(_run_node(settings, ending, line))
     loop = asyncio.get_running_loop()
@@ -88,8 +87,7 @@ async def _serve(settings: Settings, line: socket.socket | None) -> None:
     obeying = asyncio.create_task(_obey(line, ending))
     await asyncio.wait((node,))
     obeying.cancel()
-    if not node.cancelled():
-        node.result()
+    return 0 if node.cancelled() else node.result()
 
 
 async def _obey(line: socket.socket | None, ending: Ending) -> None:
@@ -107,14 +105,18 @@ async def _obey(line: socket.socket | None, ending: Ending) -> None:
         (ending.hurry if order == HURRY else ending.drain)()
 
 
-async def _run_node(settings: Settings, ending: Ending, line: socket.socket | None) -> None:
+async def _run_node(settings: Settings, ending: Ending, line: socket.socket | None) -> int:
     async with running_node(settings, shares_port=line is not None) as node:
         logging.getLogger().setLevel(settings.log_level.upper())
         _calm_collector()
         _announce(settings, node.address)
         if line is not None:
             line.send(UP)
+        crash = asyncio.create_task(node.service.crashed.wait())
+        crash.add_done_callback(lambda _: ending.drain())
         await ending.asked(node.service)
+        crash.cancel()
+    return int(node.service.crashed.is_set())
 
 
 def _announce(settings: Settings, address: str) -> None:

@@ -13,9 +13,6 @@ from gateway.presence import NodeInfo
 from gateway.presence.protocol import Counts
 from gateway.visitor import Visitor, settings_of
 
-READY = ("ok", "degraded")
-"""States of a node to which clients should be sent."""
-
 
 def add(commands: Commands) -> None:
     """Offer the command."""
@@ -41,7 +38,7 @@ def as_json(counts: Counts, nodes: list[NodeInfo]) -> dict[str, object]:
     listed = [
         {
             **{name: getattr(node, name) for name in ("id", "host", "version", "started", "connections", "channels")},
-            "ready": node.vital.state in READY,
+            "ready": node.vital.serves,
             "state": node.vital.state,
             "trouble": list(node.vital.trouble),
         }

@@ -11,7 +11,7 @@ import time
 from gateway.cli.options import REDIS_SETTINGS, Commands, add_command
 from gateway.cli.status import as_text
 from gateway.cli.terminal import run_until_signal
-from gateway.config import Settings
+from gateway.config import Settings, is_dumb_terminal
 from gateway.errors import Unavailable
 from gateway.visitor import Visitor, settings_of
 
@@ -29,14 +29,14 @@ def add(commands: Commands) -> None:
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """Show the nodes and their figures, anew every two seconds, until it is interrupted.
 
-    Where the output is no terminal, each look is printed below the one before.
+    Where the output is no terminal, or a dumb one, each look is printed below the one before.
     """
     return run_until_signal(lambda: _top(settings))
 
 
 async def _top(settings: Settings) -> None:
     own = settings_of(settings.redis_url, prefix=settings.prefix, publish_timeout=settings.publish_timeout)
-    is_terminal = sys.stdout.isatty()
+    is_terminal = sys.stdout.isatty() and not is_dumb_terminal()
     async with Visitor(own).running() as visitor:
         try:
             print(_BEGIN if is_terminal else "", end="")

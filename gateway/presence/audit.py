@@ -76,7 +76,7 @@ class Audit:
     async def _difference(self, sample: list[str]) -> str | None:
         held, arriving = len(self._hub), len(self._arriving)
         stored = await self._answer(self._keys.node_connections(self._node), "SCARD")
-        if not held <= stored <= held + arriving:
+        if stored is not None and not held <= stored <= held + arriving:
             return f"{held} connections here, {stored} in Redis"
         for channel in sample:
             members = list(self._hub.members(channel))[:MEMBERS]
@@ -89,9 +89,12 @@ class Audit:
         return None
 
     async def _known(self, key: str, names: list[str]) -> bool:
-        return all(await self._answer(key, "SMISMEMBER", *names))
+        return all(await self._answer(key, "SMISMEMBER", *names) or ())
 
     async def _answer(self, key: str, *rest: str) -> Any:
-        """Ask behind the writes that wait, so that the answer is about the same moment."""
+        """Ask behind the writes that wait, so that the answer is about the same moment.
+
+        What Redis refuses is no difference: a key that is no set, say, would not be mended by writing to it.
+        """
         command: Command = (rest[0], key, *rest[1:])
         return await self._store.write(self._node, key, command)

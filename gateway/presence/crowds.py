@@ -10,8 +10,8 @@ from gateway.backplane import Backplane, Target
 from gateway.errors import Unavailable
 
 PERIOD = 1.0
-TOO_SOON, SAID = -1, -2
-"""Instead of a count: it was told less than a second ago, before it changed; or it was told since."""
+TOO_SOON = -1
+"""Instead of a count: it was told less than a second ago, before it changed. Even less: it was told since."""
 
 
 class Crowds:

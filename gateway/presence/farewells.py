@@ -11,6 +11,7 @@ from typing import Any
 from gateway.backplane import Target
 from gateway.backplane.keys import Keys
 from gateway.errors import Unavailable
+from gateway.presence.listing import names_in
 from gateway.presence.protocol import announcement
 from gateway.presence.scripts import DUE, GONE
 from gateway.presence.store import Store
@@ -33,19 +34,18 @@ class Farewells:
             await asyncio.sleep(PERIOD)
             try:
                 for channel in await self._due(self._keys.leaving_channels):
-                    await self._announce(channel.decode())
+                    await self._announce(channel)
             except Unavailable:
                 continue
 
-    async def _due(self, key: str) -> list[bytes]:
-        names: list[bytes] = await self._store.ask(key, DUE((key,), AT_ONCE))
-        return names
+    async def _due(self, key: str) -> list[str]:
+        return names_in(await self._store.ask(key, DUE((key,), AT_ONCE)))
 
     async def _announce(self, channel: str) -> None:
         key, index = self._keys.leaving(channel), self._keys.leaving_channels
         words: list[str | bytes] = []
         for user in await self._due(key):
-            words += (user, announcement(user.decode(), channel, connected=False))
+            words += (user, announcement(user, channel, connected=False))
         topic = self._keys.topic(Target("channel", channel))
         next_ends: Any = await self._store.ask(key, GONE((key,), self._publish, topic, *words))
         again = ("ZADD", index, float(next_ends), channel) if float(next_ends) else ("ZREM", index, channel)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 
 from gateway.backplane.keys import Keys
 from gateway.connection import ConnectionInfo
 from gateway.presence.protocol import Counts, NodeInfo
-from gateway.presence.registry import FIELDS, info_of
+from gateway.presence.registry import FIELDS, info_of, number_of
 from gateway.presence.store import Store
 from gateway.vitals import of_fields
 
@@ -18,12 +19,26 @@ PAGE = 500
 _COUNTS = ("started", "connections", "channels")
 
 
+def names_in(members: Iterable[bytes]) -> list[str]:
+    """Read names, but for what only a hand can have put among them."""
+    names: list[str] = []
+    for member in members:
+        with suppress(UnicodeDecodeError):
+            names.append(member.decode())
+    return names
+
+
+async def node_ids(store: Store, keys: Keys) -> list[str]:
+    """Return the ids in the set of nodes: those of nodes that died a moment ago, too."""
+    return sorted(names_in(await store.ask(keys.nodes, ("SMEMBERS", keys.nodes))))
+
+
 async def pages(store: Store, key: str) -> AsyncIterator[list[str]]:
     """Yield the members of a set, no member twice; one that comes or goes meanwhile may be missed."""
     cursor, seen = b"0", set[str]()
     while True:
         cursor, members = await store.ask(key, ("SSCAN", key, cursor, "COUNT", PAGE))
-        page = [name for member in members if (name := member.decode()) not in seen]
+        page = [name for name in names_in(members) if name not in seen]
         seen.update(page)
         yield page
         if cursor == b"0":
@@ -66,7 +81,7 @@ class Listing:
         return Counts(len(nodes), channels, sum(connections), users)
 
     async def node_ids(self) -> list[str]:
-        return sorted(id.decode() for id in await self._store.ask(self._keys.nodes, ("SMEMBERS", self._keys.nodes)))
+        return await node_ids(self._store, self._keys)
 
     async def nodes(self) -> list[NodeInfo]:
         infos = await asyncio.gather(*(self._node(id) for id in await self.node_ids()))
@@ -75,10 +90,11 @@ class Listing:
     async def _node(self, id: str) -> NodeInfo | None:
         key = self._keys.node(id)
         flat, left = await asyncio.gather(self._store.ask(key, ("HGETALL", key)), self._store.ask(key, ("PTTL", key)))
-        fields = {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
+        read = [part.decode(errors="replace") for part in flat]
+        fields = dict(zip(read[::2], read[1::2], strict=True))
         if not fields:
             return None
-        started, connections, channels = (int(fields.get(name, 0)) for name in _COUNTS)
+        started, connections, channels = (number_of(fields.get(name, "")) for name in _COUNTS)
         silent = max(0.0, SECONDS - left / 1000) if left > 0 else 0.0
         host, version = fields.get("host", ""), fields.get("version", "")
         return NodeInfo(id, host, version, started, connections, channels, of_fields(fields), silent)

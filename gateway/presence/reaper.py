@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Container
 
 from gateway.backplane.keys import Keys
 from gateway.presence.claims import Claims
-from gateway.presence.listing import pages
+from gateway.presence.listing import node_ids, pages
 from gateway.presence.registry import FIELDS, Registry, info_of
 from gateway.presence.store import Store
 
@@ -66,7 +66,7 @@ class Reaper:
         return removed
 
     async def _dead(self) -> list[str]:
-        nodes = [id.decode() for id in await self._store.ask(self._keys.nodes, ("SMEMBERS", self._keys.nodes))]
+        nodes = await node_ids(self._store, self._keys)
         leases = [self._keys.node(node) for node in nodes]
         if self._store.whole and await self._store.ask(self._keys.nodes, ("EXISTS", *leases)) == len(nodes):
             return []

@@ -113,7 +113,7 @@ class RedisPresence:
             try:
                 await self.reaper.reap_dead(self._node)
             except Unavailable as error:
-                logger.info("could not look for dead nodes: %s", error)
+                logger.debug("could not look for dead nodes: %s", error)
 
     async def _reaped(self, node: str, removed: int) -> None:
         line = entry(node, kind="lost", text=f"its lease ran out; {removed} connections were removed")

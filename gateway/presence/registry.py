@@ -211,8 +211,13 @@ def _as_json(channels: tuple[str, ...]) -> str:
 
 def info_of(id: str, values: list[bytes | None]) -> ConnectionInfo:
     """Read what was written, leniently: a person may have been at it."""
-    node, user, name, channels, started, remote = (value.decode() if value else "" for value in values)
-    return ConnectionInfo(id, node, user or id, name, _channels(channels), int(started or 0), remote)
+    node, user, name, channels, started, remote = ((value or b"").decode(errors="replace") for value in values)
+    return ConnectionInfo(id, node, user or id, name, _channels(channels), number_of(started), remote)
+
+
+def number_of(text: str) -> int:
+    """Read a number; 0 for what is none."""
+    return int(text) if text.isdecimal() else 0
 
 
 def _channels(text: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
+from gateway.backplane.trouble import PASSING
 from gateway.errors import Unavailable
 from gateway.presence.scripts import ALL
 
@@ -19,7 +20,7 @@ AT_ONCE = 500
 """Commands in one pipeline: what Redis does without a look at its other clients."""
 MOST_WAITING = 200_000
 """Writes that may wait for Redis; past that they are dropped, and the node registers anew when it is back."""
-_PASSING = ("LOADING", "READONLY", "OOM", "MISCONF", "NOREPLICAS", "MASTERDOWN", "BUSY", "NOAUTH", "NOPERM", "NOSCRIPT")
+_PASSING = PASSING | {"NOAUTH", "NOPERM", "NOSCRIPT"}
 """Refusals that say something of the server and nothing of the command: it is sent again."""
 
 Read = Callable[[Any], Any]
@@ -143,4 +144,4 @@ async def load_scripts(link: Link) -> None:
 
 
 def _is_passing(answer: object) -> bool:
-    return isinstance(answer, RedisRefused) and answer.message.startswith(_PASSING)
+    return isinstance(answer, RedisRefused) and answer.word in _PASSING and not answer.elsewhere

@@ -18,6 +18,12 @@ from gateway.router import Command, Router
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ANYTHING: dict[str, Any] = {}
+_UNDECLARED = {
+    "description": "Any, since the handler declares none: see `Router.event`.",
+    "type": "object",
+    "additionalProperties": {"tsType": "any"},
+}
+"""Clients could hear nothing of what a handler sends if no declaration meant no messages."""
 
 Mode = Literal["validation", "serialization"]
 Part = tuple[str, str]
@@ -46,7 +52,7 @@ def describe(router: Router) -> dict[str, Any]:
     messages = {name: schemas[name, "message"] for name in sorted(router.events)}
     document = {
         "$schema": DIALECT,
-        **_object({"commands": _object(commands), "messages": _object(messages)}),
+        **_object({"commands": _object(commands), "messages": _object(messages) if messages else _UNDECLARED}),
     }
     return document | ({"$defs": dict(sorted(definitions.items()))} if definitions else {})
 

@@ -45,6 +45,8 @@ class _Writer:
         """Write a type; what stands on further lines is indented by two more than `indent`."""
         if isinstance(schema, bool):
             return "unknown" if schema else "never"
+        if "tsType" in schema:
+            return str(schema["tsType"])
         if "$ref" in schema:
             return self._names[schema["$ref"].removeprefix(_REFERENCE)]
         if "const" in schema:

@@ -9,6 +9,6 @@ from __future__ import annotations
 
 from gateway.search.connections import ConnectionQuery, ConnectionSort
 from gateway.search.names import NameQuery, NameSort
-from gateway.search.page import MOST_ROWS, Listed, Sliced
+from gateway.search.page import MOST_ROWS, TEXT_LENGTH, Listed, Sliced
 
-__all__ = ["MOST_ROWS", "ConnectionQuery", "ConnectionSort", "Listed", "NameQuery", "NameSort", "Sliced"]
+__all__ = ["MOST_ROWS", "TEXT_LENGTH", "ConnectionQuery", "ConnectionSort", "Listed", "NameQuery", "NameSort", "Sliced"]

@@ -146,7 +146,7 @@ declare class Client<S extends Schema = AnySchema> {
     }]>): boolean;
     /** Send a command and wait for the handler's answer; rejects with a `GatewayError`. */
     request<C extends Command<S>>(cmd: C, ...[param, options]: Arguments<Param<S, C>, [options?: RequestOptions]>): Promise<Reply<S, C>>;
-    /** Use this token from now on, on the open connection too; what failed for want of one tries again. */
+    /** Use this token from now on, in the place of a token function; on the open connection too. What failed for want of one tries again. */
     authenticate(token: string): Promise<void>;
     stats(): Stats;
 }

@@ -186,6 +186,9 @@ CATASTROPHES = [
     StopIteration("secret"),
     StopAsyncIteration("secret"),
     BaseExceptionGroup("secret", [SystemExit()]),
+    Forbidden("secret", field=object()),
+    Forbidden("secret", code="x"),
+    Forbidden("secret", text="x"),
 ]
 
 

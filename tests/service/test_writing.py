@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway import InvalidParam, InvalidUser, Service
+from gateway import ConnectionNotFound, InvalidParam, InvalidUser, Service
 from tests.harness.embedded import EmbeddedCluster, Member
 
 StartCluster = Callable[..., Awaitable[EmbeddedCluster]]
@@ -91,6 +91,28 @@ async def test_excluded_connections_are_skipped(cluster: EmbeddedCluster) -> Non
     assert [sorted(found) for found in cmds(one, two, three)] == [["z"], ["x"], ["x", "y", "z"]]
 
 
+async def test_an_id_in_the_place_of_several_is_refused(cluster: EmbeddedCluster) -> None:
+    """It is a collection, too, of its characters, and would exclude nobody."""
+    one = await cluster.connect(cluster.a, "lobby")
+    for write in (
+        cluster.b.service.write_channel("x", 1, "lobby", exclude=one.id),
+        cluster.b.service.write_all("x", 1, exclude=one.id),
+    ):
+        with pytest.raises(InvalidParam, match="exclude to be several connection ids"):
+            await write
+
+
+async def test_what_can_be_no_id_is_refused(cluster: EmbeddedCluster) -> None:
+    """A number of a database, say."""
+    number: Any = 42
+    with pytest.raises(InvalidParam, match="expected sender to be a user id, got 42"):
+        await cluster.a.service.write_all("x", 1, sender=number)
+    with pytest.raises(ConnectionNotFound, match="no connection 42"):
+        await cluster.a.service.write_connection("x", 1, number)
+    with pytest.raises(ConnectionNotFound, match="no connection 42"):
+        await cluster.a.service.join(number, "lobby")
+
+
 async def test_everyone_is_written_to(cluster: EmbeddedCluster) -> None:
     """In whatever channel, and in none."""
     members = [await cluster.connect(cluster.a, "lobby"), await cluster.connect(cluster.b, user="ada")]
@@ -168,7 +190,8 @@ class TestEveryWrite:
     ) -> None:
         """A command has 1 to 128 characters, a parameter is what JSON can say; nothing else is sent."""
         ada = await cluster.connect(cluster.a, "lobby", user="ada")
-        for cmd in ("", "x" * 129):
+        nothing: Any = None
+        for cmd in ("", "x" * 129, nothing):
             with pytest.raises(InvalidParam):
                 await write(cluster.b.service, cmd, None, ada.id)
         for param in ({1, 2}, object(), "\ud800", 2**64, {1: 2}):

@@ -146,7 +146,7 @@ export class Client<S extends Schema = AnySchema> {
     return this.#request(cmd, param, options) as Promise<Reply<S, C>>;
   }
 
-  /** Use this token from now on, on the open connection too; what failed for want of one tries again. */
+  /** Use this token from now on, in the place of a token function; on the open connection too. What failed for want of one tries again. */
   async authenticate(token: string): Promise<void> {
     this.#token = token;
     if (this.state === "open") await this.#renew(token);

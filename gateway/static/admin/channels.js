@@ -15,6 +15,7 @@ list("channels", {
     {
       label: "History",
       cell: (row) => (row.history ? plural(row.history, "message") : h("span", { class: "soft" }, "none")),
+      class: "clip",
     },
   ],
   key: (row) => row.name,

@@ -3,9 +3,13 @@
 import { $$, h, say } from "./dom.js";
 import { short } from "./format.js";
 
+/** Nodes begin to count with the first look, and tell what they have counted in two seconds. */
+const COUNTED = 5000;
+
 let known = {};
 
-const text = (name) => (name in known ? short(known[name]) : "0");
+/** What has no figure had no message, once there was time for one. */
+const text = (name) => (name in known ? short(known[name]) : performance.now() > COUNTED ? "0" : "–");
 
 export const rate = (name) => h("span", { "data-rate": name }, text(name));
 

@@ -1,0 +1,52 @@
+"""Hands in the keys: whatever a person has written over the sets, no node dies of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from gateway.backplane.keys import Keys
+from gateway.connection import make_id
+from gateway.presence.registry import info_of
+from tests.harness.client import Clients
+from tests.harness.node import Node
+from tests.harness.redis import RedisServer
+from tests.harness.wait import eventually
+
+KEYS = Keys("gateway")
+
+
+def test_a_connection_is_read_whatever_stands_in_its_hash() -> None:
+    """What cannot be read is as good as absent: whoever cleans up needs the rest."""
+    values: list[bytes | None] = [b"n", b"ada", b"\xff", b"[1", b"soon", None]
+    info = info_of(make_id("n", "1"), values)
+    assert (info.node, info.user, info.channels, info.started, info.remote) == ("n", "ada", (), 0, "")
+
+
+NONSENSE: dict[str, tuple[str | bytes, ...]] = {
+    "a node that has no name": ("SADD", KEYS.nodes, b"\xff"),
+    "a dead node": ("SADD", KEYS.nodes, "dead"),
+    "a channel that is no set": ("SET", KEYS.members("odd"), "x"),
+}
+
+
+async def test_a_node_outlives_nonsense_in_the_sets(
+    own_redis: RedisServer, start_node: Callable[..., Awaitable[Node]], connect: Clients
+) -> None:
+    """It goes on reaping what is dead, too."""
+    node = await start_node(own_redis)
+    for command in NONSENSE.values():
+        await own_redis.command(*command)
+    dead = make_id("gone", "1")
+    await own_redis.command("SADD", KEYS.nodes, "gone")
+    await own_redis.command("SADD", KEYS.node_connections("gone"), dead)
+    await own_redis.command("HSET", KEYS.connection(dead), "started", "soon", "channels", "[1", "user", b"\xff")
+
+    async def is_reaped() -> bool:
+        return not await own_redis.command("EXISTS", KEYS.connection(dead))
+
+    await eventually(is_reaped, deadline=25)
+    client = await connect(node, "odd")
+    await client.send("ping")
+    await client.expect("pong")
+    assert "crashed" not in node.output
+    assert (await node.get("/admin/websocket")).status == 200
