@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from arguments import count, positive
 from measure.plot import draw
 from measure.results import Run, ratios, read, tables
 from measure.servers import FLOOR, JOINING, OWN, Machine, prepare, running
@@ -53,9 +53,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     option = parser.add_argument
     option("workloads", nargs="*", metavar="WORKLOAD", help="all of them unless named")
     option("--quick", action="store_true", help="small and short, in less than a minute: only a first look")
-    option("--repeat", type=_count, help="how often, in turn with the others (3; quick 1)")
-    option("--seconds", type=_positive, help=f"how long each is measured (2; quick {QUICK_SECONDS})")
-    option("--size", type=_count, help="connections, or channels, in place of each workload's own")
+    option("--repeat", type=count, help="how often, in turn with the others (3; quick 1)")
+    option("--seconds", type=positive, help=f"how long each is measured (2; quick {QUICK_SECONDS})")
+    option("--size", type=count, help="connections, or channels, in place of each workload's own")
     option("--peer", action="append", default=[], type=_peer, metavar="NAME=COMMAND", help="another server, see below")
     option("--out", type=Path, metavar="FILE", help="append every run to this file, as a line of JSON")
     option("--plot", type=Path, metavar="FILE.svg", help="draw the ratios of deliveries")
@@ -147,19 +147,6 @@ def main() -> int:
         print(f"scripts/bench: {failure}", file=sys.stderr)
         return 1
     return 0 if options.read else int(any(run.failed for run in runs))
-
-
-def _positive(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < (value := float(text)) < float("inf"):
-            return value
-    raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
-    return int(text)
 
 
 def _peer(text: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from arguments import positive
 from measure.capacity import THEN, Load, Size, size, standard
 from measure.costs import Costs, learn
 
@@ -50,11 +51,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     option = parser.add_argument
-    option("--connections", type=_positive, help="in the whole cluster")
-    option("--members", type=_positive, default=10, help="connections that get each message (10)")
-    option("--messages", type=_positive, default=1, help="a second in the whole cluster (1)")
-    option("--bytes", type=_positive, default=200, help="of a message (200)")
-    option("--lifetime", type=_positive, default=900, help="seconds that a connection stays (900)")
+    option("--connections", type=positive, help="in the whole cluster")
+    option("--members", type=positive, default=10, help="connections that get each message (10)")
+    option("--messages", type=positive, default=1, help="a second in the whole cluster (1)")
+    option("--bytes", type=positive, default=200, help="of a message (200)")
+    option("--lifetime", type=positive, default=900, help="seconds that a connection stays (900)")
     option("--from-server", action="store_true", help="the server writes them, not clients")
     option(
         "--learn", nargs=2, type=Path, metavar=("BENCH", "MILLION"), help="write the costs: the files of --out, --json"
@@ -80,16 +81,6 @@ def main() -> int:
     else:
         print(markdown(costs))
     return 0
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return value
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from arguments import count, positive
 from endurance.faults import FAULTS
 from endurance.soak import Plan, Soak
 
@@ -41,15 +42,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     option = parser.add_argument
-    option("--minutes", type=_positive, default=60, help="how long faults are made; default %(default)s")
-    option("--seconds", type=_positive, help="the same, in place of --minutes")
+    option("--minutes", type=positive, default=60, help="how long faults are made; default %(default)s")
+    option("--seconds", type=positive, help="the same, in place of --minutes")
     option("--seed", type=int, help="decides which faults, and how long; default the time of day")
-    option("--fault-every", type=_positive, default=60, metavar="SECONDS", help="default %(default)s")
+    option("--fault-every", type=positive, default=60, metavar="SECONDS", help="default %(default)s")
     option("--faults", type=_faults, default=list(FAULTS), metavar="A,B", help=f"default {','.join(FAULTS)}")
-    option("--nodes", type=_count, default=3, help="default %(default)s")
-    option("--clients", type=_count, default=300, help="default %(default)s")
-    option("--channels", type=_count, default=50, help="half of them with history; default %(default)s")
-    option("--rate", type=_positive, default=200, help="messages a second in all; default %(default)s")
+    option("--nodes", type=count, default=3, help="default %(default)s")
+    option("--clients", type=count, default=300, help="default %(default)s")
+    option("--channels", type=count, default=50, help="half of them with history; default %(default)s")
+    option("--rate", type=positive, default=200, help="messages a second in all; default %(default)s")
     option("--json", type=Path, metavar="FILE", help="write the report there, too")
     options = parser.parse_args(arguments)
     if options.nodes < 2 or options.channels < 2 or options.channels % 2:
@@ -106,22 +107,6 @@ def main() -> int:
     if options.json:
         options.json.write_text(json.dumps(report.json(), indent=2) + "\n")
     return 0 if report.holds else 1
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return value
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
-    return int(text)
 
 
 def _faults(text: str) -> list[str]:
