@@ -281,7 +281,9 @@ class Subscriptions:
         if (wish := self._wishes.get(topic)) is not None and wish.sure:
             wish.sure = False
             self._restoring.add(topic)
-            self._missing[topic] = None  # asked again at once: granted, or refused by MOVED, which says where to
+            # Not asked again at once: a master that was replaced grants it and hears on, and what is published there
+            # reaches its successor as well, maybe only when we have come there: it would arrive twice.
+            self._refused[topic] = None
             self._changed.set()
             if self._redirected is not None:
                 self._redirected(None)
