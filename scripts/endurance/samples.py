@@ -10,7 +10,7 @@ from pathlib import Path
 
 WARM_UP = 1 / 3
 """Of a life: until then histories, charts and code fill up, and allocators get what each kind of fault takes at its
-worst, which is growth that ends."""
+worst, which comes first; all that growth ends."""
 LEAST_SECONDS = 1200.0
 """A life of which less is left after that tells nothing: every kind of fault has to come once more."""
 LIMIT = 64.0
