@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import redis.exceptions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from arguments import at_least, count
 from measure.ledger import Ledger, machine
 from measure.node_processes import NodeProcess, start_nodes
 from measure.population import Population
@@ -216,9 +216,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     option = parser.add_argument
-    option("--connections", type=_at_least(200), default=1_000_000, help="how many in all (1,000,000)")
-    option("--nodes", type=_at_least(3), default=50, help="on how many nodes (50)")
-    option("--processes", type=_at_least(1), default=2, help="that share all nodes but two (2)")
+    option("--connections", type=at_least(200), default=1_000_000, help="how many in all (1,000,000)")
+    option("--nodes", type=at_least(3), default=50, help="on how many nodes (50)")
+    option("--processes", type=count, default=2, help="that share all nodes but two (2)")
     option("--json", type=Path, metavar="FILE", help="write all figures there")
     return parser.parse_args(arguments)
 
@@ -247,15 +247,6 @@ def main() -> int:
     if options.json:
         options.json.write_text(json.dumps(report, indent=1, default=str) + "\n")
     return 0
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def count(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {text!r}")
-        return int(text)
-
-    return count
 
 
 if __name__ == "__main__":

@@ -202,7 +202,7 @@ async def test_what_is_missing_is_named(path_with):
     [
         (["brodcast"], "expected one of broadcast"),
         (["--seconds", "0"], "expected a number above 0"),
-        (["--repeat", "0"], "expected a whole number above 0"),
+        (["--repeat", "0"], "expected a whole number from 1"),
         (["--peer", "nats"], "expected NAME=COMMAND"),
         (["--peer", "floor=true"], "expected a name of its own"),
         (["--read", "/nowhere"], "/nowhere"),

@@ -162,9 +162,14 @@ class Arena:
 
         return await in_turn(connect, range(number))
 
-    async def wire(self, node: Node | None = None, *channels: str, **how: Any) -> Wire:
-        """Connect a client that may break rules."""
-        return self.keep(await Wire.connect(node or self.any_node(), *channels, **how))
+    async def wire(self, node: Node | None = None, *channels: str, protocol: str = "", buffer: int = 0) -> Wire:
+        """Connect a client that may break rules; without a protocol its joins may still be under way."""
+        url = (node or self.any_node()).url(*channels)
+        wire = self.keep(await Wire.connect(url, protocols=filter(None, [protocol]), receive_buffer=buffer))
+        if protocol:
+            first = await wire.read_message()
+            self.equal("the first message", "$welcome", first["cmd"])
+        return wire
 
     def keep(self, wire: Wire) -> Wire:
         """Close it when the scenario ends."""

@@ -8,13 +8,13 @@ from contextlib import suppress
 
 from trials.arena import Arena, in_turn
 from trials.node import Node
-from trials.scenario import eventually, scenario
+from trials.scenario import DEADLINE, eventually, scenario
 from trials.wire import BINARY, CLOSE, CONTINUATION, ENDED, PING, PONG, TEXT, Wire, frame, say
 
 MALFORMED: dict[str, tuple[bytes, int]] = {
     "reserved bit": (frame("{}", rsv=4), 1002),
     "all reserved bits": (frame("{}", rsv=7), 1002),
-    "not masked": (frame("{}", masked=False), 1002),
+    "not masked": (frame("{}", mask=None), 1002),
     "unknown opcode": (frame("{}", 0x3), 1002),
     "unknown control opcode": (frame("", 0xB), 1002),
     "continuation of nothing": (frame("{}", CONTINUATION), 1002),
@@ -31,8 +31,8 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
     "length that needs no 16 bits": (bytes([0x81, 0xFE, 0, 2]) + b"\0\0\0\0{}", 1002),
     "length that needs no 64 bits": (bytes([0x81, 0xFF, 0, 0, 0, 0, 0, 0, 0, 2]) + b"\0\0\0\0{}", 1002),
     "negative length": (bytes([0x81, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0]) + b"\0\0\0\0", 1002),
-    "too large": (frame("", size=70_000), 1009),
-    "enormous": (frame("", size=1 << 60), 1009),
+    "too large": (frame("", length=70_000), 1009),
+    "enormous": (frame("", length=1 << 60), 1009),
     "too large in parts": (b"".join(frame("x" * 30_000, TEXT if i == 0 else 0, fin=False) for i in range(3)), 1009),
     "broken UTF-8": (frame(b'{"cmd":"\xff"}'), 1007),
     "half a character": (frame(b'{"cmd":"\xe2\x82'), 1007),
@@ -122,8 +122,8 @@ async def broken_handshakes_cost_nothing(arena: Arena) -> None:
     files = (await inspected(arena, node))["files"]
 
     async def knock(number: int) -> None:
-        wire = arena.keep(await Wire.open(node, "hall"))
-        head = wire.head()
+        wire = arena.keep(await Wire.open(node.url("hall")))
+        head = wire.upgrade()
         kinds: list[tuple[bytes, tuple[int, ...]]] = [
             (head[: arena.random.randrange(1, len(head) - 1)], (408,)),
             (b"", (0,)),
@@ -136,7 +136,7 @@ async def broken_handshakes_cost_nothing(arena: Arena) -> None:
             (head.replace(b"ch=hall", b"ch=%00"), (400,)),
             (b"GET / HTTP/1.1\r\n" + b"X: " + b"y" * 40_000, (431, 400, 0)),
             (head.replace(b"GET", b"POST"), (405, 400)),
-            (wire.head(Origin="https://elsewhere.example"), (403,)),
+            (wire.upgrade(headers={"Origin": "https://elsewhere.example"}), (403,)),
         ]
         data, expected = kinds[number % len(kinds)]
         with suppress(ConnectionError):
@@ -197,14 +197,14 @@ async def connections_break_in_the_middle_of_everything(arena: Arena) -> None:
             await writer.request("say", {"by": "w", "count": 20, "also": {"x": "y" * 2000}}, "breaking")
 
     async def break_off(number: int) -> None:
-        wire = arena.keep(await Wire.open(arena.any_node(), "breaking", "kept-breaking"))
-        head = wire.head("gateway.v1.json" if number % 2 else "")
+        wire = arena.keep(await Wire.open(arena.any_node().url("breaking", "kept-breaking")))
+        head = wire.upgrade(protocols=["gateway.v1.json"] if number % 2 else [])
         await wire.write(head if number % 4 else head[: arena.random.randrange(1, len(head))])
         if number % 4 > 1 and await wire.status() == 101:
             data = say("$join", None, channel="kept-other", id=1) + say("say", {"count": 3}, channel="breaking")
             await wire.write(data[: arena.random.randrange(len(data))])
             if number % 8 > 3:
-                await wire.read(200)
+                await wire.read(200, deadline=DEADLINE)
         if number % 3 == 1:
             wire.finish()
         else:
