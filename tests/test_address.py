@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.address import RedisAddress
+from gateway.backplane import open_backplane
+from gateway.backplane.redis import RedisBackplane
 from gateway.config import load
 from gateway.errors import InvalidSettings
 
@@ -77,3 +79,32 @@ def test_what_is_malformed_is_said_in_one_line(url: str) -> None:
     with pytest.raises(InvalidSettings, match=r"^redis_url: expected .*redis\+\w+://.*, got ") as refused:
         load(redis_url=url)
     assert "\n" not in str(refused.value)
+
+
+FORMS = ["rediss://one/0?{}", "rediss+sentinel://one/main?{}", "rediss+cluster://one?{}"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("ssl_ca_cert=/etc/ca.pem", "expected options that redis-py knows, got 'ssl_ca_cert'"),
+        ("ssl_cert_reqs=maybe", "Invalid SSL Certificate Requirements Flag: maybe"),
+        ("socket_timeout=soon", "Invalid value for 'socket_timeout' in connection URL"),
+        ("ssl_ca_certs=/no/ca.pem", "cannot use ssl_ca_certs=/no/ca.pem: No such file or directory"),
+        (f"ssl_ca_certs={__file__}", f"cannot use ssl_ca_certs={__file__}: [X509: NO_CERTIFICATE_OR_CRL_FOUND]"),
+        ("ssl_certfile=/no/own.pem", "cannot use ssl_certfile=/no/own.pem: No such file or directory"),
+    ],
+)
+def test_options_are_tried_before_anything_starts(form: str, options: str, words: str) -> None:
+    """What redis-py does not know, or cannot use, would end a node later, or be ignored."""
+    with pytest.raises(InvalidSettings) as refused:
+        open_backplane(load(redis_url=form.format(options)))
+    assert str(refused.value).startswith(f"redis_url: {words}")
+    assert "\n" not in str(refused.value)
+
+
+def test_options_that_redis_py_knows_are_taken() -> None:
+    """Also those that say nothing to us, so that a URL can be shared with redis-py."""
+    url = "redis://one/0?socket_timeout=5&health_check_interval=10&protocol=3&max_connections=9"
+    assert isinstance(open_backplane(load(redis_url=url)), RedisBackplane)

@@ -255,6 +255,10 @@ def _reconnected(flowing: Load, times: int) -> bool:
     return flowing.publisher.counters.reconnects == times
 
 
+async def _reaches(publisher: Backplane, listeners: int) -> bool:
+    return await publisher.publish(LOBBY, b"") == listeners
+
+
 async def _published(publisher: Backplane, data: bytes) -> bool:
     try:
         return bool(await publisher.publish(LOBBY, data))
@@ -309,6 +313,38 @@ class TestRefusals:
         await own_redis.command("CONFIG", "SET", "maxmemory", 0)
         assert (await append).offset == 2
         await self.healed(backplane, caplog, "out of memory")
+
+    async def test_a_full_disk(
+        self, own_redis: RedisServer, backplane: Backplane, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Where Redis cannot save it takes no histories, and no PING; plain messages go on, for newcomers too."""
+        message, rule = Envelope(b'{"cmd":"x"}'), Rule(match="kept", history=9)
+        await backplane.append("kept", message, rule)
+        await own_redis.break_saving()
+        append = asyncio.create_task(backplane.append("kept", message, rule))
+        await self.named(backplane, "MISCONF")
+        await own_redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+        async with running(own_redis.url) as newcomer:
+            await eventually(partial(_reaches, newcomer, 1), what="the subscription is back")
+        assert not append.done()
+        await own_redis.mend_saving()
+        assert (await append).offset == 2
+        await self.healed(backplane, caplog, "cannot write to its disk")
+
+    async def test_large_data_are_loaded(
+        self, own_redis: RedisServer, backplane: Backplane, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A Redis that is up and still loads is waited for, and what was published meanwhile arrives."""
+        await own_redis.command("DEBUG", "POPULATE", 3000)
+        # A millisecond for each key, between which it answers.
+        own_redis.configure(key_load_delay=1000, loading_process_events_interval_bytes=1024)
+        await own_redis.stop(keep_data=True)
+        own_redis.process.start()
+        await self.named(backplane, "LOADING")
+        publication = asyncio.create_task(backplane.publish(LOBBY, b"meanwhile"))
+        await own_redis.ready(30)
+        await publication
+        await self.healed(backplane, caplog, "loading its data")
 
     async def test_a_new_password(
         self, own_redis: RedisServer, backplane: Backplane, caplog: pytest.LogCaptureFixture

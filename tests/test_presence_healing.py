@@ -172,6 +172,30 @@ def _counts(client: Client) -> list[int]:
     return [message["param"]["count"] for message in client.received if message["cmd"] == "online-count"]
 
 
+async def test_a_redis_that_cannot_save_gets_all_that_it_missed(own_redis, start_nodes, crowd):
+    """While it takes no writes (MISCONF) leases end, clients come and go; afterwards the sets are as they should be."""
+    nodes = await start_nodes(2, own_redis, handler=HANDLER, log_level="error")
+    before: Held = [(f"user-{i}", [f"room-{i % 5}"]) for i in range(50)]
+    leaving: Held = [(f"guest-{i}", [f"room-{i % 5}"]) for i in range(50)]
+    coming: Held = [(f"late-{i}", [f"room-{i % 7}"]) for i in range(50)]
+    await crowd.join(address(nodes[i % 2], user, channels) for i, (user, channels) in enumerate(before))
+    others = await crowd.join(address(nodes[i % 2], user, channels) for i, (user, channels) in enumerate(leaving))
+    await agrees(own_redis, [*before, *leaving], 20)
+
+    await own_redis.break_saving()
+    await eventually(lambda: _are_gone(own_redis, *(f"gateway:node:{node.id}" for node in nodes)), deadline=30)
+    for member in others:
+        member.drop()
+    await crowd.join(address(nodes[i % 2], user, channels) for i, (user, channels) in enumerate(coming))
+    await own_redis.mend_saving()
+
+    await agrees(own_redis, [*before, *coming], 40)
+
+
+async def _are_gone(redis: RedisServer, *keys: str) -> bool:
+    return not await redis.command("EXISTS", *keys)
+
+
 async def test_quiet_connections_cost_redis_nothing(own_redis, start_nodes, crowd):
     """Three nodes send Redis as many commands with 1,500 quiet connections as with none."""
     nodes = await start_nodes(3, own_redis, handler=HANDLER, log_level="warning", heartbeat=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.address import RedisAddress
 from gateway.backplane.cluster import ClusterBackplane
 from gateway.backplane.memory import MemoryBackplane
+from gateway.backplane.options import check
 from gateway.backplane.redis import RedisBackplane
 from gateway.backplane.target import ALL, DIRECT, GAP, NODES, TAP, Arrival, Backplane, Page, Target
 from gateway.config import Settings, without_password
@@ -27,11 +28,15 @@ __all__ = [
 
 
 def open_backplane(settings: Settings) -> Backplane:
-    """Make the backplane that `redis_url` asks for; nothing is connected before it is started."""
+    """Make the backplane that `redis_url` asks for; nothing is connected before it is started.
+
+    Raises `InvalidSettings` for options in it that redis-py does not know, or for files that TLS cannot use.
+    """
     if settings.redis_url.startswith("memory:"):
         return MemoryBackplane()
     try:
-        kind = RedisAddress.parse(settings.redis_url).kind
-        return ClusterBackplane(settings) if kind == "cluster" else RedisBackplane(settings)
-    except ValueError as error:  # of redis-py, for what follows the scheme
+        address = RedisAddress.parse(settings.redis_url)
+        check(address)
+    except ValueError as error:
         raise InvalidSettings(f"redis_url: {error}, got {without_password(settings.redis_url)!r}") from None
+    return ClusterBackplane(settings) if address.kind == "cluster" else RedisBackplane(settings)

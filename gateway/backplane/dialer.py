@@ -1,15 +1,16 @@
-"""Opens links. What redis-py knows about URLs and TLS is taken from it."""
+"""Opens links."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import Protocol
 
-from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
-
-from gateway.backplane.link import Command, Link, Received, RedisRefused
+from gateway.backplane.link import Command, Link, LinkLost, Received, RedisRefused
+from gateway.backplane.options import encryption_of, options_of
 
 DIAL_TIMEOUT = 3.0
+HANDSHAKE_TIMEOUT = 2.0
+"""Of TLS: sooner, so that it can be named as what is not answered."""
 
 
 class Dials(Protocol):
@@ -26,8 +27,8 @@ class Dialer:
     """Opens links to one server; users, passwords, database and TLS as in redis-py's URLs."""
 
     def __init__(self, url: str, name: str, *, host: str = "", port: int = 0) -> None:
-        self._options: dict[str, Any] = dict(parse_url(url))
-        self._kind = self._options.pop("connection_class", None)
+        self._url = url
+        self._options = options_of(url)
         self._name = name
         self._host = host or str(self._options.get("host", "localhost"))
         self._port = port or int(self._options.get("port", 6379))
@@ -38,6 +39,8 @@ class Dialer:
             link = await self._connect()
             try:
                 await self._greet(link, master=master)
+            except LinkLost:
+                raise ConnectionResetError(self._hung_up()) from None
             except BaseException:
                 link.abort()
                 raise
@@ -49,10 +52,12 @@ class Dialer:
 
     async def _connect(self) -> Link:
         loop = asyncio.get_running_loop()
-        if self._kind is UnixDomainSocketConnection:
+        if "path" in self._options:
             return (await loop.create_unix_connection(Link, str(self._options["path"])))[1]
-        context = SSLConnection(**self._options).ssl_context.get() if self._kind is SSLConnection else None
-        link = (await loop.create_connection(Link, self._host, self._port, ssl=context))[1]
+        context = encryption_of(self._url)
+        patience = HANDSHAKE_TIMEOUT if context else None
+        address = (self._host, self._port)
+        link = (await loop.create_connection(Link, *address, ssl=context, ssl_handshake_timeout=patience))[1]
         link.address = f"{self._host}:{self._port}"
         return link
 
@@ -68,6 +73,14 @@ class Dialer:
             raise ready
         if master:
             check_role(role)
+
+    def _hung_up(self) -> str:
+        hint = (
+            "it may want a certificate (ssl_certfile)"
+            if self._url.startswith("rediss")
+            else "it may expect TLS (rediss://)"
+        )
+        return f"it hung up before it answered; {hint}"
 
     def _login(self) -> list[Command]:
         user, password = self._options.get("username"), self._options.get("password")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,7 @@ class RedisServer:
         self.process = Process([program("redis-server"), "redis.conf", *self.mode], name=f"{self.kind}-{self.port}")
         self.socket = self.process.directory / "redis.sock"
         self._password = str(options.get("requirepass", ""))
-        named = {name.replace("_", "-"): value for name, value in options.items()}
-        lines = [f"{name} {value}" for name, value in (self._defaults() | named).items()]
-        self._file("redis.conf").write_text("\n".join(lines) + "\n")
+        self._file("redis.conf").write_text(_lines(self._defaults()) + _lines(options))
 
     def __repr__(self) -> str:
         return repr(self.process)
@@ -57,6 +55,11 @@ class RedisServer:
     def unix_url(self) -> str:
         """The address by the Unix socket."""
         return f"unix://{self._credentials}{self.socket}?db=0"
+
+    def configure(self, **options: str | int) -> None:
+        """Set options for the next start."""
+        with self._file("redis.conf").open("a") as file:
+            file.write(_lines(options))
 
     async def start(self, deadline: float = 10.0) -> None:
         """Start it, and return when it answers commands."""
@@ -95,6 +98,19 @@ class RedisServer:
     def thaw(self) -> None:
         """Let it go on after `freeze`."""
         self.process.thaw()
+
+    async def break_saving(self) -> None:
+        """Let it fail to write its data, as on a full disk: from now on it refuses writes (MISCONF)."""
+        self._file("dump.rdb").unlink(missing_ok=True)
+        self._file("dump.rdb").mkdir()
+        await self.command("CONFIG", "SET", "save", "3600 1")
+        await self._saved("err")
+
+    async def mend_saving(self) -> None:
+        """Let it write its data again, and take writes."""
+        self._file("dump.rdb").rmdir()
+        await self._saved("ok")
+        await self.command("CONFIG", "SET", "save", "")
 
     def close(self) -> None:
         """Kill it and remove its data: the last use. May be called twice."""
@@ -151,6 +167,14 @@ class RedisServer:
         except (AuthenticationError, NoPermissionError):
             return True
 
+    async def _saved(self, expected: str) -> None:
+        async def has_ended() -> bool:
+            state = await self.command("INFO", "persistence")
+            return not state["rdb_bgsave_in_progress"] and state["rdb_last_bgsave_status"] == expected
+
+        await self.command("BGSAVE")
+        await eventually(has_ended, what=f"{self!r} has saved: {expected}")
+
     def _defaults(self) -> dict[str, str | int]:
         return {
             "port": self.port,
@@ -169,6 +193,10 @@ class RedisServer:
 
     def _file(self, name: str) -> Path:
         return self.process.directory / name
+
+
+def _lines(options: Mapping[str, str | int]) -> str:
+    return "".join(f"{name.replace('_', '-')} {value}\n" for name, value in options.items())
 
 
 def injection(cmd: str, param: Any = None, **fields: Any) -> str:
