@@ -105,8 +105,12 @@ def _closes(codes: Mapping[int, int]) -> Metric:
     return closes
 
 
+_STATUSES = (400, 401, 403, 426, 429, 500, 503)
+"""Told from the start: the rate of a counter that begins with its first event does not know that one."""
+
+
 def _refusals(statuses: Mapping[int, int]) -> Metric:
     refusals = CounterMetricFamily("gateway_connections_refused", "Handshakes refused, by status", labels=["status"])
-    for status, count in sorted(statuses.items()):
+    for status, count in sorted((dict.fromkeys(_STATUSES, 0) | dict(statuses)).items()):
         refusals.add_metric([str(status)], count)
     return refusals

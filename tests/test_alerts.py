@@ -137,6 +137,7 @@ def fanout(seconds: str) -> dict[str, str]:
 
 SLOW = f"gateway_slow_consumers_total{OF_POD}"
 HELD = f"gateway_connections{OF_POD}"
+REFUSED = 'gateway_connections_refused_total{namespace="g",job="gateway",pod="a",status="401"}'
 CASES = [
     Case("all is well", {f"up{OF_JOB}": steady(1), f"gateway_ready{OF_POD}": steady(1), HELD: steady(9000)}),
     Case(
@@ -186,6 +187,21 @@ CASES = [
     Case(
         "a few clients come for the first time",
         {f"gateway_connections_opened_total{OF_JOB}": rising(9), f"gateway_connections{OF_JOB}": "0+10x100"},
+    ),
+    Case(
+        "nobody's token fits",
+        {REFUSED: rising(20), f"gateway_connections_opened_total{OF_JOB}": rising(1)},
+        fires={
+            "GatewayRefusesHandshakes": (JOB, "20 handshakes a second are refused, more than are accepted"),
+        },
+    ),
+    Case(
+        "a scanner tries its luck",
+        {
+            REFUSED: rising(20),
+            f"gateway_connections_opened_total{OF_JOB}": rising(30),
+            f"gateway_connections{OF_JOB}": steady(10_000),
+        },
     ),
     Case(
         "Redis is slow",

@@ -81,13 +81,13 @@ async def test_what_a_node_tells(
 async def test_no_label_names_a_channel_or_user(
     redis: RedisServer, start_node: Callable[..., Awaitable[Node]], connect: Clients
 ) -> None:
-    """The only labels are a close code and the bound of a class."""
+    """The only labels are a close code, the status of a refusal, and the bound of a class."""
     node = await start_node(redis, handler="tests.named:Named")
     client = await connect(f"{node.ws_url()}?user=ada", "lobby")
     await client.close()
     await eventually(lambda: _has_closed(node))
     labels = {name for metric in (await metrics_of(node)).values() for each in metric.samples for name in each.labels}
-    assert labels == {"code", "le"}
+    assert labels == {"code", "status", "le"}
 
 
 async def _has_closed(node: Node) -> bool:
