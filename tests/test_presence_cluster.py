@@ -46,6 +46,17 @@ async def test_a_killed_node_is_cleaned_up_and_announced_once(small_cluster, sta
     await eventually(lambda: farewells(watcher) == due, deadline=10)
 
 
+async def test_farewells_that_nobody_is_left_to_announce_are_dropped(small_cluster, start_nodes, connect):
+    """When the last node stops within the grace, what waits in Redis has an end."""
+    (node,) = await start_nodes(1, small_cluster, handler=HANDLER, presence_grace=600, log_level="warning")
+    await connect(address(node, "ada", ["hall"]))
+    await agrees(small_cluster, [("ada", ["hall"])], 20)
+    assert await node.stop() == 0
+    async with small_cluster.client() as client:
+        for key in ("gateway:leaving", "gateway:leaving:{hall}"):
+            assert 600_000 < await client.pttl(key) <= 4_200_000
+
+
 async def test_a_frozen_node_and_a_flushed_cluster_are_refilled(small_cluster, start_nodes, crowd):
     """A node taken for dead, and then masters that lost everything, are written again in full."""
     frozen, other = await start_nodes(2, small_cluster, handler=HANDLER, log_level="warning", heartbeat=0)

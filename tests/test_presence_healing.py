@@ -140,6 +140,8 @@ async def test_grace_hides_a_reload_and_outlives_the_node_that_saw_it(own_redis,
     await comes_back.drop()
     await stays_away.drop()
     await agrees(own_redis, [("watcher", ["hall"]), ("eve", [])], 10)
+    for key in ("gateway:leaving", "gateway:leaving:hall"):  # has an end, should no node be left to announce it
+        assert await own_redis.command("PTTL", key) > 3_000_000
     await doomed.kill()
     back = await connect(address(others[0], "ada", ["hall"]))
     await eventually(lambda: ("hall", "bob") in farewells(watcher), deadline=40)

@@ -18,6 +18,8 @@ from gateway.presence.protocol import announcement
 from gateway.presence.scripts import FORGET_USER, JOIN, LEAVE, OPEN, RESERVE, RESTORE
 from gateway.presence.store import Store
 
+FORGOTTEN = 3_600_000
+"""ms after which a farewell whose grace is over is dropped, where no node is left that would announce it."""
 FIELDS = ("node", "user", "name", "channels", "started", "remote")
 
 
@@ -148,7 +150,7 @@ class Registry:
         command = script(
             (*keys, *own_keys) if self._store.whole else keys,
             *(connection.id, connection.user, channel, channels),
-            *(self._publish, topic, word, self._presence_max, grace, connection.node),
+            *(self._publish, topic, word, self._presence_max, grace, connection.node, FORGOTTEN),
         )
         return self._store.write(connection.id, keys[0], command, partial(self._changed, script, channel))
 
@@ -174,6 +176,7 @@ class Registry:
         if script is LEAVE and answer[2]:
             leaving = self._keys.leaving_channels
             self._store.write(leaving, leaving, ("ZADD", leaving, "LT", answer[2], channel))
+            self._store.write(leaving, leaving, ("PEXPIREAT", leaving, answer[2] + FORGOTTEN))
 
     def _lose_user(self, id: str, user: str) -> None:
         tabs, users = self._keys.user_connections(user), self._keys.users

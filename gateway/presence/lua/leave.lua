@@ -1,7 +1,7 @@
 -- Takes a connection out of a channel; tells the others when it was its user's last connection there.
 -- KEYS  members, online, tabs, leaving, [channels, connection, leaving channels]
 -- ARGV  connection, user, channel, its channels as JSON ('' when the connection is gone), publish command,
---       topic, announcement, presence_max, grace (ms)
+--       topic, announcement, presence_max, grace (ms), node (unused), after how long a farewell is dropped (ms)
 -- An empty announcement stays silent. With a grace the announcement waits, in `leaving`, for the user to come back.
 -- Returns {whether the channel was emptied, whether to publish its count, when the grace ends}.
 local id, user, channel, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[9])
@@ -35,8 +35,11 @@ if grace == 0 then
 end
 local time = redis.call('TIME')
 local ends = time[1] * 1000 + math.floor(time[2] / 1000) + grace
+local forgotten = ends + tonumber(ARGV[11])
 redis.call('ZADD', KEYS[4], ends, user)
+redis.call('PEXPIREAT', KEYS[4], forgotten)
 if KEYS[7] then
   redis.call('ZADD', KEYS[7], 'LT', ends, channel)
+  redis.call('PEXPIREAT', KEYS[7], forgotten)
 end
 return {emptied, 0, ends}
