@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import lru_cache
 from ssl import SSLContext
 from typing import Any
 
@@ -31,15 +33,24 @@ def options_of(url: str) -> dict[str, Any]:
 
 
 def encryption_of(url: str) -> SSLContext | None:
-    """Return what encrypts connections, with its files read anew; None without TLS.
+    """Return what encrypts connections, with its files as they are now; None without TLS.
 
     Raises `OSError`, naming the files, and `RedisError` for options that make no sense.
     """
     options = options_of(url)
     if options.pop("connection_class", None) is not SSLConnection:
         return None
+    files = {name: str(options[name]) for name in _FILES if name in options}
     try:
-        return SSLConnection(**options).ssl_context.get()
+        return _encryption(url, tuple(os.stat(file).st_mtime_ns for file in files.values()))
     except OSError as error:
-        files = [f"{name}={options[name]}" for name in _FILES if name in options]
-        raise OSError(f"cannot use {', '.join(files) or 'TLS'}: {error.strerror or error}") from None
+        named = [f"{name}={file}" for name, file in files.items()]
+        raise OSError(f"cannot use {', '.join(named) or 'TLS'}: {error.strerror or error}") from None
+
+
+@lru_cache(maxsize=8)
+def _encryption(url: str, changed: tuple[int, ...]) -> SSLContext:
+    """Make it; that takes some 40 ms, too many for every time a node dials."""
+    options = options_of(url)
+    del options["connection_class"]
+    return SSLConnection(**options).ssl_context.get()
