@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
 
@@ -65,6 +66,9 @@ class _Collector:
         yield _gauge("outbox_bytes", "Bytes that wait for clients that read too slowly", held.outbox_bytes)
         yield _gauge("loop_lag_seconds", "By how much the event loop was late last", service.loop_lag.last)
         yield _gauge("loop_lag_max_seconds", "The most of it within the last minute", service.loop_lag.most)
+        yield _gauge(
+            "memory_blocks", "Blocks of memory that Python objects of this process use", sys.getallocatedblocks()
+        )
         for field, (name, text) in _COUNTERS.items():
             yield _counter(name, text, getattr(service.counters, field))
         for field, (name, text) in _BACKPLANE_COUNTERS.items():

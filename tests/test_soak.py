@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from endurance.ledger import Hearing, Stream, Verdict
-from endurance.samples import LEAST_SECONDS, LIMIT, slope_of
+from endurance.samples import ALIVE, LEAST_SECONDS, RESIDENT, slope_of
 from soaking import parse
 
 SOAKING = Path(__file__).parents[1] / "scripts" / "soaking.py"
@@ -62,14 +62,16 @@ def test_gaps_and_the_end_of_connections_excuse_only_those_who_do_not_resume():
     assert hearing.wrong() == ["lost, untold: loose-0 client 5"]
 
 
-@pytest.mark.parametrize(("leak", "is_flat"), [(0.0, True), (LIMIT / 2, True), (LIMIT * 2, False)])
-def test_memory_that_grows_is_found(leak, is_flat):
-    """Whatever it did while it warmed up, and though a reply once took a mebibyte for good."""
+@pytest.mark.parametrize("measure", [RESIDENT, ALIVE], ids=["resident", "alive"])
+@pytest.mark.parametrize(("share", "is_flat"), [(0.0, True), (0.5, True), (2.0, False)])
+def test_memory_that_grows_is_found(measure, share, is_flat):
+    """Whatever it did while it warmed up, and though a reply once took a whole unit for good."""
+    leak = measure.limit * share
     seconds = range(0, int(LEAST_SECONDS * 2), 5)
-    sizes = [60 + min(second, 200) / 10 + (second > 500) + leak / 1024 * second / 60 for second in seconds]
-    slope = slope_of("node-1", list(zip(map(float, seconds), sizes, strict=True)))
+    sizes = [60 + min(second, 200) / 10 + (second > 500) + leak / measure.parts * second / 60 for second in seconds]
+    slope = slope_of("node-1", list(zip(map(float, seconds), sizes, strict=True)), measure)
     assert slope.is_flat is is_flat
-    assert slope.per_minute == pytest.approx(leak, abs=LIMIT / 4)
+    assert slope.per_minute == pytest.approx(leak, abs=measure.limit / 4)
 
 
 def test_a_short_life_says_nothing_of_memory():

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from endurance.ledger import Verdict
-from endurance.samples import LIMIT, Slope
+from endurance.samples import ALIVE, RESIDENT, Slope
 
 MOST_PROBLEMS = 100
 
@@ -67,7 +67,7 @@ class Report:
             f"with history, resumed:        {described(self.resumed)}, gaps {self.gaps_resumed:,}",
             f"without, and plain clients:   {described(self.others)}, gaps {self.gaps_others:,}",
             f"counters: {self.sums_delivered:,} deliveries compared over {self.sums} stretches without a fault",
-            f"memory (flat is at most {LIMIT:+.0f} KiB a minute):",
+            f"memory (flat is at most {RESIDENT.limit:+.0f} KiB, and {ALIVE.limit:+.0f} blocks, a minute):",
             *(f"  {slope}" for slope in self.slopes),
             *(f"  {slope} (not judged)" for slope in self.not_judged),
             *(f"DOES NOT HOLD: {problem}" for problem in self.problems),

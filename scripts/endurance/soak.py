@@ -18,7 +18,7 @@ from endurance.followers import ByMsgpack, Follower, Plain, Resuming
 from endurance.inventory import Expected, differences, leftovers
 from endurance.ledger import Stream, Verdict
 from endurance.report import Report, described
-from endurance.samples import Memory, resident
+from endurance.samples import ALIVE, Memory, resident
 from endurance.scene import Scene
 from endurance.sums import Moment, Sums
 from endurance.writers import Writer, Writers
@@ -62,6 +62,7 @@ class Soak:
         self._faults = Faults(self._scene, seed=plan.seed, scale=min(1.0, plan.fault_every / 60))
         self._memory = Memory()
         self._own, self._redis = Memory(), Memory()
+        self._alive = Memory(ALIVE)
         self._began = time.monotonic()
         self._followers: list[Follower] = []
 
@@ -165,6 +166,8 @@ class Soak:
         self._writers.pause()
         await eventually(lambda: not self._writers.under_way, 30, what="every write is answered")
         moment = await self._sums.moment()
+        for life, figures in moment.figures.items():
+            self._alive.add(life, time.monotonic() - self._began, figures["memory_blocks"] / ALIVE.parts)
         self.report.resumed, self.report.others = self._verdict(resumed=True), self._verdict(resumed=False)
         self._writers.go_on()
         return moment
@@ -237,7 +240,7 @@ class Soak:
     def judge(self) -> None:
         """Say of the whole what does not hold."""
         report = self.report
-        report.slopes = self._memory.slopes()
+        report.slopes = [*self._memory.slopes(), *self._alive.slopes()]
         report.not_judged = [*self._redis.slopes(), *self._own.slopes()]
         report.blame([f"{slope}: grows" for slope in report.slopes if not slope.is_flat])
         report.blame([follower.failed for follower in self._followers if follower.failed])
