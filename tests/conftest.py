@@ -343,9 +343,11 @@ def wire() -> Iterator[Wires]:
 @pytest.fixture
 async def session() -> AsyncIterator[ClientSession]:
     """An HTTP session that keeps cookies as a browser does."""
-    from aiohttp import ClientSession, CookieJar
+    from aiohttp import CookieJar
 
-    async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as session:
+    from tests.harness.http import open_session
+
+    async with open_session(cookie_jar=CookieJar(unsafe=True)) as session:
         yield session
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import ClientSession, ClientTimeout, hdrs
+from aiohttp import ClientSession, ClientTimeout, TCPConnector, hdrs
 
-__all__ = ["Answer", "get", "request"]
+__all__ = ["Answer", "get", "open_session", "request"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,30 @@ class Answer:
         return json.loads(self.body)
 
 
+@asynccontextmanager
+async def open_session(**options: Any) -> AsyncIterator[ClientSession]:
+    """Open a session whose connections have ended with it.
+
+    Where an answer came before the body had left, aiohttp leaves a connection that still writes, and would outlive
+    the test.
+    """
+    sockets: list[socket.socket] = []
+
+    def keep(address: Any) -> socket.socket:
+        sockets.append(socket.socket(*address[:3]))
+        return sockets[-1]
+
+    try:
+        async with ClientSession(connector=TCPConnector(socket_factory=keep), **options) as session:
+            yield session
+    finally:
+        for each in sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            while each.fileno() >= 0:
+                await asyncio.sleep(0)
+
+
 async def request(method: str, url: str, *, deadline: float = 5.0, **options: Any) -> Answer:
     """Send one request on a connection of its own; `options` are those of aiohttp's `request`.
 
@@ -41,7 +68,7 @@ async def request(method: str, url: str, *, deadline: float = 5.0, **options: An
     options.setdefault("allow_redirects", False)
     headers = {hdrs.CONNECTION: "close"} | dict(options.pop("headers", None) or {})
     async with (
-        ClientSession(timeout=ClientTimeout(total=deadline)) as session,
+        open_session(timeout=ClientTimeout(total=deadline)) as session,
         session.request(method, url, headers=headers, **options) as response,
     ):
         return Answer(response.status, response.headers, await response.read())
