@@ -19,18 +19,25 @@ _nodes = count(1)
 
 
 @asynccontextmanager
-async def running(url: str, **settings: Any) -> AsyncIterator[Backplane]:
-    """Run the backplane of one node for the length of a `with`."""
+async def started(url: str, **settings: Any) -> AsyncIterator[Backplane]:
+    """Run the backplane of one node for the length of a `with`, ready or not; fail if it ended by itself."""
     backplane = open_backplane(Settings(redis_url=url, node_id=f"node-{next(_nodes)}", **settings))
     task = asyncio.create_task(backplane.run())
     try:
-        async with asyncio.timeout(20):
-            await backplane.ready()
         yield backplane
     finally:
         task.cancel()
         await asyncio.wait((task,))
     assert task.cancelled(), task.exception()
+
+
+@asynccontextmanager
+async def running(url: str, **settings: Any) -> AsyncIterator[Backplane]:
+    """Run the backplane of one node, as `started` does, and wait until it is ready."""
+    async with started(url, **settings) as backplane:
+        async with asyncio.timeout(20):
+            await backplane.ready()
+        yield backplane
 
 
 class Load:

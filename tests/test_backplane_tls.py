@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import Any
 import pytest
 from trustme import CA, LeafCert
 
-from gateway.backplane import Backplane, open_backplane
-from gateway.config import Settings
+from gateway.backplane import Backplane
 from tests.harness.cluster import RedisCluster
 from tests.harness.ports import HOST, free_port, release_port
 from tests.harness.redis import RedisServer
 from tests.harness.sentinel import Sentinel
 from tests.harness.wait import eventually
-from tests.numbered import load, running
+from tests.numbered import load, running, started
 
 pytestmark = pytest.mark.redis
 
@@ -68,14 +66,9 @@ def encryption(tmp_path: Path) -> Iterator[Encryption]:
 @asynccontextmanager
 async def refused(url: str, words: str) -> AsyncIterator[Backplane]:
     """Run a backplane that has this trouble."""
-    backplane = open_backplane(Settings(redis_url=url, node_id="node-1"))
-    task = asyncio.create_task(backplane.run())
-    try:
+    async with started(url) as backplane:
         await eventually(lambda: any(words in each for each in backplane.trouble), 20, what=words)
         yield backplane
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 class TestOneServer:
