@@ -212,6 +212,16 @@ class TestRedis:
         assert sum(map(len, flowing.failed.values())) < 10
         assert flowing.gaps == 1
 
+    async def test_an_outage_of_no_length_loses_at_the_gap_only(self, redis: RedisServer) -> None:
+        """All links break at once while Redis is well: what is published waits for the subscribers, not only ours."""
+        async with load(redis.url, redis.url, BOTH) as flowing:
+            for outages in range(1, 6):
+                await redis.command("CLIENT", "KILL", "SKIPME", "yes")
+                await eventually(partial(_has_gaps, flowing, outages))
+                await flowing.flows(5)
+        assert flowing.lost() < 10
+        assert sum(map(len, flowing.failed.values())) < 50
+
     async def test_everything_is_published_within_its_time_or_fails(self, start_redis: StartRedis) -> None:
         """Past its timeout a publication fails, and is not sent later."""
         redis = await start_redis()

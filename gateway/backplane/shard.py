@@ -21,9 +21,10 @@ from gateway.config import Rule, Settings
 from gateway.message import Position
 
 AWAY = 0.5
+"""Without a link to publish over for longer than this, it was Redis that was away; for less, see `_was_away`."""
 HEAD_START = 1.0
-"""What every node is given to subscribe again, before what waited is published: after Redis was away for `AWAY`, or
-at a master that came while we ran."""
+"""What every node is given to subscribe again, before what waited is published: after Redis was away, or at a master
+that came while we ran."""
 
 
 class Shared:
@@ -139,13 +140,20 @@ class Shard:
 
     async def _publish_over(self, link: Link) -> None:
         self._count()
-        if self._left and link.begun - self._left > AWAY:
+        if self._was_away(link):
             await asyncio.wait((link.lost,), timeout=HEAD_START)
         try:
             await self.publishing.use(link)
         finally:
             now = asyncio.get_running_loop().time()
             self._left = link.heard if now - link.heard > SILENT else now
+
+    def _was_away(self, link: Link) -> bool:
+        """Whether others lost their links as well: where ours to hear broke too, it was hardly our way to Redis."""
+        if not self._left:
+            return False
+        hearing = self.subscriptions.link
+        return link.begun - self._left > AWAY or hearing is None or hearing.begun > self._left
 
     async def _hear_over(self, link: Link) -> None:
         self._count()
