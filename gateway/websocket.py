@@ -178,7 +178,9 @@ class WebSocket(asyncio.Protocol):
         self._close = self._close or Close(1006)
         self.write = _drop
         self._outbox = None
-        self._owner.lost(self._connection, self._close)
+        connection = self._connection
+        del self._connection  # which has this socket: a circle would wait for the garbage collector
+        self._owner.lost(connection, self._close)
 
     def pause_writing(self) -> None:
         """Let what follows wait in the outbox: the client does not read as fast as it is written to."""

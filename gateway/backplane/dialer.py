@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Protocol
 
 from gateway.backplane.link import Command, Link, LinkLost, Received, RedisRefused
@@ -63,14 +64,12 @@ class Dialer:
 
     async def _greet(self, link: Link, *, master: bool) -> None:
         """Log in, and make sure that the server is ready."""
-        calls = [link.call(*command) for command in (*self._login(), ("CLIENT", "SETNAME", self._name))]
-        *done, ready, role = await asyncio.gather(*calls, link.call("PING"), link.call("ROLE"), return_exceptions=True)
-        for answer in done:
-            if isinstance(answer, BaseException):
-                raise answer
-        # A server that cannot save refuses even PING, and yet carries messages.
-        if isinstance(ready, BaseException) and not _is_refused(ready, "MISCONF", "NOPERM"):
-            raise ready
+        *_, role = await asyncio.gather(
+            *(link.call(*command) for command in (*self._login(), ("CLIENT", "SETNAME", self._name))),
+            # A server that cannot save refuses even PING, and yet carries messages.
+            _tolerating(link.call("PING"), "MISCONF", "NOPERM"),
+            _tolerating(link.call("ROLE"), "NOPERM"),  # where it is forbidden, hope
+        )
         if master:
             check_role(role)
 
@@ -93,13 +92,17 @@ class Dialer:
 
 
 def check_role(role: object) -> None:
-    """Raise `RedisRefused` for the answer that a replica gives to ROLE; where ROLE is forbidden, hope."""
+    """Raise `RedisRefused` for the answer that a replica gives to ROLE."""
     match role:
         case [b"slave", *_]:
             raise RedisRefused("READONLY this server is a replica")
-        case BaseException() if not _is_refused(role, "NOPERM"):
-            raise role
 
 
-def _is_refused(error: BaseException, *words: str) -> bool:
-    return isinstance(error, RedisRefused) and error.word in words
+async def _tolerating(call: Awaitable[object], *words: str) -> object:
+    """Return the answer, or None where it is one of these refusals."""
+    try:
+        return await call
+    except RedisRefused as error:
+        if error.word in words:
+            return None
+        raise

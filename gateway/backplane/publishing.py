@@ -148,10 +148,8 @@ class Publishing:
         """Send any command in its turn and return the answer; `size` counts against the bound."""
         self._room.take(size)
         deadline = self._loop.time() + self._timeout
-        publication = Publication(command, self._loop.create_future(), deadline, repeatable=repeatable)
-        try:
-            self.put(publication)
-            return await publication.answer
+        try:  # the future stands in no variable: its error holds this frame, and circles wait for the collector
+            return await self.put(Publication(command, self._loop.create_future(), deadline, repeatable=repeatable))
         except (LinkLost, RedisRefused) as error:
             raise Unavailable(f"Redis did not take the message: {error}") from None
         finally:
@@ -167,14 +165,15 @@ class Publishing:
         finally:
             self.link = None
 
-    def put(self, publication: Publication) -> None:
-        """Send it, or let it wait its turn."""
+    def put(self, publication: Publication) -> asyncio.Future[Any]:
+        """Send it, or let it wait its turn; return the future of its answer."""
         if self._waiting or not self._may_send():
             self._waiting.append(publication)
         else:
             self._send(publication)
         if self._expiry is None:
             self._expiry = self._loop.call_at(publication.deadline, self._expire)
+        return publication.answer
 
     def turn(self) -> None:
         """Let `regroup` have what waits, as soon as nothing is under way."""

@@ -119,16 +119,22 @@ class Writer:
 
     async def _write_some(self, link: Link) -> None:
         writes = [self._waiting[i] for i in range(min(AT_ONCE, len(self._waiting)))]
-        answers = await asyncio.gather(*[link.request(*write.command) for write in writes], return_exceptions=True)
-        for write, answer in zip(writes, answers, strict=True):
-            if isinstance(answer, LinkLost) or _is_passing(answer):
-                raise answer
-            if self._waiting and self._waiting[0] is write:  # else all was dropped meanwhile
-                self._waiting.popleft()
-            if self._moved is not None and isinstance(answer, RedisRefused) and answer.elsewhere:
-                self._moved(write, answer)
-            else:
-                write.settle(answer)
+        # Nothing here holds an error once it is raised: it holds this frame, and circles wait for the collector.
+        answers = deque(
+            await asyncio.gather(*[link.request(*write.command) for write in writes], return_exceptions=True)
+        )
+        for write in writes:
+            if isinstance(answers[0], LinkLost) or _is_passing(answers[0]):
+                raise answers.popleft()
+            self._answered(write, answers.popleft())
+
+    def _answered(self, write: Write, answer: Any) -> None:
+        if self._waiting and self._waiting[0] is write:  # else all was dropped meanwhile
+            self._waiting.popleft()
+        if self._moved is not None and isinstance(answer, RedisRefused) and answer.elsewhere:
+            self._moved(write, answer)
+        else:
+            write.settle(answer)
 
     def _drop_all(self) -> None:
         logger.error("more than %s writes wait for Redis: registering anew when it is back", MOST_WAITING)
