@@ -271,7 +271,10 @@ async def _answer(request: web.Request, handler: Callable[[web.Request], Awaitab
     except GatewayError as error:
         if (answer := answer_to(error)) is None:
             raise
-        raise answer from None
+        try:
+            raise answer from None
+        finally:
+            del answer  # which has this frame now: a circle would wait for the garbage collector
 
 
 async def _static(request: web.Request) -> web.StreamResponse:

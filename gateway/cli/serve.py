@@ -131,11 +131,13 @@ def _announce(settings: Settings, address: str) -> None:
 def _calm_collector() -> None:
     """Let the garbage collector run seldom: by default it took 13 % of a busy node's time, and found next to nothing.
 
-    What the program consists of is not looked through again, and connections are few objects without cycles.
+    What the program consists of is not looked through again, and what ends here is freed at once: connections, links
+    and errors make no circles. Those of an application are looked for among what is new after 50,000 objects, and
+    everywhere after 400,000, when a quarter is new: 60 ms with 65,000 connections.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(50_000, 4, 2)
 
 
 def _loop_factory() -> Any:
