@@ -16,7 +16,7 @@ from gateway.commands import Commands
 from gateway.config import Settings
 from gateway.connection import Connection, Profile, make_id
 from gateway.counters import Counters
-from gateway.errors import KNOWN_CODES, TOO_SLOW, Close, ConnectionNotFound, InvalidParam
+from gateway.errors import ABANDONED, KNOWN_CODES, TOO_SLOW, Close, ConnectionNotFound, InvalidParam
 from gateway.handler import Handler
 from gateway.handshake import (
     Upgrade,
@@ -195,6 +195,15 @@ class Reception:
         while self._hub.connections:
             self._emptied.clear()
             await self._emptied.wait()
+
+    def abandon(self, connection: Connection) -> None:
+        """End a connection whose request handler has ended, unless `read_loop` was through with it."""
+        if (upgrade := self._upgrades.pop(connection.id, None)) is None:
+            return
+        upgrade.release()
+        if not connection.closed:
+            logger.warning("its request handler ended without read_loop: connection=%s", connection.id)
+            connection.socket.close(ABANDONED)
 
     def release(self, conn_id: str) -> web.WebSocketResponse:
         """Let aiohttp forget a connection; return what its request handler must return."""

@@ -135,14 +135,16 @@ class Service(Writing):
     async def upgrade(self, request: web.Request, channel: str, profile: Profile, handler: Handler) -> str:
         """Turn a request into a WebSocket connection and join its first channel, if not ""; return its id.
 
-        Await `read_loop` with that id next. Returns once the join is stored; if Redis is away for longer than
-        the publish timeout, at once after that, and the join is made when it is back.
+        Await `read_loop` with that id next: the connection ends with its request handler (1011). Returns once the
+        join is stored; if Redis is away for longer than the publish timeout, at once after that, and the join is
+        made when it is back.
 
         Raises aiohttp's HTTP errors for what is refused before the upgrade (not a WebSocket, foreign origin,
         node full or stopping), `InvalidChannel` and `InvalidUser`.
         """
         with self.handshaking(request):
             connection, opened = await self._reception.accept(request, (channel,) if channel else (), profile, handler)
+            request.task.add_done_callback(lambda _: self._reception.abandon(connection))
             if self.tracing is not None:
                 self.tracing.opened(connection)
             await asyncio.wait((opened,), timeout=self.settings.publish_timeout)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientResponse, web
+from aiohttp import ClientResponse, WSMsgType, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from gateway import (
@@ -24,6 +25,7 @@ from gateway import (
     setup,
 )
 from gateway.server import load_handler
+from tests.harness.wait import eventually
 
 Page = Callable[[web.Request], Any]
 Application = TestClient[web.Request, web.Application]
@@ -154,6 +156,37 @@ class TestMistakes:
     def test_what_can_be_no_handler_is_one_line(self, name: str) -> None:
         with pytest.raises(InvalidSettings, match=rf"handler: expected .*, got '{__name__}:{name}'"):
             load_handler(f"{__name__}:{name}")
+
+
+class TestEnds:
+    """A request handler that ends without `read_loop` ends its connection, and leaves nothing behind."""
+
+    @pytest.fixture(params=["raises", "returns", "gives up", "finds it gone"])
+    def page(self, request: pytest.FixtureRequest) -> Page:
+        async def page(asked: web.Request) -> web.StreamResponse:
+            service = asked.app[SERVICE]
+            id = await service.upgrade(asked, "lobby", Profile("ada"), Chat())
+            match request.param:
+                case "raises":
+                    raise RuntimeError("the database is away")
+                case "gives up":
+                    raise asyncio.CancelledError
+                case "finds it gone":
+                    await asked.app[SERVICE].disconnect(id, code=1011, reason="internal error")
+                    await eventually(lambda: not service.held.connections)
+                    await service.join(id, "kitchen")
+            return web.Response()
+
+        return page
+
+    async def test_without_read_loop(self, page: Page) -> None:
+        async with answering(page) as client:
+            server: Any = client.server
+            async with client.ws_connect("/") as socket:
+                message = await socket.receive(timeout=10)
+                assert (message.type, message.data, message.extra) == (WSMsgType.CLOSE, 1011, "internal error")
+            await eventually(lambda: not server.app[SERVICE].held.connections)
+            await eventually(lambda: not server.handler.connections)
 
 
 async def test_who_writes_when_it_is_over_is_told_at_once() -> None:

@@ -23,14 +23,11 @@ class Faults:
         self._scale = scale
         """Shorter than a minute between faults makes each of them shorter, too."""
         self._made: list[str] = []
-        self._first = True
-        """Of its kind."""
 
     async def one(self, names: list[str]) -> str:
         """Make one of these faults, all of them as often as each other; return what it was."""
         left = [name for name in names if self._made.count(name) == min(map(self._made.count, names))]
         name = self._random.choice(left)
-        self._first = name not in self._made
         self._made.append(name)
         return f"{name}: {await FAULTS[name](self)}"
 
@@ -121,11 +118,16 @@ class Faults:
 
     # ---- parts
 
+    @property
+    def _is_first(self) -> bool:
+        """Whether a fault of this kind was never made before."""
+        return self._made.count(self._made[-1]) == 1
+
     def _mortal(self) -> Node:
         return self._random.choice(self._scene.nodes[1:])
 
     def _any(self) -> Node:
-        return self._scene.nodes[0] if self._first else self._random.choice(self._scene.nodes)
+        return self._scene.nodes[0] if self._is_first else self._random.choice(self._scene.nodes)
 
     async def _restarted(self, node: Node, how: str) -> str:
         seconds = await self._pause(0.1, 14)
@@ -133,7 +135,7 @@ class Faults:
         return f"{node.id} {how}, back after {seconds:.1f} s"
 
     async def _pause(self, least: float, most: float) -> float:
-        seconds = (most if self._first else self._random.uniform(least, most)) * self._scale
+        seconds = (most if self._is_first else self._random.uniform(least, most)) * self._scale
         await asyncio.sleep(seconds)
         return seconds
 

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from pathlib import Path
 
 from trials.arena import NODES, Arena, in_turn
-from trials.node import Node
 from trials.scenario import eventually, scenario
 
 ROUNDS = 4
-GROWTH = 12 << 20
-"""Bytes that a node may grow by after the first rounds: allocators keep some, what leaks is several times more."""
+GROWTH = 2000
+"""Blocks of memory in use that a node may gain after the first round; one kept of each thing that is done is more."""
 
 
-def resident(node: Node) -> int:
-    """Return the memory of a node; 0 where the system does not tell."""
-    if sys.platform != "linux":
-        return 0
-    pages = Path(f"/proc/{node.pid}/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+async def alive(arena: Arena) -> list[int]:
+    """Return how many blocks of memory Python's objects use in each node."""
+    return [int(await node.metric("memory_blocks")) for node in arena.nodes]
 
 
 async def does_not_grow(arena: Arena, before: list[int]) -> None:
-    for node, was in zip(arena.nodes, before, strict=True):
-        grown = resident(node) - was
-        arena.true(f"{node} to grow by less than {GROWTH:,} bytes, got {grown:,}", grown < GROWTH)
+    for node, was, now in zip(arena.nodes, before, await alive(arena), strict=True):
+        arena.true(f"{node} to grow by at most {GROWTH:,} blocks of memory, got {now - was:,}", now - was <= GROWTH)
 
 
 @scenario()
@@ -47,7 +39,7 @@ async def thousands_of_short_connections(arena: Arena) -> None:
 
         await in_turn(visit, range(400))
         await eventually("everybody gone", lambda: arena.redis.members("members:all"), set())
-        before = before or [resident(node) for node in arena.nodes]
+        before = before or await alive(arena)
     await does_not_grow(arena, before)
 
 
@@ -75,7 +67,7 @@ async def a_long_conversation(arena: Arena) -> None:
                 await peer.hears(f"{turn}-{number}", 150, "long")
             peer.got.clear()
         arena.count(messages=4 * 200)
-        before = before or [resident(node) for node in arena.nodes]
+        before = before or await alive(arena)
     await does_not_grow(arena, before)
 
 
@@ -106,5 +98,5 @@ async def refusals_without_end(arena: Arena) -> None:
             )
             await peer.close()
         arena.count(refused=400 + 240)
-        before = before or [resident(node) for node in arena.nodes]
+        before = before or await alive(arena)
     await does_not_grow(arena, before)
