@@ -40,7 +40,10 @@ _BACKPLANE_COUNTERS = {
     "deaf_seconds": ("backplane_deaf_seconds", "Time in which the node's own beats did not come back through Redis"),
 }
 _BACKPLANE_GAUGES = {
-    "lag": ("backplane_lag_seconds", "From the publication of the node's last beat until it was heard"),
+    "lag": (
+        "backplane_lag_seconds",
+        "From a beat's publication until it was heard; while none comes, since one did",
+    ),
     "waiting": ("publish_queue_messages", "Publications that Redis has not answered yet"),
     "waiting_bytes": ("publish_queue_bytes", "Bytes of publications that Redis has not answered yet"),
 }

@@ -70,7 +70,7 @@ class Service(Writing):
         self._delivery = Delivery(self._hub, settings.rule, self.counters)
         self._history = History(self._hub, self._backplane, self._delivery, settings.rule, self.counters)
         self._vitals = Vitals(
-            *(self._hub, self.counters, self._backplane.counters),
+            *(self._hub, self.counters, lambda: self.backplane_counters),
             *(lambda: self.readiness, lambda: self.loop_lag.most, lambda: len(self._taps.here)),
         )
         self._presence = open_presence(settings, self._backplane, self._hub, self.counters, self._vitals.current)

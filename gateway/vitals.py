@@ -47,7 +47,7 @@ class Vital(NamedTuple):
     loop_lag: float = 0.0
     """The most by which the event loop was late within the last minute."""
     lag: float = 0.0
-    """From the publication of the node's last beat until it was heard."""
+    """From a beat's publication until it was heard; while none comes, since one did."""
     waiting: int = 0
     """Publications that Redis has not answered yet."""
     received: float = 0.0
@@ -87,7 +87,7 @@ class Vitals:
         self,
         hub: Hub,
         counters: Counters,
-        backplane: BackplaneCounters,
+        backplane: Callable[[], BackplaneCounters],
         state: Callable[[], tuple[str, list[str]]],
         loop_lag: Callable[[], float] = float,
         taps: Callable[[], int] = int,
@@ -141,6 +141,7 @@ class Vitals:
         fanouts, self._fanouts = self._fanouts, list(self._counters.fanout.counts)
         classes = [count - before for count, before in zip(self._fanouts, fanouts, strict=True)]
         state, trouble = self._state()
+        backplane = self._backplane()
         return Vital(
             at=time.time_ns() // 1_000_000,
             state=state,
@@ -150,8 +151,8 @@ class Vitals:
             cpu=round(100 * (used - used_then) / seconds, 1),
             memory=resident(),
             loop_lag=round(self._loop_lag(), 4),
-            lag=round(self._backplane.lag, 5),
-            waiting=self._backplane.waiting,
+            lag=round(backplane.lag, 5),
+            waiting=backplane.waiting,
             received=received,
             published=published,
             delivered=delivered,

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import accumulate
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.backplane.counters import BackplaneCounters
+from gateway.backplane.pulse import LATE, TICK
+from gateway.config import Settings
 from gateway.counters import BOUNDS, Counters
 from gateway.hub import Hub
 from gateway.meter import KEPT_ON, MOST, WINDOW, Meter
+from gateway.server import running_node
 from gateway.vitals import KEPT, PERIOD, SERIES, Vital, Vitals, as_fields, of_cluster, of_fields, quantile
 from tests.harness import properties  # noqa: F401
+from tests.harness.redis import RedisServer
 from tests.harness.wait import eventually
 
 
 def _vitals(counters: Counters | None = None) -> Vitals:
-    return Vitals(Hub(), counters or Counters(), BackplaneCounters(), lambda: ("ok", []))
+    return Vitals(Hub(), counters or Counters(), BackplaneCounters, lambda: ("ok", []))
 
 
 def test_a_sample_tells_rates_and_what_the_process_uses() -> None:
@@ -43,11 +48,26 @@ def test_a_node_keeps_a_quarter_of_an_hour() -> None:
 def test_current_figures_have_the_present_state() -> None:
     """What the lease tells is not older than the last change of state."""
     state: tuple[str, list[str]] = ("ok", [])
-    vitals = Vitals(Hub(), Counters(), BackplaneCounters(), lambda: state)
+    vitals = Vitals(Hub(), Counters(), BackplaneCounters, lambda: state)
     vitals.sample(1)
     state = ("degraded", ["Redis is away"])
     assert vitals.current().state == "degraded"
     assert vitals.current().trouble == ("Redis is away",)
+
+
+async def test_a_sample_tells_what_redis_does_to_a_node(own_redis: RedisServer) -> None:
+    """What waits, and for how long nothing has come back."""
+    settings = Settings(port=0, redis_url=own_redis.url, node_id="own")
+    async with running_node(settings) as node:
+        vitals = node.service._vitals
+        own_redis.freeze()
+        writes = [asyncio.create_task(node.service.write_all("hello", number)) for number in range(3)]
+        await eventually(lambda: vitals.sample(1).waiting == 3)
+        await eventually(lambda: vitals.sample(2).lag > LATE + TICK)
+        own_redis.thaw()
+        await asyncio.gather(*writes)
+        await eventually(lambda: vitals.sample(3).lag < LATE)
+        assert vitals.sample(4).waiting == 0
 
 
 def test_figures_travel_as_text() -> None:

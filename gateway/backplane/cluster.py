@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from gateway.address import RedisAddress
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Command, RedisRefused
 from gateway.backplane.publishing import Publication, Publishing, key_of
+from gateway.backplane.pulse import Pulse
 from gateway.backplane.redis import reached
 from gateway.backplane.shard import OverRedis, Shard, Shared
 from gateway.backplane.streams import Streams
@@ -80,8 +81,8 @@ class ClusterBackplane(OverRedis):
             self._hears[key_slot(topic)].subscriptions.unsubscribe(topic)
 
     @property
-    def deaf(self) -> bool:
-        return any(shard.pulse.deaf for shard in self._shards.values())
+    def _pulses(self) -> Collection[Pulse]:
+        return [shard.pulse for shard in self._shards.values()]
 
     async def _call(self, command: Command, *, size: int, repeatable: bool = False) -> Any:
         publishing = self._publishes[key_slot(key_of(command))].publishing

@@ -16,7 +16,7 @@ class BackplaneCounters:
     deaf_seconds: float = 0.0
     """Time during which Redis took this node's beats and none came back."""
     lag: float = 0.0
-    """Seconds from the last beat's publication until it was heard."""
+    """Seconds from the last beat's publication until it was heard; while none comes, since one did."""
     waiting: int = 0
     """Publications that Redis has not answered yet."""
     waiting_bytes: int = 0

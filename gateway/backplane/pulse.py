@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 TICK = 0.25
 BEAT = 1.0
 """How often a node publishes to itself."""
+LATE = 1.5
+"""Without a beat for longer than this, none comes: one is sent every `BEAT`, or a tick later."""
 DEAF = 3.0
 """How long a beat that Redis took may fail to come back before the subscription is dialled again."""
 
@@ -32,6 +34,8 @@ class Pulse:
     ) -> None:
         self.topic = b""
         self.deaf = False
+        self.lag = 0.0
+        """Seconds from the publication of the last beat until it was heard; while none comes, since one did."""
         self._publishing = publishing
         self._verb = verb
         self._what = what
@@ -42,14 +46,17 @@ class Pulse:
         self._due: Link | None = None
         """The link over which the last beat was sent, until it is answered."""
         self._heard_number = 0
+        self._heard_at = 0.0
         self._unheard_since: float | None = None
         """When Redis took the first of the beats that have not come back."""
 
     async def run(self, subscriptions: Subscriptions) -> None:
-        last = asyncio.get_running_loop().time()
+        last = self._heard_at = asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(TICK)
             now = asyncio.get_running_loop().time()
+            if now - self._heard_at > LATE:
+                self.lag = now - self._heard_at
             if self.deaf:
                 self._counters.deaf_seconds += now - last
             last = now
@@ -62,8 +69,9 @@ class Pulse:
             self._heard_number = max(self._heard_number, int(data))
         except ValueError:
             return  # published there by hand
+        self._heard_at = asyncio.get_running_loop().time()
         if self._heard_number == self._number:
-            self._counters.lag = asyncio.get_running_loop().time() - self._sent
+            self.lag = self._heard_at - self._sent
         self._unheard_since = None
         if self.deaf:
             self.deaf = False

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from typing import Any
 
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Link, LinkLost, RedisRefused
+from gateway.backplane.pulse import Pulse
 from gateway.backplane.sentinel import open_dialer
 from gateway.backplane.shard import OverRedis, Shard, Shared
 from gateway.backplane.streams import Streams
@@ -53,8 +54,8 @@ class RedisBackplane(OverRedis):
             self._shard.subscriptions.unsubscribe(self._keys.topic(target))
 
     @property
-    def deaf(self) -> bool:
-        return self._shard.pulse.deaf
+    def _pulses(self) -> Collection[Pulse]:
+        return (self._shard.pulse,)
 
 
 async def reached(dial: Callable[[], Awaitable[Link]]) -> None:

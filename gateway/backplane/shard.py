@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Collection
 
 from gateway.backplane.counters import BackplaneCounters
 from gateway.backplane.dialer import Dials
@@ -37,17 +38,17 @@ class Shared:
         self.inbox = Inbox()
         self.room = Room(messages=settings.publish_queue, size=settings.publish_queue_bytes)
 
-    def figures(self) -> BackplaneCounters:
-        """Return the counters, with what waits now."""
-        self.counters.waiting, self.counters.waiting_bytes = self.room.waiting, self.room.waiting_bytes
-        return self.counters
 
-
-class OverRedis:
+class OverRedis(ABC):
     """What the backplanes over one Redis and over a cluster do alike: histories, and to say how they fare."""
 
     _shared: Shared
     _streams: Streams
+
+    @property
+    @abstractmethod
+    def _pulses(self) -> Collection[Pulse]:
+        """That of each master."""
 
     async def append(self, channel: str, envelope: Envelope, rule: Rule) -> Position:
         return await self._streams.append(channel, envelope, rule)
@@ -70,8 +71,15 @@ class OverRedis:
         return self._shared.troubles.now
 
     @property
+    def deaf(self) -> bool:
+        return any(pulse.deaf for pulse in self._pulses)
+
+    @property
     def counters(self) -> BackplaneCounters:
-        return self._shared.figures()
+        counters, room = self._shared.counters, self._shared.room
+        counters.waiting, counters.waiting_bytes = room.waiting, room.waiting_bytes
+        counters.lag = max((pulse.lag for pulse in self._pulses), default=0.0)
+        return counters
 
 
 class Shard:
