@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import ClientSession, CookieJar, WSServerHandshakeError
@@ -132,6 +134,31 @@ async def test_a_wrong_password_is_told_and_soon_refused_unseen(guarded, session
     async with await log_in(session, guarded[0]) as answer:
         assert answer.status == 429
         assert 0 < int(answer.headers["Retry-After"]) <= WINDOW + 1
+
+
+async def test_passwords_that_all_come_at_once_are_not_all_looked_at(guarded, session) -> None:
+    """Whoever holds back the bodies of many requests until the last is there may guess no more often."""
+    async with session.get(guarded[1].url(f"{ADMIN}/login")) as page:
+        headers = {"X-CSRF-Token": csrf_of(await page.text()), "Content-Type": "application/x-www-form-urlencoded"}
+    under_way, held_back = asyncio.Barrier(4 * PER_ADDRESS + 1), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"pass"
+        await under_way.wait()
+        await held_back.wait()
+        yield b"word=wrong"
+
+    async def guess() -> int:
+        async with session.post(guarded[1].url(f"{ADMIN}/login"), data=body(), headers=headers) as answer:
+            return answer.status
+
+    guesses = [asyncio.create_task(guess()) for _ in range(4 * PER_ADDRESS)]
+    await under_way.wait()
+    async with session.get(guarded[1].url(f"{ADMIN}/login")) as page:  # by now the node has seen all that came before
+        assert page.status == 200
+    held_back.set()
+    statuses = await asyncio.gather(*guesses)
+    assert Counter(statuses) == {403: PER_ADDRESS, 429: 3 * PER_ADDRESS}
 
 
 async def test_a_log_in_leads_back_but_never_away(guarded, session) -> None:

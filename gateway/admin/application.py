@@ -105,13 +105,14 @@ class Admin:
         return self._render("login.html", request, 200, title="Log in", wrong="")
 
     async def log_in(self, request: web.Request) -> web.StreamResponse:
-        wait = self._guard.wait(request)
+        password = str((await request.post()).get("password", ""))
+        wait = self._guard.wait(request)  # from here on nothing is awaited: many may have sent all but their passwords
         if wait > 0:
             text = f"Too many wrong passwords. Try again in {wait:.0f} seconds."
             response = self._render("login.html", request, 429, title="Log in", wrong=text)
             response.headers["Retry-After"] = str(int(wait) + 1)
             return response
-        session = self._guard.log_in(request, str((await request.post()).get("password", "")))
+        session = self._guard.log_in(request, password)
         if session is None:
             self._service.operations.audit(self._who(request), "log-in", "", failed="wrong password")
             return self._render("login.html", request, 403, title="Log in", wrong="This is not the password.")
