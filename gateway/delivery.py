@@ -41,6 +41,7 @@ class _FanOut:
         """What is written, once that has begun."""
         self.slices = deque(_sliced(receivers))
         """Whom it is still to be written to."""
+        self.written = asyncio.Event()
 
     def takes(self, receivers: Receivers) -> bool:
         """Tell whether more messages to these receivers may join: not once the first were written."""
@@ -78,6 +79,11 @@ class Delivery:
         while self._waiting_bytes > MOST_WAITING:
             self._room.clear()
             await self._room.wait()
+
+    async def written(self, channel: str) -> None:
+        """Wait until what is on its way to a channel's members by now has been written."""
+        if waiting := self._waiting.get(Target("channel", channel)):
+            await waiting[-1].written.wait()
 
     def add(self, target: Target, envelope: Envelope) -> None:
         self._gathered.setdefault(target, []).append(envelope)
@@ -121,6 +127,8 @@ class Delivery:
     def _put(self, target: Target, receivers: Receivers, envelopes: list[Envelope], *, room: int = AT_ONCE) -> int:
         """Write at once if there is room for so many sockets, else soon; return how many were written now."""
         sockets = sum(len(connections) for _, connections in receivers)
+        if not sockets:
+            return 0
         if sockets <= room and target not in self._waiting:
             channel, rule = self._rule_of(target)
             batch = Batch(envelopes, channel, rule)
@@ -154,6 +162,7 @@ class Delivery:
         self._waiting_bytes -= _size(done.envelopes)
         self._counters.delivered_bytes += done.batch.bytes if done.batch else 0
         self._room.set()
+        done.written.set()
         self._counters.fanout.observe(asyncio.get_running_loop().time() - done.began)
         if not self._waiting[target]:
             del self._waiting[target]

@@ -88,9 +88,15 @@ class History:
         return self._rule(channel).history > 0
 
     def position(self, channel: str) -> Position | None:
-        """Return the position of the last message that members here were written."""
+        """Return the position of the last message that members here are written, or will be in a moment."""
         track = self._tracks.get(channel)
         return None if track is None else track.position
+
+    async def reached(self, channel: str) -> Position | None:
+        """Return that position once the message is written."""
+        if (position := self.position(channel)) is not None:
+            await self._delivery.written(channel)
+        return position
 
     async def enter(self, connection: Connection, channel: str, since: Position | None) -> bool:
         """Write to a member what it missed, and let it receive what follows; the channel is subscribed already.

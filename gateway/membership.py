@@ -101,6 +101,8 @@ class Membership:
         kept, key = self._history.keeps(channel), (connection.id, channel)
         while (other := self._under_way.get(key)) is not None and channel in connection.channels:
             await other.wait()  # the server may put a connection where its client is on the way to
+        if connection.closed:  # while its handler was asked whether it may, or in that wait
+            raise _has_left(connection, channel)
         if channel in connection.channels:
             return Joined(recovered=kept and await self._history.enter(connection, channel, since))
         if 0 < self._most <= len(connection.channels):
@@ -155,7 +157,11 @@ class Membership:
 def _check_still_in(connection: Connection, channel: str) -> None:
     """Raise `ConnectionNotFound` when a connection was taken out of a channel it was about to join."""
     if channel not in connection.channels:
-        raise ConnectionNotFound(f"connection {connection.id} left before it had joined {channel}")
+        raise _has_left(connection, channel)
+
+
+def _has_left(connection: Connection, channel: str) -> ConnectionNotFound:
+    return ConnectionNotFound(f"connection {connection.id} left before it had joined {channel}")
 
 
 async def _persist(connection: Connection, do: Callable[..., Awaitable[Any]], *arguments: Any) -> None:

@@ -212,7 +212,7 @@ class Service(Writing):
     async def resume(self, connection: Connection, channel: str, since: Position | None) -> dict[str, object]:
         """Join a client that may have been there before: what it missed first. Answers its `$join`."""
         joined = await self._membership.join(connection, channel, since)
-        at = self._history.position(channel)
+        at = await self._history.reached(channel)
         return {"epoch": at and at.epoch, "offset": at and at.offset, "recovered": joined.recovered}
 
     async def leave(self, conn_id: str, channel: str) -> bool:

@@ -250,6 +250,24 @@ class TestManySockets:
         await eventually(lambda: all(len(cmds(socket)) == 3 for socket in many))
         assert all(cmds(socket) == ["0", "$gap", "1"] for socket in many)
 
+    async def test_what_is_for_nobody_does_not_queue(self, running: Node) -> None:
+        """Word of a gap where all clients are plain; a message to a channel whose last member has just left."""
+        plain = [running.add(f"n~{number}", "lobby") for number in range(8)]
+        running.add("n~last", "side")
+        running.deliver((LOBBY, message("0")), (Target("channel", "side"), message("0")))
+        assert not running.delivery.tell("lobby", "$gap", {})
+        running.hub.leave(running.hub.connections["n~last"], "side")
+        running.deliver((LOBBY, message("1")), (Target("channel", "side"), message("1")))
+        await eventually(lambda: all(cmds(socket) == ["0", "1"] for socket in plain))
+
+    async def test_it_can_be_waited_for(self, running: Node) -> None:
+        """Until what came by then is written, and no longer."""
+        many = [running.add(f"n~{number}", "lobby") for number in range(8)]
+        await running.delivery.written("lobby")
+        running.deliver((LOBBY, message("0")))
+        await running.delivery.written("lobby")
+        assert all(cmds(socket) == ["0"] for socket in many)
+
     async def test_the_backplane_is_not_read_while_too_much_waits(
         self, running: Node, monkeypatch: pytest.MonkeyPatch
     ) -> None:

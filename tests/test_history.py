@@ -7,6 +7,8 @@ import random
 from collections import deque
 from typing import Any, cast
 
+import pytest
+
 from gateway import codec
 from gateway.backplane import Page, Target
 from gateway.backplane.streams_memory import MemoryStreams
@@ -264,6 +266,26 @@ async def test_writes_that_a_failover_lost_end_the_epoch() -> None:
     redis.publish()
     await node.settle()
     assert numbers(member) == [*range(1, 11)]
+    node.close()
+
+
+async def test_a_position_is_reached_when_its_message_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that is told of it takes what comes up to it, and has not come yet, for doubles."""
+    monkeypatch.setattr("gateway.delivery.AT_ONCE", 2)
+    redis = Redis()
+    node = Node(redis)
+    members = [node.join() for _ in range(5)]
+    await node.settle()
+    at = redis.publish()
+    node.arrive()
+    assert node.history.position("lobby") == at
+    asked = asyncio.create_task(node.history.reached("lobby"))
+    await turn()
+    assert not asked.done()
+    writing = asyncio.create_task(node.delivery.run())
+    assert await asked == at
+    assert all(numbers(member) == [1] for member in members)
+    writing.cancel()
     node.close()
 
 

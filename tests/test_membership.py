@@ -91,6 +91,16 @@ async def test_who_leaves_while_joining_leaves_no_history_behind() -> None:
     assert not node.redis.members
 
 
+async def test_who_has_gone_before_the_join_is_not_taken_in() -> None:
+    """Its handler was still asked whether it may; nobody would ever take it out again."""
+    node = Node()
+    node.connection.closed = True
+    node.membership.drop(node.connection)
+    with pytest.raises(ConnectionNotFound):
+        await node.membership.join(node.connection, "lobby")
+    assert (node.connection.channels, list(node.hub.channels), node.redis.members) == ((), [], set())
+
+
 async def test_a_join_after_one_that_was_left_is_made_anew() -> None:
     node = Node()
     first = await node.joining()
