@@ -70,7 +70,7 @@ class Socket(Protocol):
         """Close without waiting for the client: it does not seem to be there any more."""
 
     def hold(self) -> None:
-        """Let everything that is written wait until `release`."""
+        """Let all messages wait until `release`; pings, pongs and a close do not."""
 
     def release(self, first: bytes = b"") -> None:
         """Write `first`, then what was held back."""

@@ -52,6 +52,7 @@ class WebSocket(asyncio.Protocol):
         "_connection",
         "_fragments",
         "_heard",
+        "_held",
         "_limit",
         "_opcode",
         "_outbox",
@@ -83,6 +84,8 @@ class WebSocket(asyncio.Protocol):
         """Of the message in fragments, with the flag of a compressed one."""
         self._reading = True
         self._heard = True
+        self._held = False
+        """Whether messages wait for `release`."""
         self._broken = False
         self._close: Close | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -113,6 +116,8 @@ class WebSocket(asyncio.Protocol):
     def close(self, close: Close) -> None:
         if self._close is not None:
             return
+        if self._held:  # what waits will not be released any more, and the close frame must not wait with it
+            self._held, self._outbox, self.write = False, None, self._transport.write
         self._close = close
         self.write(frame(CLOSE, close_payload(close)))
         self.write = _drop
@@ -124,11 +129,13 @@ class WebSocket(asyncio.Protocol):
         self._transport.close()
 
     def hold(self) -> None:
-        """Let everything wait in the outbox until `release`."""
+        """Let all messages wait in the outbox until `release`."""
+        self._held = True
         self.pause_writing()
 
     def release(self, first: bytes = b"") -> None:
         """Write `first`, then what was held back."""
+        self._held = False
         if self._outbox is not None:
             self._outbox.put_first(first)
             self.resume_writing()
@@ -136,7 +143,7 @@ class WebSocket(asyncio.Protocol):
     def ping(self) -> bool:
         # Who is not read for a while, because much waits for its handler, is not silent.
         heard, self._heard = self._heard or not self._reading, False
-        self.write(_PING_FRAME)
+        self._control(_PING_FRAME)
         return heard
 
     def pause_reading(self) -> None:
@@ -190,6 +197,8 @@ class WebSocket(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """Write what waits, until the transport has enough again."""
+        if self._held:
+            return
         outbox, self._outbox = self._outbox, None
         if self._close is None:
             self.write = self._transport.write
@@ -198,6 +207,13 @@ class WebSocket(asyncio.Protocol):
             if self.is_behind:  # the transport has said so meanwhile
                 self._outbox, self.write = outbox, self._wait
                 return
+
+    def _control(self, data: bytes) -> None:
+        """Write a ping or pong: it does not wait for `release`, but is left out where the client takes nothing."""
+        if not self._held:
+            self.write(data)
+        elif self._transport.get_write_buffer_size() < HIGH_WATER:
+            self._transport.write(data)
 
     def _wait(self, data: bytes) -> None:
         assert self._outbox is not None
@@ -253,7 +269,7 @@ class WebSocket(asyncio.Protocol):
         elif opcode > CLOSE:
             self._owner.overhead(self._connection)
             if opcode == PING:
-                self.write(frame(PONG, payload))
+                self._control(frame(PONG, payload))
         elif first == FIN | opcode and opcode and self._fragments is None:
             self._message(opcode, payload)
         else:

@@ -6,6 +6,7 @@ import pytest
 
 from gateway.codec import frame as server_frame
 from gateway.errors import Close
+from gateway.websocket import HIGH_WATER
 from tests.harness.fakes import Peer
 from tests.harness.wire import CLOSE, PING, PONG, TEXT, frame
 
@@ -206,3 +207,48 @@ class TestOutbox:
             peer.feed(frame(b"x" * 125, PING))
         peer.transport.drain()
         assert peer.close_code == 4008
+
+
+class TestHolding:
+    """Until the client is welcomed its messages wait, and nothing else does."""
+
+    async def test_messages_wait_for_the_first_one(self) -> None:
+        peer = Peer()
+        peer.socket.hold()
+        peer.socket.write(text(2))
+        assert peer.sent == []
+        peer.socket.release(text(1))
+        peer.socket.write(text(3))
+        assert numbers(peer) == [1, 2, 3]
+
+    async def test_pings_and_pongs_do_not_wait(self) -> None:
+        """A client that a node lets wait, while Redis is away, is there all the same, and so is the node."""
+        peer = Peer()
+        peer.socket.hold()
+        peer.socket.write(text(1))
+        peer.feed(frame(b"there?", PING))
+        peer.socket.ping()
+        assert [(sent.opcode, sent.payload) for sent in peer.sent] == [(PONG, b"there?"), (PING, b"")]
+
+    async def test_pongs_for_a_client_that_reads_nothing_are_left_out(self) -> None:
+        """They are bounded, and do not let out what waits."""
+        peer = Peer()
+        peer.socket.hold()
+        peer.socket.write(text(1))
+        peer.transport.room = HIGH_WATER
+        for _ in range(2000):
+            peer.feed(frame(b"x" * 125, PING))
+        assert len(peer.transport.written) < HIGH_WATER + 200
+        peer.transport.drain()
+        assert numbers(peer) == []
+        peer.socket.release()
+        assert numbers(peer) == [1]
+
+    async def test_a_close_does_not_wait(self) -> None:
+        """The client learns why, and does not come back when it must not."""
+        peer = Peer()
+        peer.socket.hold()
+        peer.socket.write(text(1))
+        peer.socket.close(Close(4410, "ended"))
+        peer.socket.release(text(0))
+        assert (peer.close_code, numbers(peer)) == (4410, [])

@@ -99,6 +99,7 @@ class Transport(asyncio.Transport):
         self.reading = True
         # Bytes it takes before the protocol is told to pause; None for no end.
         self.room: int | None = None
+        self._unread = 0
         self.protocol: asyncio.Protocol | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -106,6 +107,7 @@ class Transport(asyncio.Transport):
         self.written += bytes(data)
         if self.room is not None:
             self.room -= len(data)
+            self._unread += len(data)
             if self.room <= 0:
                 self.room = None
                 assert self.protocol is not None
@@ -113,9 +115,13 @@ class Transport(asyncio.Transport):
 
     def drain(self, room: int | None = None) -> None:
         """Let the client read all that waits here; there is `room` for so much more then."""
-        self.room = room
+        self.room, self._unread = room, 0
         assert self.protocol is not None
         self.protocol.resume_writing()
+
+    def get_write_buffer_size(self) -> int:
+        """Return how much waits to be read, since there was little room."""
+        return self._unread
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Ignore them: `room` is what counts here."""
