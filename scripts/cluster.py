@@ -35,6 +35,8 @@ defaults
 
 listen gateway
     bind {bind}
+    # What may have been done is not asked twice.
+    http-request disable-l7-retry unless METH_GET
     # Sockets live long: only counting them fills a restarted node again.
     balance leastconn
     option forwardfor

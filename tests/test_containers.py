@@ -9,6 +9,7 @@ import shutil
 import sys
 import tomllib
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,30 @@ class TestBalancer:
     async def test_haproxy_accepts_the_configuration(self) -> None:
         """The very file, names that do not resolve included."""
         await output_of([program("haproxy"), "-c", "-f", str(ROOT / "k8s/compose/haproxy.cfg")])
+
+    async def test_what_may_have_been_done_is_not_asked_twice(
+        self, composed: dict[str, Container], balancer: Balancer
+    ) -> None:
+        """A node that ends in the middle of a request may have written the message; a page may be asked of another."""
+        asked: Counter[str] = Counter()
+
+        async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            request = (await reader.readline()).decode()
+            while (await reader.readline()).strip():
+                pass
+            if "/readyz" in request:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            asked[request.split()[0] if "/api" in request else ""] += 1
+            writer.close()
+
+        servers = [await asyncio.start_server(hang_up, HOST, node.port) for node in composed.values()]
+        balancer.start()
+        await eventually(lambda: _is_up(balancer), what="haproxy finds a node")
+        for method in ("GET", "POST"):
+            assert (await http.request(method, balancer.url("/api/channels/x/messages"))).status == 502
+        assert (asked["GET"], asked["POST"]) == (3, 1)
+        for server in servers:
+            server.close()
 
     async def test_clients_are_spread_and_survive_the_restart_of_a_node(
         self, composed: dict[str, Container], balancer: Balancer, connect: Clients
