@@ -282,13 +282,15 @@ class TestBalancer:
             writer.close()
 
         servers = [await asyncio.start_server(hang_up, HOST, node.port) for node in composed.values()]
-        balancer.start()
-        await eventually(lambda: _is_up(balancer), what="haproxy finds a node")
-        for method in ("GET", "POST"):
-            assert (await http.request(method, balancer.url("/api/channels/x/messages"))).status == 502
+        try:
+            balancer.start()
+            await eventually(lambda: _is_up(balancer), what="haproxy finds a node")
+            for method in ("GET", "POST"):
+                assert (await http.request(method, balancer.url("/api/channels/x/messages"))).status == 502
+        finally:
+            for server in servers:
+                server.close()
         assert (asked["GET"], asked["POST"]) == (3, 1)
-        for server in servers:
-            server.close()
 
     async def test_clients_are_spread_and_survive_the_restart_of_a_node(
         self, composed: dict[str, Container], balancer: Balancer, connect: Clients
