@@ -97,6 +97,7 @@ class Connection:
         "handshake",
         "id",
         "inbox",
+        "joining",
         "message",
         "profile",
         "received",
@@ -129,6 +130,8 @@ class Connection:
         self.agent = agent
         self.channels: tuple[str, ...] = ()
         """In the order joined."""
+        self.joining: tuple[str, ...] = ()
+        """Those of them that it is only on the way into: no other node may know yet."""
         self.message: Message | None = None
         """The message in hand, while the handler runs."""
         self.closed = False
@@ -164,9 +167,8 @@ class Connection:
 
     def info(self) -> ConnectionInfo:
         """Say what other nodes may know of this connection."""
-        return ConnectionInfo(
-            self.id, self.node, self.user, self.profile.name, self.channels, self.started, self.remote
-        )
+        joined = tuple(channel for channel in self.channels if channel not in self.joining)
+        return ConnectionInfo(self.id, self.node, self.user, self.profile.name, joined, self.started, self.remote)
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} user={self.user}>"

@@ -108,17 +108,21 @@ class Membership:
         if 0 < self._most <= len(connection.channels):
             raise TooManyChannels(f"a connection may be in {self._most} channels at most")
         self._hub.join(connection, channel, receiving=not kept)
+        connection.joining += (channel,)
         done = self._under_way[key] = asyncio.Event()
         try:
             await self._backplane.subscribe([Target("channel", channel)])
             _check_still_in(connection, channel)
             recovered = kept and await self._history.enter(connection, channel, since)
             _check_still_in(connection, channel)
+            _let_know(connection, channel)
             return Joined(await self._stored(self._presence.join(connection.info(), channel)), recovered)
         except (Unavailable, asyncio.CancelledError):  # the latter where a handler waits no longer
-            self._depart(connection, channel)
+            if channel in connection.channels:
+                self._depart(connection, channel)
             raise
         finally:
+            _let_know(connection, channel)
             done.set()
             if self._under_way.get(key) is done:
                 del self._under_way[key]
@@ -130,7 +134,7 @@ class Membership:
     def drop(self, connection: Connection) -> None:
         """Take a connection that is gone out of everything; does not wait."""
         last_known = connection.info()
-        for channel in last_known.channels:
+        for channel in connection.channels:
             self._forget(connection, channel)
         if self._hub.remove(connection):
             self._backplane.unsubscribe([Target("user", connection.profile.id)])
@@ -152,6 +156,11 @@ class Membership:
         if not stored.done():
             raise Unavailable("Redis did not store it in time")
         return bool(stored.result())
+
+
+def _let_know(connection: Connection, channel: str) -> None:
+    """Let other nodes know of a membership: it is about to be stored."""
+    connection.joining = tuple(other for other in connection.joining if other != channel)
 
 
 def _check_still_in(connection: Connection, channel: str) -> None:

@@ -140,6 +140,15 @@ class TestFailover:
         flowing.lost()
         assert sum(map(len, flowing.failed.values())) < 100
 
+    async def test_a_node_that_starts_meanwhile_is_ready_with_the_successor(self, cluster: RedisCluster) -> None:
+        """The others still name the dead master when it asks them."""
+        await (await cluster.master_of(topic(CHANNELS[0]))).kill()
+        async with running(cluster.url) as backplane:
+            targets = [Target("channel", channel) for channel in CHANNELS]
+            await backplane.subscribe(targets)
+            for target in targets:
+                assert await backplane.publish(target, b"hello") == 1
+
     async def test_a_frozen_master_is_left(self, cluster: RedisCluster) -> None:
         """The connections to it stay open and say nothing; the cluster names a successor."""
         async with load(cluster.url, cluster.url, CHANNELS) as flowing:

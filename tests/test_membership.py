@@ -101,6 +101,29 @@ async def test_who_has_gone_before_the_join_is_not_taken_in() -> None:
     assert (node.connection.channels, list(node.hub.channels), node.redis.members) == ((), [], set())
 
 
+async def test_a_join_that_fails_after_its_client_has_gone_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written of a connection that is no more stays for ever."""
+    node = Node()
+    join = await node.joining()
+    node.connection.closed = True
+    node.membership.drop(node.connection)
+    written: list[ConnectionInfo] = []
+    monkeypatch.setattr(node.redis, "leave", lambda connection, _: written.append(connection))
+    join.cancel()
+    await asyncio.wait((join,))
+    assert not written
+
+
+async def test_others_know_of_a_membership_when_it_is_about_to_be_stored() -> None:
+    """Redis may come back meanwhile, and what it is told of then is nobody's coming."""
+    node = Node()
+    join = await node.joining()
+    assert (node.connection.channels, node.connection.info().channels) == (("lobby",), ())
+    node.redis.confirmed.set()
+    await join
+    assert node.connection.info().channels == ("lobby",)
+
+
 async def test_a_join_after_one_that_was_left_is_made_anew() -> None:
     node = Node()
     first = await node.joining()

@@ -2,54 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway import Connection, Handler, Profile, Settings
-from gateway.backplane import open_backplane
+from gateway import Connection, Handler, Profile
 from gateway.connection import make_id
-from gateway.counters import Counters
-from gateway.hub import Hub
 from gateway.presence import audit
-from gateway.presence.redis import RedisPresence
+from tests.harness.presence import LoneNode
 from tests.harness.sets import agrees
+from tests.harness.wait import eventually
 
 HELD = [(f"user-{number}", ["hall", f"room-{number % 3}"]) for number in range(30)]
 
 
-class Held:
-    """A node without sockets: its hub, and what it writes to Redis."""
-
-    def __init__(self, url: str) -> None:
-        settings = Settings(redis_url=url, node_id="audited")
-        self.hub, self.counters = Hub(), Counters()
-        self.backplane = open_backplane(settings)
-        self.presence = RedisPresence(settings, self.backplane, self.hub, self.counters)
-
-    def add(self, user: str, channels: list[str], number: int) -> None:
-        connection = Connection(make_id("audited", str(number)), Profile(id=user), Handler())
-        self.hub.add(connection)
-        self.presence.open(connection.info(), "")
-        for channel in channels:
-            self.hub.join(connection, channel)
-            self.presence.join(connection.info(), channel)
-
-
 @pytest.fixture
-async def held(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Held]:
+async def held(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LoneNode]:
     """A node that holds HELD."""
     monkeypatch.setattr(audit, "AGAIN", 0.05)
-    node = Held(redis_url)
-    tasks = [asyncio.create_task(node.backplane.run()), asyncio.create_task(node.presence.run())]
-    await node.presence.ready()
-    for number, (user, channels) in enumerate(HELD):
-        node.add(user, channels, number)
-    yield node
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
+    async with LoneNode(redis_url).running() as node:
+        for number, (user, channels) in enumerate(HELD):
+            node.add(user, channels, number)
+        yield node
 
 
 async def test_an_audit_of_what_is_right_finds_nothing(redis, held):
@@ -59,10 +33,24 @@ async def test_an_audit_of_what_is_right_finds_nothing(redis, held):
     assert held.counters.repairs == 0
 
 
+async def test_a_join_under_way_is_no_difference(redis, held):
+    """However long it waits for its subscription; the others see it when it is stored."""
+    await agrees(redis, HELD, 10)
+    connection = held.hub.connections[make_id("lone", "0")]
+    held.hub.join(connection, "attic")
+    connection.joining = ("attic",)
+    for _ in range(3):
+        assert not await held.presence.audit.check()
+    held.presence.lease.register_again()
+    await eventually(lambda: held.presence.lease.registering)
+    await eventually(lambda: not held.presence.lease.registering)
+    await agrees(redis, HELD, 10)
+
+
 async def test_who_is_just_coming_in_is_no_difference(redis, held):
     """A connection is counted to its user before the node holds it; one that stays away is given back."""
     await agrees(redis, HELD, 10)
-    arriving = Connection(make_id("audited", "late"), Profile(id="late"), Handler())
+    arriving = Connection(make_id("lone", "late"), Profile(id="late"), Handler())
     assert await held.presence.reserve(arriving.info(), "", 1)
     assert not await held.presence.audit.check()
     await held.presence.lose(arriving.info())
@@ -74,8 +62,8 @@ async def test_who_is_just_coming_in_is_no_difference(redis, held):
 
 
 LOST = {
-    "the node's connections": ("DEL", "gateway:node:audited:connections"),
-    "one connection of the node": ("SREM", "gateway:node:audited:connections", "audited~7"),
+    "the node's connections": ("DEL", "gateway:node:lone:connections"),
+    "one connection of the node": ("SREM", "gateway:node:lone:connections", "lone~7"),
     "the set of channels": ("DEL", "gateway:channels"),
     "a channel with who is online": ("DEL", "gateway:members:hall", "gateway:online:hall"),
     "one user online": ("SREM", "gateway:online:hall", "user-3"),
@@ -95,7 +83,7 @@ async def test_what_was_lost_is_found_and_written_again(redis, held, what):
 async def test_what_cannot_be_asked_is_no_difference(redis, held):
     """A hand has written something else over a set: nothing that is written there again would mend it."""
     await agrees(redis, HELD, 10)
-    for key in ("gateway:members:hall", "gateway:node:audited:connections"):
+    for key in ("gateway:members:hall", "gateway:node:lone:connections"):
         await redis.command("SET", key, "x")
     assert not await held.presence.audit.check()
 
@@ -103,7 +91,7 @@ async def test_what_cannot_be_asked_is_no_difference(redis, held):
 async def test_a_ghost_is_removed(redis, held):
     """A connection that Redis has and the node has not is taken out of every set."""
     await agrees(redis, HELD, 10)
-    ghost = held.hub.connections["audited~5"]
+    ghost = held.hub.connections["lone~5"]
     for channel in ghost.channels:
         held.hub.leave(ghost, channel)
     held.hub.remove(ghost)

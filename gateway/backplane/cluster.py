@@ -15,7 +15,7 @@ from gateway.backplane.keys import Keys
 from gateway.backplane.link import Command, RedisRefused
 from gateway.backplane.publishing import Publication, Publishing, key_of
 from gateway.backplane.pulse import Pulse
-from gateway.backplane.redis import reached
+from gateway.backplane.redis import RETRY, reached
 from gateway.backplane.shard import OverRedis, Shard, Shared
 from gateway.backplane.streams import Streams
 from gateway.backplane.subscriptions import SHARDED, granted
@@ -62,10 +62,8 @@ class ClusterBackplane(OverRedis):
     async def ready(self) -> None:
         await reached(self.topology.dial_any)
         await self._arranged.wait()
-        beats = [self._beat(address, shard) for address, shard in self._shards.items()]
-        for beat in beats:
-            if beat is not None:
-                await asyncio.shield(beat)
+        while beats := [beat for address, shard in self._shards.items() if (beat := self._beat(address, shard))]:
+            await asyncio.wait(beats, timeout=RETRY)  # and look again: the masters may be others by then
 
     async def publish(self, target: Target, data: bytes) -> int:
         topic = self._keys.topic(target)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Collection
+from itertools import islice
 from typing import Any
 
 from gateway.backplane.keys import Keys
@@ -79,7 +80,8 @@ class Audit:
         if stored is not None and not held <= stored <= held + arriving:
             return f"{held} connections here, {stored} in Redis"
         for channel in sample:
-            members = list(self._hub.members(channel))[:MEMBERS]
+            joined = (each for each in self._hub.members(channel) if channel not in each.joining)
+            members = list(islice(joined, MEMBERS))
             if not members:
                 continue
             known = await self._known(self._keys.members(channel), [connection.id for connection in members])

@@ -14,7 +14,7 @@ from gateway.backplane.topology import Topology
 from gateway.backplane.trouble import Troubles
 from gateway.backplane.watch import stay_connected
 from gateway.errors import Unavailable
-from gateway.presence.writer import Read, Write, Writer, load_scripts
+from gateway.presence.writer import Read, Write, Writer, answer_of, load_scripts
 
 RETRY = 0.1
 """Seconds before a write is tried again that the cluster could not take."""
@@ -67,7 +67,7 @@ class ClusterStore:
             link = self._link(key)
             if link is not None:
                 try:
-                    return await link.call(*command)
+                    return await answer_of(link, command)
                 except LinkLost:
                     self._topology.suspect()
                 except RedisRefused as refusal:

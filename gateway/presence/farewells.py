@@ -6,10 +6,10 @@ The waiting is in Redis, not in a node: whichever node looks next announces what
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from gateway.backplane import Target
 from gateway.backplane.keys import Keys
+from gateway.backplane.link import Command
 from gateway.errors import Unavailable
 from gateway.presence.listing import names_in
 from gateway.presence.protocol import announcement
@@ -47,6 +47,16 @@ class Farewells:
         for user in await self._due(key):
             words += (user, announcement(user, channel, connected=False))
         topic = self._keys.topic(Target("channel", channel))
-        next_ends: Any = await self._store.ask(key, GONE((key,), self._publish, topic, *words))
-        again = ("ZADD", index, float(next_ends), channel) if float(next_ends) else ("ZREM", index, channel)
-        await self._store.ask(index, again)
+        if self._store.whole:
+            await self._store.ask(key, GONE((key, index), self._publish, topic, channel, *words))
+            return
+        if not await self._listed(channel, GONE((key,), self._publish, topic, channel, *words)):
+            await self._store.ask(index, ("ZREM", index, channel))
+            await self._listed(channel, GONE((key,), self._publish, topic, channel))  # one may have left meanwhile
+
+    async def _listed(self, channel: str, gone: Command) -> bool:
+        """In a cluster: list a channel by when the next one there is due; tell whether anybody is."""
+        ends = float(await self._store.ask(self._keys.leaving(channel), gone))
+        if ends:
+            await self._store.ask(self._keys.leaving_channels, ("ZADD", self._keys.leaving_channels, ends, channel))
+        return bool(ends)

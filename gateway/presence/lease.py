@@ -70,6 +70,8 @@ class Lease:
         self._server = ""
         self._renewed = 0.0
         self._warned = False
+        self._ended = False
+        self._turn = asyncio.Lock()
         self.registered = asyncio.Event()
         """Set once this node is in the set of nodes for the first time."""
         self.registering = False
@@ -91,10 +93,11 @@ class Lease:
         self._due.set()
 
     async def run(self) -> None:
-        while True:
+        while not self._ended:
             self._due.clear()
             try:
-                await self._renew()
+                async with self._turn:
+                    await self._renew()
                 await self._wait(PERIOD)
             except Unavailable:
                 self._renewed = 0.0
@@ -106,9 +109,12 @@ class Lease:
         return ("EVAL", RENEW.text, 1, key, incarnation, SECONDS, self._node, "version", __version__)
 
     async def end(self) -> None:
-        """Take this node out of the set of nodes. Raises `Unavailable`."""
-        await self._store.ask(self._keys.nodes, ("SREM", self._keys.nodes, self._node))
-        await self._store.ask(self._key, ("DEL", self._key))
+        """Take this node out of the set of nodes, for good. Raises `Unavailable`."""
+        self._ended = True
+        self._due.set()
+        async with self._turn:
+            await self._store.ask(self._keys.nodes, ("SREM", self._keys.nodes, self._node))
+            await self._store.ask(self._key, ("DEL", self._key))
 
     async def _wait(self, seconds: float) -> None:
         try:
@@ -118,6 +124,8 @@ class Lease:
             pass
 
     async def _renew(self) -> None:
+        if self._ended:
+            return
         began = asyncio.get_running_loop().time()
         self._must_register |= self._store.take_overflow()
         state = LOST if self._must_register else await self._still_held()
@@ -161,13 +169,14 @@ class Lease:
     async def _register(self) -> None:
         async with self._claims.held(self._node):
             reaped = self._keys.reaped(self._node)
-            was_reaped = await self._store.ask(reaped, ("GETDEL", reaped))
+            was_reaped = await self._store.ask(reaped, ("GET", reaped))
             ghosts = await self._reaper.remove_ghosts(self._node, self._hub.connections)
             await self._store.ask(self._key, ("HSET", self._key, "incarnation", self._incarnation, *self._vital()))
             await self._store.ask(self._key, ("EXPIRE", self._key, SECONDS))
             await self._store.ask(self._keys.nodes, ("SADD", self._keys.nodes, self._node))
             await self._rules.write()
             await self._write_all(silent=not was_reaped)
+            await self._store.ask(reaped, ("DEL", reaped))  # now, and not before: what fails half-way is begun anew
         if ghosts or len(self._hub):
             logger.warning("registered anew: %s connections, %s ghosts removed", len(self._hub), ghosts)
 

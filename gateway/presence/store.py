@@ -11,7 +11,7 @@ from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
 from gateway.backplane.trouble import Troubles
 from gateway.backplane.watch import stay_connected
 from gateway.errors import Unavailable
-from gateway.presence.writer import Read, Writer, load_scripts
+from gateway.presence.writer import Read, Writer, answer_of, load_scripts
 
 
 class Store(Protocol):
@@ -75,7 +75,7 @@ class SingleStore:
         if self._writer.link is None:
             raise Unavailable("Redis is away")
         try:
-            return await self._writer.link.call(*command)
+            return await answer_of(self._writer.link, command)
         except (LinkLost, RedisRefused) as error:
             raise Unavailable(f"Redis did not answer: {error}") from None
 

@@ -143,6 +143,20 @@ class Writer:
             self._waiting.popleft().drop()
 
 
+async def answer_of(link: Link, command: Command) -> Any:
+    """Send a command ahead of all writes, and return the answer; give Redis the scripts if it has forgotten them.
+
+    Raises `LinkLost` and `RedisRefused`.
+    """
+    try:
+        return await link.call(*command)
+    except RedisRefused as refusal:
+        if refusal.word != "NOSCRIPT":
+            raise
+    await load_scripts(link)
+    return await link.call(*command)
+
+
 async def load_scripts(link: Link) -> None:
     """Give a server the text of the scripts, which are then called by their hash."""
     for script in ALL:

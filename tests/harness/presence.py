@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Awaitable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any, Self
 
 from gateway import codec
 from gateway.backplane import Target, open_backplane
@@ -16,10 +17,11 @@ from gateway.counters import Counters
 from gateway.handler import Handler
 from gateway.hub import Hub
 from gateway.presence import open_presence
+from gateway.presence.redis import RedisPresence
 
 from .wait import eventually
 
-__all__ = ["PresenceCluster", "PresenceNode", "Somebody"]
+__all__ = ["LoneNode", "PresenceCluster", "PresenceNode", "Somebody"]
 
 _numbers = itertools.count(1)
 
@@ -126,3 +128,35 @@ class PresenceCluster:
         """Hear on both nodes what is said in channels."""
         for node in self.nodes:
             await node.backplane.subscribe([Target("channel", channel) for channel in channels])
+
+
+class LoneNode:
+    """A hub, a backplane and a presence over Redis, whose parts a test may ask."""
+
+    def __init__(self, url: str) -> None:
+        settings = Settings(redis_url=url, node_id="lone")
+        self.hub, self.counters = Hub(), Counters()
+        self.backplane = open_backplane(settings)
+        self.presence = RedisPresence(settings, self.backplane, self.hub, self.counters)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Run it for the length of a `with`."""
+        tasks = [asyncio.create_task(self.backplane.run()), asyncio.create_task(self.presence.run())]
+        try:
+            await self.presence.ready()
+            yield self
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    def add(self, user: str, channels: list[str], number: int) -> Connection:
+        """Let a connection come, and join channels."""
+        connection = Connection(make_id("lone", str(number)), Profile(id=user), Handler())
+        self.hub.add(connection)
+        self.presence.open(connection.info(), "")
+        for channel in channels:
+            self.hub.join(connection, channel)
+            self.presence.join(connection.info(), channel)
+        return connection

@@ -1,0 +1,67 @@
+"""A node's own place in the cluster: what its lease survives, and that it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.errors import Unavailable
+from tests.harness.presence import LoneNode
+from tests.harness.redis import RedisServer
+from tests.harness.wait import eventually
+
+
+@pytest.fixture
+async def node(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LoneNode]:
+    """A node that renews its lease many times a second."""
+    monkeypatch.setattr("gateway.presence.lease.PERIOD", 0.05)
+    async with LoneNode(redis_url).running() as node:
+        yield node
+
+
+async def test_scripts_that_redis_has_forgotten_are_given_again(redis: RedisServer, node: LoneNode) -> None:
+    """SCRIPT FLUSH by hand: nobody comes or goes, and the lease is renewed all the same."""
+    await redis.command("SCRIPT", "FLUSH")
+    await redis.command("EXPIRE", "gateway:node:lone", 5)
+
+    async def is_renewed() -> bool:
+        return await redis.command("TTL", "gateway:node:lone") > 5
+
+    await eventually(is_renewed)
+
+
+async def test_a_node_that_has_ended_does_not_come_back(redis: RedisServer, node: LoneNode) -> None:
+    """Its application may live on for a while."""
+    await node.presence.close()
+    node.presence.lease.register_again()
+    await asyncio.sleep(0.3)
+    assert await redis.command("SMEMBERS", "gateway:nodes") == set()
+    assert not await redis.command("EXISTS", "gateway:node:lone")
+
+
+async def test_a_return_that_fails_half_way_is_announced_by_the_next(
+    redis: RedisServer, node: LoneNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others were told that its users had left."""
+    silences: list[bool] = []
+    lease = node.presence.lease
+    write_all = lease._write_all
+
+    async def fail_once(*, silent: bool) -> None:
+        silences.append(silent)
+        if len(silences) == 1:
+            raise Unavailable("the link broke")
+        await write_all(silent=silent)
+
+    monkeypatch.setattr(lease, "_write_all", fail_once)
+    await redis.command("SET", "gateway:reaped:lone", 1)
+    lease.register_again()
+    await eventually(lambda: len(silences) == 2)
+    assert silences == [False, False]
+
+    async def is_forgotten() -> bool:
+        return not await redis.command("EXISTS", "gateway:reaped:lone")
+
+    await eventually(is_forgotten)
