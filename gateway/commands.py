@@ -119,10 +119,19 @@ class Commands:
         try:
             await self._loop.create_future()
         finally:
-            working = [task for task in self._working if task is not None]
+            if working := self._under_way():
+                logger.warning("broken off with the node: commands=%s", len(working))
             for task in working:
                 task.cancel()
             await asyncio.gather(*working, return_exceptions=True)
+
+    async def finished(self) -> None:
+        """Wait until nothing is being carried out any more."""
+        while working := self._under_way():
+            await asyncio.wait(working)
+
+    def _under_way(self) -> list[asyncio.Task[None]]:
+        return [task for task in self._working if task is not None]
 
     # ---- one at a time
 

@@ -191,10 +191,11 @@ class Reception:
                 del self._awaited[conn_id]
 
     async def emptied(self) -> None:
-        """Wait until this node holds no connection."""
+        """Wait until this node holds no connection, and the handler is through with those it held."""
         while self._hub.connections:
             self._emptied.clear()
             await self._emptied.wait()
+        await self._commands.finished()
 
     def abandon(self, connection: Connection) -> None:
         """End a connection whose request handler has ended, unless `read_loop` was through with it."""

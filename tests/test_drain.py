@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from itertools import islice
+from typing import Any
 
 import pytest
 
+from gateway import Connection, Handler, Service
 from gateway.drain import PAUSING, RESTART_SPREAD, SMALLEST, WAVE, patience, pause, returns, waves
 from tests.harness.client import Clients
 from tests.harness.crowd import Crowd
@@ -132,3 +135,33 @@ async def test_an_application_drains_as_well(connect: Clients) -> None:
     await embedded.stop()
     for member in members:
         assert "retry_after=" in (await member.client.expect_close(1012)).reason
+
+
+class Slow(Handler):
+    """Takes a moment for everything, and notes what it was through with."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.done: list[str] = []
+
+    async def on(self, service: Service, connection: Connection, cmd: str, param: Any) -> None:
+        self.begun.set()
+        await asyncio.sleep(0.3)
+        self.done.append(cmd)
+
+    async def on_close(self, service: Service, connection: Connection) -> None:
+        await asyncio.sleep(0.3)
+        self.done.append("close")
+
+
+async def test_the_handler_is_let_finish(connect: Clients) -> None:
+    """The command in hand, and what it does about the end of a connection, while there is time."""
+    handler = Slow()
+    node = Embedded("memory://", handler=handler)
+    await node.start()
+    client = (await node.connect(connect)).client
+    await client.send("save")
+    await handler.begun.wait()
+    await node.stop()
+    await client.expect_close(1012)
+    assert handler.done == ["save", "close"]
