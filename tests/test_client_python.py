@@ -105,6 +105,9 @@ async def test_an_end_for_good_ends_the_client(start_node: StartNode, cmd: str) 
         assert client.state == "closed"
         with pytest.raises(NotConnected):
             await client.send("add", [])
+        with pytest.raises(NotConnected):
+            await client.join("kept")
+        assert [message async for message in client.messages("kept")] == []
 
 
 async def test_a_lost_connection_comes_back_with_its_channels(start_node: StartNode) -> None:

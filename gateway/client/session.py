@@ -121,6 +121,9 @@ class Client:
         """Of channels that were left."""
         self._inboxes: set[Inbox] = set()
         self._dropped = 0
+        self._has_ended = False
+        self._failure: GatewayError | None = None
+        """Why it has, unless that was wanted."""
         self._all = self.messages()
 
     @property
@@ -169,8 +172,10 @@ class Client:
     async def join(self, channel: str) -> None:
         """Join a channel and stay joined, across reconnects; return when the node has confirmed it.
 
-        Raises the `GatewayError` with which it refuses.
+        Raises the `GatewayError` with which it refuses, and after the end of the client what `send` would.
         """
+        if self._has_ended:
+            raise self._why()
         known = self._subscriptions.get(check_channel(channel))
         if known is None or known.refused is not None:
             known = self._subscriptions[channel] = self._subscription(channel)
@@ -251,6 +256,8 @@ class Client:
 
         inbox = Inbox(is_wanted, self._buffer if limit is None else limit, self._inboxes.discard)
         self._inboxes.add(inbox)
+        if self._has_ended:
+            inbox.end(self._failure)
         return inbox
 
     def stats(self) -> Stats:
@@ -293,10 +300,14 @@ class Client:
 
     def ended(self, failure: GatewayError | None) -> None:
         """Let whoever reads or waits know that nothing more will come."""
+        self._has_ended, self._failure = True, failure
         for inbox in self._inboxes:
             inbox.end(failure)
         for subscription in self._subscriptions.values():
-            subscription.fail(failure or NotConnected("the client is closed"))
+            subscription.fail(self._why())
+
+    def _why(self) -> GatewayError:
+        return self._failure or NotConnected("the client is closed")
 
     def _subscription(self, channel: str) -> Subscription:
         return Subscription(channel, self._tell)
