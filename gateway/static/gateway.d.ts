@@ -26,9 +26,15 @@ declare class Channel<S extends Schema = AnySchema> {
     get wanted(): boolean;
     /** How far the messages of a channel with history were delivered. */
     get position(): Position | null;
-    /** Join, and stay joined. Resolves when the node has confirmed it, rejects when it refuses. */
+    /**
+     * Join, and stay joined. Resolves when the node has confirmed it, rejects when it refuses, and with `closed` at the
+     * end of the client; who connects it again is in the channel again.
+     */
     join(): Promise<void>;
-    /** Leave, and stay away. Resolves when that is so, which the end of the connection brings as well. */
+    /**
+     * Leave, and stay away, whoever had us join. Resolves when that is so, which the end of the connection brings as
+     * well.
+     */
     leave(): Promise<void>;
     /** Send a command about this channel. False when it waits for a connection. */
     send<C extends Command<S>>(cmd: C, ...[param]: Arguments<Param<S, C>>): boolean;

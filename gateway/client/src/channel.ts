@@ -1,5 +1,5 @@
 import { Emitter, isolated } from "./emitter";
-import { GatewayError } from "./errors";
+import { GatewayError, pauseAfter } from "./errors";
 import { type Gap, type Joined, Membership, type Position } from "./membership";
 import type { Message } from "./message";
 import type { Dropped } from "./queue";
@@ -24,8 +24,8 @@ export interface RequestOptions {
 
 /** What a channel needs of its client. */
 export interface Port {
-  /** Whether a node has welcomed us and still holds us, so that `urgent` has a way. */
-  readonly welcomed: boolean;
+  /** Whether a node has welcomed us and still holds us, so that `urgent` has a way; null when none will. */
+  readonly welcomed: boolean | null;
   send(cmd: string, param: unknown, options: { channel: string }): boolean;
   request(cmd: string, param: unknown, options: RequestOptions): Promise<unknown>;
   /** As `request`, past the queue: only the handshake may speak before the connection is open. */
@@ -41,17 +41,13 @@ type Listener<P> = (param: P, message: Message<P>) => void;
 /** How many messages wait for one who reads them by `messages()`. */
 const BUFFER = 1000;
 
-/** How long until a join that failed for a passing reason is tried again. */
-const REJOIN_DELAY = 2000;
-
 /** Longer than a node waits for its Redis; a lost connection ends the wait anyway. */
 const JOIN_TIMEOUT = 30_000;
 
-/** Events of our own: the node has let us in; nothing more will come. */
+/** Events of our own: the node has let us in; it has refused, or will not be asked; nothing more will come. */
 const INSIDE = "$in";
+const REFUSED = "$out";
 const END = "$end";
-
-const PASSING = ["unavailable", "rate-limited", "timeout", "internal"];
 
 /**
  * One channel. `on` hears whatever the server sends on it; `join` also keeps it joined: across
@@ -87,20 +83,25 @@ export class Channel<S extends Schema = AnySchema> {
     return this.#membership.position;
   }
 
-  /** Join, and stay joined. Resolves when the node has confirmed it, rejects when it refuses. */
+  /**
+   * Join, and stay joined. Resolves when the node has confirmed it, rejects when it refuses, and with `closed` at the
+   * end of the client; who connects it again is in the channel again.
+   */
   join(): Promise<void> {
     if (!this.#joined) {
       this.#joined = promiseWithSettle();
       if (this.#port.welcomed) void this.enter();
     }
+    if (this.#port.welcomed === null) this.fail();
     return this.#joined.promise;
   }
 
-  /** Leave, and stay away. Resolves when that is so, which the end of the connection brings as well. */
+  /**
+   * Leave, and stay away, whoever had us join. Resolves when that is so, which the end of the connection brings as
+   * well.
+   */
   async leave(): Promise<void> {
-    const joined = this.#forget();
-    if (!joined) return;
-    joined.reject(new GatewayError("aborted", "the channel was left", { channel: this.name }));
+    this.#forget()?.reject(this.#error("aborted", "the channel was left"));
     if (!this.#port.welcomed) return;
     await this.#port.urgent("$leave", null, { channel: this.name }).catch((error) => {
       if (error.code !== "closed") throw error;
@@ -194,11 +195,17 @@ export class Channel<S extends Schema = AnySchema> {
     this.#events.emit(END);
   }
 
+  /** @internal There is no connection over which to join. */
+  fail(): void {
+    this.#reject(this.#joined, this.#error("closed", "no connection"));
+  }
+
   /** @internal Take part again over a new connection; resolves when that is settled, one way or the other. */
   async enter(): Promise<void> {
     const attempt = ++this.#attempt;
     clearTimeout(this.#retry);
     this.#inside = false;
+    if (this.#joined?.failed) this.#joined = promiseWithSettle();
     this.#deliver(this.#membership.begin());
     const { position: since } = this;
     try {
@@ -228,15 +235,21 @@ export class Channel<S extends Schema = AnySchema> {
   #refused(error: GatewayError): void {
     // A new connection joins again by itself.
     if (error.code === "closed") return this.#deliver(this.#membership.abandon());
-    const failure = new GatewayError(error.code, error.message, { channel: this.name });
-    if (PASSING.includes(error.code)) this.#enterLater(error.retryAfter);
-    else this.#forget()?.reject(failure);
+    const failure = this.#error(error.code, error.message);
+    const pause = pauseAfter(error);
+    // Over the same connection; what arrives is held back until then.
+    if (pause) this.#retry = setTimeout(() => this.#port.welcomed && this.enter(), pause);
+    else this.#reject(this.#forget(), failure);
     this.#port.failed(failure);
   }
 
-  /** Try again over the same connection; what arrives is held back until then. */
-  #enterLater(delay = REJOIN_DELAY): void {
-    this.#retry = setTimeout(() => this.#port.welcomed && this.enter(), delay * (1 + Math.random()));
+  #error(code: string, message: string): GatewayError {
+    return new GatewayError(code, message, { channel: this.name });
+  }
+
+  #reject(joined: PromiseWithSettle | null, failure: GatewayError): void {
+    joined?.reject(failure);
+    this.#events.emit(REFUSED, failure as never);
   }
 
   #forget(): PromiseWithSettle | null {
@@ -266,6 +279,7 @@ export class Channel<S extends Schema = AnySchema> {
 
 interface PromiseWithSettle {
   promise: Promise<void>;
+  failed?: boolean;
   resolve(): void;
   reject(error: GatewayError): void;
 }
@@ -274,6 +288,8 @@ function promiseWithSettle(): PromiseWithSettle {
   const settle = {} as PromiseWithSettle;
   settle.promise = new Promise((resolve, reject) => Object.assign(settle, { resolve, reject }));
   // Who does not wait for a join hears of its failure as an `error` of the client.
-  settle.promise.catch(() => {});
+  settle.promise.catch(() => {
+    settle.failed = true;
+  });
   return settle;
 }

@@ -605,8 +605,37 @@ describe("channels", () => {
     expect(socket.sent.at(-1)).toMatchObject({ cmd: "$leave", channel: "lobby" });
     socket.reply("$leave");
     await left;
-    expect(cmds(await again(socket))).toEqual([]);
-    await client.channel("lobby").leave();
+    const next = await again(socket);
+    expect(cmds(next)).toEqual([]);
+    const repeated = client.channel("lobby").leave();
+    next.reply("$leave");
+    await repeated;
+  });
+
+  test("that the server has us in are left as well", async () => {
+    const socket = await opened({}, { channels: ["lobby"] });
+    void client.channel("lobby").leave();
+    expect(socket.sent.at(-1)).toMatchObject({ cmd: "$leave", channel: "lobby" });
+  });
+
+  test("reject their joins when the client is closed, and are joined when it connects again", async () => {
+    make({ autoConnect: false });
+    const lobby = client.channel("lobby");
+    const joined = lobby.join();
+    client.close();
+    await expect(joined).rejects.toMatchObject({ code: "closed", channel: "lobby" });
+    await expect(lobby.join()).rejects.toMatchObject({ code: "closed" });
+    await expect(client.channel("attic").join()).rejects.toMatchObject({ code: "closed" });
+    expect(cmds(await welcomed()).sort()).toEqual(["$join", "$join"]);
+    await lobby.join();
+  });
+
+  test("reject their joins when the client is refused for good", async () => {
+    const socket = await opened();
+    const joined = client.channel("lobby").join();
+    socket.end(4403);
+    await expect(joined).rejects.toMatchObject({ code: "closed" });
+    expect(client.state).toBe("failed");
   });
 
   test("left before the answer ignore it", async () => {
@@ -801,6 +830,20 @@ describe("watchPresence()", () => {
     socket.reply("$presence", { count: 1, users: ["grace"] });
     await settle();
     expect(seen.at(-1)).toEqual({ count: 1, users: ["grace"] });
+  });
+
+  test("asks again what was refused for a passing reason, and at the next change", async () => {
+    const socket = await watching(["ada"]);
+    const next = await again(socket);
+    next.reply("$presence", { code: "rate-limited", retry_after: 3 }, "$error");
+    await vi.advanceTimersByTimeAsync(6000);
+    const asked = (): number => cmds(next).filter((cmd) => cmd === "$presence").length;
+    expect(asked()).toBe(2);
+    next.reply("$presence", { code: "forbidden" }, "$error");
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(asked()).toBe(2);
+    next.receive(update("grace", true));
+    expect(seen.at(-1)).toEqual({ count: 2, users: ["ada", "grace"] });
   });
 
   test("stops when asked to, a question under way included", async () => {

@@ -8,7 +8,7 @@ import type { Message, Outgoing } from "./message";
 import { type Dropped, Queue, type QueueLimits } from "./queue";
 import { Requests } from "./requests";
 import type { AnySchema, Arguments, Command, Param, Reply, Schema } from "./schema";
-import type { State, StateChange } from "./states";
+import { isOver, type State, type StateChange } from "./states";
 import { renewalDelay } from "./token";
 
 /** A value, or where to get a fresh one for every attempt. */
@@ -179,7 +179,7 @@ export class Client<S extends Schema = AnySchema> {
     const client = this;
     return {
       get welcomed() {
-        return client.#generation === client.#connection.generation;
+        return isOver(client.state) ? null : client.#generation === client.#connection.generation;
       },
       send: (cmd, param, { channel }) => this.#dispatch({ channel, cmd, param }),
       request: (cmd, param, options) => this.#request(cmd, param, options),
@@ -263,6 +263,7 @@ export class Client<S extends Schema = AnySchema> {
       this.#requests.lost();
       for (const channel of this.#channels.values()) channel.end();
     }
+    if (isOver(change.state)) for (const channel of this.#channels.values()) channel.fail();
     this.#events.emit("state", change);
     this.#events.emit(change.state, change);
   }

@@ -1,8 +1,5 @@
 /** Hand an exception of a listener to the page's error reporting, away from our own stack. */
-function report(error: unknown): void {
-  if (typeof reportError === "function") reportError(error);
-  else console.error(error);
-}
+const report = (error: unknown): void => (globalThis.reportError ?? console.error)(error);
 
 export function isolated<A extends unknown[]>(listener: (...args: A) => void, ...args: A): void {
   try {

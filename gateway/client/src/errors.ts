@@ -38,3 +38,9 @@ export function errorOf({ param, channel }: Message): GatewayError {
     channel: channel || undefined,
   });
 }
+
+const PASSING = ["unavailable", "rate-limited", "timeout", "internal"];
+
+/** In how many milliseconds the same may be granted; 0 for never. */
+export const pauseAfter = ({ code, retryAfter }: GatewayError): number =>
+  PASSING.includes(code) ? (retryAfter || 2000) * (1 + Math.random()) : 0;

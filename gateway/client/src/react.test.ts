@@ -107,6 +107,25 @@ test("a refusal is told", async () => {
   expect(place.textContent).toBe("lobby false forbidden");
 });
 
+test("so is one that comes after a reconnect, and that it is over", async () => {
+  client.on("error", () => {});
+  await show(h(Lobby));
+  expect(place.textContent).toBe("lobby true ");
+  let isClosed = true;
+  server.on("$join", () => {
+    if (isClosed) throw Object.assign(new Error("no"), { code: "forbidden" });
+  });
+  await pass(0, () => server.drop());
+  expect(place.textContent).toBe("lobby true ");
+  await pass(250);
+  expect(place.textContent).toBe("lobby false forbidden");
+  isClosed = false;
+  await pass(0, () => void client.channel("lobby").join());
+  expect(place.textContent).toBe("lobby true ");
+  await pass(0, () => client.close());
+  expect(place.textContent).toBe("lobby false closed");
+});
+
 test("listeners hear messages and gaps, the latest ones, and no more after the end", async () => {
   const heard: string[] = [];
   const listen = (name: string): Listeners => ({

@@ -28,7 +28,11 @@ export interface UsedChannel<S extends Schema = AnySchema> {
   error: GatewayError | null;
 }
 
-type Joinable = Pick<Channel, "join" | "leave" | "wanted">;
+/** The part of a channel that a membership needs, with what it tells of that beside the server's commands. */
+interface Joinable extends Pick<Channel, "join" | "leave" | "wanted"> {
+  on(event: "$in", entered: () => void): () => void;
+  on(event: "$out", refused: (error: GatewayError) => void): () => void;
+}
 
 /** How many components use a channel that was joined for them. */
 const uses = new WeakMap<object, number>();
@@ -70,7 +74,7 @@ export function useChannel<S extends Schema>(
       for (const end of ends) end();
     };
   }, [channel]);
-  return { channel, ...useMembership(channel) };
+  return { channel, ...useMembership(channel as Joinable) };
 }
 
 /** Who is in a channel, kept current while mounted; null until known. Joins the channel as `useChannel` does. */
@@ -88,12 +92,12 @@ function useMembership(channel: Joinable): { joined: boolean; error: GatewayErro
     const settle = (error: GatewayError | null): void => {
       if (mounted) setResult({ channel, error });
     };
-    hold(channel).then(
-      () => settle(null),
-      (error: GatewayError) => settle(error),
-    );
+    const entered = (): void => settle(null);
+    const ends = [channel.on("$in", entered), channel.on("$out", settle)];
+    hold(channel).then(entered, settle);
     return () => {
       mounted = false;
+      for (const end of ends) end();
       release(channel);
     };
   }, [channel]);

@@ -1,4 +1,5 @@
 import type { Channel } from "./channel";
+import { GatewayError, pauseAfter } from "./errors";
 
 /** What `$presence` answers; `users` is missing where there are too many. */
 export interface Presence {
@@ -15,6 +16,7 @@ export class Roster {
   #users: Set<string> | undefined;
   /** What changed since the question that is under way: it may be newer than the answer. */
   #changes: Map<string, boolean> | undefined;
+  #retry: ReturnType<typeof setTimeout> | undefined;
   readonly #channel: Channel;
   readonly #tell: (presence: Presence) => void;
   readonly #off: (() => void)[];
@@ -39,9 +41,15 @@ export class Roster {
   async ask(): Promise<void> {
     const changes = new Map<string, boolean>();
     this.#changes = changes;
-    const presence = await this.#channel.presence().catch(() => null);
-    if (!presence || changes !== this.#changes) return;
+    clearTimeout(this.#retry);
+    const presence = await this.#channel.presence().catch((error: GatewayError) => error);
+    if (changes !== this.#changes) return;
     this.#changes = undefined;
+    if (presence instanceof GatewayError) {
+      const pause = pauseAfter(presence);
+      if (pause) this.#retry = setTimeout(() => this.ask(), pause);
+      return;
+    }
     this.#users = presence.users && new Set(presence.users);
     if (this.#users) this.#change(changes);
     else this.#tell(presence);
@@ -49,6 +57,7 @@ export class Roster {
 
   end(): void {
     this.#changes = undefined;
+    clearTimeout(this.#retry);
     for (const off of this.#off) off();
   }
 

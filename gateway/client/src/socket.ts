@@ -3,6 +3,7 @@ import { Connection } from "./connection";
 import { isolated } from "./emitter";
 import type { Message, Outgoing } from "./message";
 import { Queue } from "./queue";
+import { isOver } from "./states";
 
 /**
  * The plain client: five arguments, `send` and `disconnect`.
@@ -58,7 +59,7 @@ export class Socket {
   }
 
   get closed(): boolean {
-    return this.#connection.state === "closed" || this.#connection.state === "failed";
+    return isOver(this.#connection.state);
   }
 
   /** Send a message, now or when there is a connection. */

@@ -11,6 +11,9 @@ import type { Close } from "./close";
  */
 export type State = "idle" | "connecting" | "open" | "waiting" | "suspended" | "closed" | "failed";
 
+/** Whether there will be no connection unless the application asks for one. */
+export const isOver = (state: State): boolean => state === "closed" || state === "failed";
+
 export interface StateChange {
   state: State;
   previous: State;
