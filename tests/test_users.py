@@ -657,6 +657,7 @@ class TestCommand:
             (["--user", "ada", "--ttl", "soon"], {"GATEWAY_JWT_SECRET": SECRET}, "--ttl"),
             (["--user", "ada", "--ttl=-5"], {"GATEWAY_JWT_SECRET": SECRET}, "--ttl"),
             (["--user", "ada", "--ttl", "inf"], {"GATEWAY_JWT_SECRET": SECRET}, "--ttl"),
+            (["--user", "ada", "--ttl", "1e300"], {"GATEWAY_JWT_SECRET": SECRET}, "--ttl"),
         ],
         ids=str,
     )

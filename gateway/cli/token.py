@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import math
 import time
 
 from gateway.cli.options import Commands, add_command
 from gateway.config import Settings
 from gateway.errors import InvalidSettings, Unauthorized
 from gateway.tokens import make_token
+
+LONGEST = 1e10
+"""Seconds: some 300 years. A token whose end is no date is refused by other libraries."""
 
 
 def add(commands: Commands) -> None:
@@ -52,6 +54,6 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1
-    if not math.isfinite(seconds) or seconds < 0:
+    if not 0 <= seconds <= LONGEST:
         raise ValueError(f"--ttl: expected a number of seconds, got {text!a}")
     return seconds
