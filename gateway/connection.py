@@ -167,7 +167,9 @@ class Connection:
 
     def info(self) -> ConnectionInfo:
         """Say what other nodes may know of this connection."""
-        joined = tuple(channel for channel in self.channels if channel not in self.joining)
+        joined = self.channels
+        if self.joining:
+            joined = tuple(channel for channel in joined if channel not in self.joining)
         return ConnectionInfo(self.id, self.node, self.user, self.profile.name, joined, self.started, self.remote)
 
     def __repr__(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Collection
 from typing import Protocol
 
 from gateway.backplane.link import Command, Link, LinkLost, Received, RedisRefused
@@ -67,8 +67,8 @@ class Dialer:
         *_, role = await asyncio.gather(
             *(link.call(*command) for command in (*self._login(), ("CLIENT", "SETNAME", self._name))),
             # A server that cannot save refuses even PING, and yet carries messages.
-            _tolerating(link.call("PING"), "MISCONF", "NOPERM"),
-            _tolerating(link.call("ROLE"), "NOPERM"),  # where it is forbidden, hope
+            _answer(link, "PING", tolerating=("MISCONF", "NOPERM")),
+            _answer(link, "ROLE", tolerating=("NOPERM",)),  # where it is forbidden, hope
         )
         if master:
             check_role(role)
@@ -98,11 +98,11 @@ def check_role(role: object) -> None:
             raise RedisRefused("READONLY this server is a replica")
 
 
-async def _tolerating(call: Awaitable[object], *words: str) -> object:
+async def _answer(link: Link, command: str, *, tolerating: Collection[str]) -> object:
     """Return the answer, or None where it is one of these refusals."""
     try:
-        return await call
+        return await link.call(command)
     except RedisRefused as error:
-        if error.word in words:
+        if error.word in tolerating:
             return None
         raise
