@@ -126,12 +126,12 @@ class Commands:
             await asyncio.gather(*working, return_exceptions=True)
 
     async def finished(self) -> None:
-        """Wait until nothing is being carried out any more."""
+        """Wait until nothing is being carried out any more, but for the command that asks."""
         while working := self._under_way():
             await asyncio.wait(working)
 
     def _under_way(self) -> list[asyncio.Task[None]]:
-        return [task for task in self._working if task is not None]
+        return [task for task in self._working if task not in (None, asyncio.current_task(self._loop))]
 
     # ---- one at a time
 

@@ -165,3 +165,25 @@ async def test_the_handler_is_let_finish(connect: Clients) -> None:
     await node.stop()
     await client.expect_close(1012)
     assert handler.done == ["save", "close"]
+
+
+class Last(Handler):
+    """Ends the node when told to."""
+
+    drained = False
+
+    async def on(self, service: Service, connection: Connection, cmd: str, param: Any) -> None:
+        await service.drain()
+        self.drained = True
+
+
+async def test_a_command_may_end_the_node(connect: Clients) -> None:
+    """It does not wait for itself."""
+    handler = Last()
+    node = Embedded("memory://", handler=handler)
+    await node.start()
+    client = (await node.connect(connect)).client
+    await client.send("end")
+    await client.expect_close(1012)
+    await eventually(lambda: handler.drained)
+    await node.stop()
