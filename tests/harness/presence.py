@@ -133,8 +133,8 @@ class PresenceCluster:
 class LoneNode:
     """A hub, a backplane and a presence over Redis, whose parts a test may ask."""
 
-    def __init__(self, url: str) -> None:
-        settings = Settings(redis_url=url, node_id="lone")
+    def __init__(self, url: str, **options: Any) -> None:
+        settings = Settings(redis_url=url, node_id="lone", **options)
         self.hub, self.counters = Hub(), Counters()
         self.backplane = open_backplane(settings)
         self.presence = RedisPresence(settings, self.backplane, self.hub, self.counters)
@@ -160,3 +160,11 @@ class LoneNode:
             self.hub.join(connection, channel)
             self.presence.join(connection.info(), channel)
         return connection
+
+    async def lose(self, connection: Connection) -> None:
+        """Let a connection break."""
+        last_known = connection.info()
+        for channel in last_known.channels:
+            self.hub.leave(connection, channel)
+        self.hub.remove(connection)
+        await self.presence.lose(last_known)
