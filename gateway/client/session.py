@@ -121,9 +121,8 @@ class Client:
         """Of channels that were left."""
         self._inboxes: set[Inbox] = set()
         self._dropped = 0
-        self._has_ended = False
         self._failure: GatewayError | None = None
-        """Why it has, unless that was wanted."""
+        """Why it has ended, unless that was wanted."""
         self._all = self.messages()
 
     @property
@@ -300,11 +299,15 @@ class Client:
 
     def ended(self, failure: GatewayError | None) -> None:
         """Let whoever reads or waits know that nothing more will come."""
-        self._has_ended, self._failure = True, failure
+        self._failure = failure
         for inbox in self._inboxes:
             inbox.end(failure)
         for subscription in self._subscriptions.values():
             subscription.fail(self._why())
+
+    @property
+    def _has_ended(self) -> bool:
+        return self.state in ("closed", "failed")
 
     def _why(self) -> GatewayError:
         return self._failure or NotConnected("the client is closed")
