@@ -36,8 +36,8 @@ RESIDENT = Measure("MiB", "KiB", 1024, limit=64)
 to 100, one that kept 8 bytes of every message by 94. Allocators move by steps of a few hundred KiB after faults, in
 which queues were long once; over the shortest life that is judged, three such steps stay below the limit."""
 ALIVE = Measure("thousand blocks", "blocks", 1000, limit=1000)
-"""What Python objects use of it, whatever allocators keep; garbage in cycles counts until it is collected. A connection
-takes a hundred and more, a message one at least; the charts of the admin pages fill by some 240 a minute, for 15."""
+"""What Python objects use of it, whatever allocators keep; garbage in cycles counts until it is collected. A message
+takes one at least, a connection 14; the charts of the admin pages fill by some 240 a minute, for 15."""
 
 
 @dataclass(frozen=True)
