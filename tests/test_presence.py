@@ -40,18 +40,7 @@ async def start_cluster(backplane_url: str) -> AsyncIterator[StartCluster]:
     async with AsyncExitStack() as stack:
 
         async def start_node(**settings: Any) -> PresenceNode:
-            node, started = PresenceNode(backplane_url, **settings), asyncio.Event()
-            task = asyncio.create_task(node.run(started))
-
-            async def end() -> None:
-                task.cancel()
-                await asyncio.wait([task])
-                assert task.cancelled(), task.exception()
-
-            stack.push_async_callback(end)
-            async with asyncio.timeout(20):
-                await started.wait()
-            return node
+            return await stack.enter_async_context(PresenceNode(backplane_url, **settings).running())
 
         async def start(**settings: Any) -> PresenceCluster:
             one = await start_node(**settings)

@@ -9,7 +9,7 @@ import pytest
 from gateway import Connection, Handler, Profile
 from gateway.connection import make_id
 from gateway.presence import audit
-from tests.harness.presence import LoneNode
+from tests.harness.presence import PresenceNode
 from tests.harness.sets import agrees
 from tests.harness.wait import eventually
 
@@ -17,12 +17,12 @@ HELD = [(f"user-{number}", ["hall", f"room-{number % 3}"]) for number in range(3
 
 
 @pytest.fixture
-async def held(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LoneNode]:
+async def held(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PresenceNode]:
     """A node that holds HELD."""
     monkeypatch.setattr(audit, "AGAIN", 0.05)
-    async with LoneNode(redis_url).running() as node:
+    async with PresenceNode(redis_url, id="lone").running() as node:
         for number, (user, channels) in enumerate(HELD):
-            node.add(user, channels, number)
+            await node.somebody(user, *channels, number=number)
         yield node
 
 

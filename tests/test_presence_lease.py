@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 
 from gateway.errors import Unavailable
-from tests.harness.presence import LoneNode
+from gateway.presence.lease import Lease
+from gateway.presence.redis import RedisPresence
+from tests.harness.presence import PresenceNode
 from tests.harness.redis import RedisServer
 from tests.harness.wait import eventually
 
 
 @pytest.fixture
-async def node(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LoneNode]:
+async def node(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PresenceNode]:
     """A node that renews its lease many times a second."""
     monkeypatch.setattr("gateway.presence.lease.PERIOD", 0.05)
-    async with LoneNode(redis_url).running() as node:
+    async with PresenceNode(redis_url, id="lone").running() as node:
         yield node
 
 
-async def test_scripts_that_redis_has_forgotten_are_given_again(redis: RedisServer, node: LoneNode) -> None:
+def _lease(node: PresenceNode) -> Lease:
+    return cast(RedisPresence, node.presence).lease
+
+
+async def test_scripts_that_redis_has_forgotten_are_given_again(redis: RedisServer, node: PresenceNode) -> None:
     """SCRIPT FLUSH by hand: nobody comes or goes, and the lease is renewed all the same."""
     await redis.command("SCRIPT", "FLUSH")
     await redis.command("EXPIRE", "gateway:node:lone", 5)
@@ -32,21 +39,21 @@ async def test_scripts_that_redis_has_forgotten_are_given_again(redis: RedisServ
     await eventually(is_renewed)
 
 
-async def test_a_node_that_has_ended_does_not_come_back(redis: RedisServer, node: LoneNode) -> None:
+async def test_a_node_that_has_ended_does_not_come_back(redis: RedisServer, node: PresenceNode) -> None:
     """Its application may live on for a while."""
     await node.presence.close()
-    node.presence.lease.register_again()
+    _lease(node).register_again()
     await asyncio.sleep(0.3)
     assert await redis.command("SMEMBERS", "gateway:nodes") == set()
     assert not await redis.command("EXISTS", "gateway:node:lone")
 
 
 async def test_a_return_that_fails_half_way_is_announced_by_the_next(
-    redis: RedisServer, node: LoneNode, monkeypatch: pytest.MonkeyPatch
+    redis: RedisServer, node: PresenceNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others were told that its users had left."""
     silences: list[bool] = []
-    lease = node.presence.lease
+    lease = _lease(node)
     write_all = lease._write_all
 
     async def fail_once(*, silent: bool) -> None:

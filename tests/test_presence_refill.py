@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -24,17 +23,13 @@ async def node(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     """A node that holds HELD, ten times what it writes at once and twice what may wait, and has begun to run."""
     monkeypatch.setattr(lease, "AT_ONCE", AT_ONCE)
     monkeypatch.setattr(writer, "MOST_WAITING", len(HELD) // 2)
-    node, started = PresenceNode(redis_url), asyncio.Event()
+    node = PresenceNode(redis_url)
     for user, channels in HELD:
         somebody = Somebody(node, user, "")
         for channel in channels:
             node.hub.join(somebody.connection, channel)
-    task = asyncio.create_task(node.run(started))
-    async with asyncio.timeout(20):
-        await started.wait()
-    yield node
-    task.cancel()
-    await asyncio.wait([task])
+    async with node.running():
+        yield node
 
 
 async def test_a_node_may_hold_more_than_may_wait_for_redis(redis: RedisServer, node: PresenceNode) -> None:

@@ -17,11 +17,10 @@ from gateway.counters import Counters
 from gateway.handler import Handler
 from gateway.hub import Hub
 from gateway.presence import open_presence
-from gateway.presence.redis import RedisPresence
 
 from .wait import eventually
 
-__all__ = ["LoneNode", "PresenceCluster", "PresenceNode", "Somebody"]
+__all__ = ["PresenceCluster", "PresenceNode", "Somebody"]
 
 _numbers = itertools.count(1)
 
@@ -29,16 +28,37 @@ _numbers = itertools.count(1)
 class PresenceNode:
     """A hub, a backplane and a presence, kept in step as a node does."""
 
-    def __init__(self, url: str, **settings: Any) -> None:
-        self.settings = Settings(redis_url=url, node_id=f"node-{next(_numbers)}", **settings)
-        self.hub = Hub()
+    def __init__(self, url: str, *, id: str = "", **settings: Any) -> None:
+        self.settings = Settings(redis_url=url, node_id=id or f"node-{next(_numbers)}", **settings)
+        self.hub, self.counters = Hub(), Counters()
         self.backplane = open_backplane(self.settings)
-        self.presence = open_presence(self.settings, self.backplane, self.hub, Counters())
+        self.presence = open_presence(self.settings, self.backplane, self.hub, self.counters)
         # What was said in the channels that were listened to: (channel, command, parameter, whom to skip).
         self.said: list[tuple[str, str, Any, set[str]]] = []
 
-    async def run(self, started: asyncio.Event) -> None:
-        """Run it until cancelled."""
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Run it for the length of a `with`; fail if it ended by itself."""
+        started = asyncio.Event()
+        task = asyncio.create_task(self._run(started))
+        try:
+            async with asyncio.timeout(20):
+                await started.wait()
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        assert task.cancelled(), task.exception()
+
+    async def somebody(self, user: str = "", *channels: str, name: str = "", number: int | None = None) -> Somebody:
+        """Connect somebody, and join channels; with a `number` the connection's id ends with it."""
+        found = Somebody(self, user, name, number)
+        await self.presence.open(found.info, "a browser")
+        for channel in channels:
+            await found.join(channel)
+        return found
+
+    async def _run(self, started: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
             for part in (self.backplane.run(), self.presence.run(), self._listen()):
                 tasks.create_task(part)
@@ -73,9 +93,9 @@ class PresenceNode:
 class Somebody:
     """A connection of a node, and what happens to it."""
 
-    def __init__(self, node: PresenceNode, user: str, name: str) -> None:
+    def __init__(self, node: PresenceNode, user: str, name: str, number: int | None = None) -> None:
         self.node = node
-        id = make_id(node.settings.node_id, f"{next(_numbers):010x}")
+        id = make_id(node.settings.node_id, f"{next(_numbers):010x}" if number is None else str(number))
         self.connection = Connection(id, Profile(user, name), Handler(), started=1_700_000_000_123, remote="192.0.2.1")
         node.hub.add(self.connection)
 
@@ -118,53 +138,9 @@ class PresenceCluster:
 
     async def somebody(self, node: PresenceNode, user: str = "", *channels: str, name: str = "") -> Somebody:
         """Connect somebody to a node, and join channels."""
-        found = Somebody(node, user, name)
-        await node.presence.open(found.info, "a browser")
-        for channel in channels:
-            await found.join(channel)
-        return found
+        return await node.somebody(user, *channels, name=name)
 
     async def listen(self, *channels: str) -> None:
         """Hear on both nodes what is said in channels."""
         for node in self.nodes:
             await node.backplane.subscribe([Target("channel", channel) for channel in channels])
-
-
-class LoneNode:
-    """A hub, a backplane and a presence over Redis, whose parts a test may ask."""
-
-    def __init__(self, url: str, **options: Any) -> None:
-        settings = Settings(redis_url=url, node_id="lone", **options)
-        self.hub, self.counters = Hub(), Counters()
-        self.backplane = open_backplane(settings)
-        self.presence = RedisPresence(settings, self.backplane, self.hub, self.counters)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[Self]:
-        """Run it for the length of a `with`."""
-        tasks = [asyncio.create_task(self.backplane.run()), asyncio.create_task(self.presence.run())]
-        try:
-            await self.presence.ready()
-            yield self
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-
-    def add(self, user: str, channels: list[str], number: int) -> Connection:
-        """Let a connection come, and join channels."""
-        connection = Connection(make_id("lone", str(number)), Profile(id=user), Handler())
-        self.hub.add(connection)
-        self.presence.open(connection.info(), "")
-        for channel in channels:
-            self.hub.join(connection, channel)
-            self.presence.join(connection.info(), channel)
-        return connection
-
-    async def lose(self, connection: Connection) -> None:
-        """Let a connection break."""
-        last_known = connection.info()
-        for channel in last_known.channels:
-            self.hub.leave(connection, channel)
-        self.hub.remove(connection)
-        await self.presence.lose(last_known)
