@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.address import RedisAddress
 from gateway.backplane import open_backplane
 from gateway.backplane.redis import RedisBackplane
 from gateway.config import load
+from gateway.config.redis_url import RedisAddress
 from gateway.errors import InvalidSettings
 
 

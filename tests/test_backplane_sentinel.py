@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-from gateway.address import RedisAddress
 from gateway.backplane.link import RedisRefused
 from gateway.backplane.sentinel import SentinelDialer
+from gateway.config.redis_url import RedisAddress
 from tests.harness.client import Clients
 from tests.harness.http import get
 from tests.harness.node import Node, Nodes

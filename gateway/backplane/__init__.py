@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from gateway.address import RedisAddress
 from gateway.backplane.cluster import ClusterBackplane
 from gateway.backplane.memory import MemoryBackplane
 from gateway.backplane.options import check
 from gateway.backplane.redis import RedisBackplane
 from gateway.backplane.target import ALL, DIRECT, GAP, NODES, TAP, Arrival, Backplane, Page, Target
 from gateway.config import Settings, without_password
+from gateway.config.redis_url import RedisAddress
 from gateway.errors import InvalidSettings
 
 __all__ = [

@@ -10,7 +10,6 @@ from typing import Any
 
 from redis.crc import key_slot
 
-from gateway.address import RedisAddress
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Command, RedisRefused
 from gateway.backplane.publishing import Publication, Publishing, key_of
@@ -22,6 +21,7 @@ from gateway.backplane.subscriptions import SHARDED, granted
 from gateway.backplane.target import Target
 from gateway.backplane.topology import SLOTS, Topology
 from gateway.config import Settings
+from gateway.config.redis_url import RedisAddress
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 from redis.asyncio.connection import ConnectionPool, SSLConnection, parse_url
 from redis.exceptions import RedisError
 
-from gateway.address import RedisAddress
+from gateway.config.redis_url import RedisAddress
 
 _FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 

@@ -6,9 +6,9 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from gateway.address import Host, RedisAddress
 from gateway.backplane.dialer import Dialer, Dials
 from gateway.backplane.link import Link, LinkLost, Received, RedisRefused
+from gateway.config.redis_url import Host, RedisAddress
 
 logger = logging.getLogger(__name__)
 

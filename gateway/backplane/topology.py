@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from redis.crc import key_slot
 
-from gateway.address import Host, RedisAddress
 from gateway.backplane.dialer import Dialer
 from gateway.backplane.link import Link, LinkLost, Received, RedisRefused
 from gateway.backplane.trouble import Troubles
+from gateway.config.redis_url import Host, RedisAddress
 from gateway.errors import Unavailable
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from redis import Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from gateway.address import RedisAddress
 from gateway.backplane.link import Command
+from gateway.config.redis_url import RedisAddress
 from gateway.errors import Unavailable
 
 TIMEOUT = 2.0

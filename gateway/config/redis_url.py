@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import parse_qsl, quote, urlencode
@@ -86,3 +87,8 @@ def _host(name: str, default: int, form: str) -> Host:
 
 def _query(options: dict[str, str]) -> str:
     return f"?{urlencode(options)}" if options else ""
+
+
+def without_password(url: str) -> str:
+    """Return a URL as it may be shown in a log: a password may stand before the hosts, and in the query."""
+    return re.sub(r"(?<=password=)[^&]*", "***", re.sub(r"(?<=://)([^/@]*):[^/]*@", r"\1:***@", url))

@@ -6,44 +6,37 @@ environment, the environment over the file, the file over the defaults.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
-from functools import cached_property, lru_cache
+from collections.abc import Callable
+from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
-from gateway.address import RedisAddress
+from gateway.config.redis_url import RedisAddress
+from gateway.config.rules import Rule, Rules, first_match, parsed
 from gateway.errors import InvalidSettings
-from gateway.message import fits, is_name
+from gateway.message import is_name
 
 ENVIRONMENT_PREFIX = "GATEWAY_"
-CHANNELS_REMEMBERED = 65_536
-"""Channels whose rule is not looked for again; past that the least recently used one is."""
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\sA-Z*/?#@]+(?<!:80)(?<!:443)|null|\*")
 """As browsers write it: in small letters, without the port that the scheme implies, without a path."""
 REDIS_SCHEMES = (
@@ -52,77 +45,16 @@ REDIS_SCHEMES = (
 )
 
 
-def _json(text: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"expected JSON: {error}") from None
-
-
 def _split(value: object) -> object:
     """Read a list as people write it in one string: JSON, or separated by commas."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
-        return _json(value)
+        return parsed(value)
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-
-Who = Literal["anyone", "users", "token", "handler", "nobody"]
-WHO = "anyone, users (identified ones), token (whose token names it), handler (whom its authorize allows), nobody"
-
-
-class Rule(BaseModel):
-    """What holds for the channels whose name matches; without a rule the defaults hold."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    match: str = Field(description="channel name, in which * stands for any characters or none")
-    history: int = Field(default=0, ge=0, description="messages kept; 0 keeps none")
-    ttl: int = Field(default=86_400, ge=0, description="seconds after the last message for which they are kept")
-    presence: bool = Field(default=True, description="whether members may ask, and are told, who is there")
-    join: Who = Field(default="anyone", description=f"which clients may join: {WHO}")
-    send: Who = Field(default="anyone", description=f"which clients may send to it: {WHO}")
-    slow: Literal["disconnect", "drop-oldest", "keep-latest"] = Field(
-        default="disconnect", description="what happens to who reads too slowly: closed with 4008, or spared messages"
-    )
-    slow_key: str = Field(default="", description="field of param that, with cmd, says what keep-latest keeps")
-
-    @field_validator("match")
-    @classmethod
-    def _legal_pattern(cls, pattern: str) -> str:
-        if not is_name(pattern.replace("*", "-")):
-            raise ValueError("expected a channel name, in which * stands for any characters")
-        return pattern
-
-    def matches(self, channel: str) -> bool:
-        """Tell whether this rule is about a channel."""
-        return fits(self.match, channel)
-
-
-def _tables(value: object) -> object:
-    """Read rules as people write them in one string: JSON."""
-    tables = _json(value) if isinstance(value, str) and value.strip() else value or ()
-    if not isinstance(tables, list | tuple) or not all(isinstance(table, dict | Rule) for table in tables):
-        raise ValueError(
-            'expected a list of rules, such as [{"match": "lobby-*", "history": 100}], in TOML [[channels]]'
-        )
-    return tables
-
-
-DEFAULT_RULE = Rule(match="*")
-Rules = Annotated[tuple[Rule, ...], NoDecode, BeforeValidator(_tables)]
-
-
-def first_match(rules: Sequence[Rule]) -> Callable[[str], Rule]:
-    """Return what finds the rule of a channel."""
-
-    def first(channel: str) -> Rule:
-        return next((rule for rule in rules if rule.matches(channel)), DEFAULT_RULE)
-
-    return lru_cache(CHANNELS_REMEMBERED)(first)
 
 
 def _own_name() -> str:
@@ -307,92 +239,12 @@ class Settings(BaseSettings):
         file = os.environ.get(ENVIRONMENT_PREFIX + "CONFIG")
         if file is None:
             return init_settings, env_settings
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _readable(file))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, readable(file))
 
 
-def without_password(url: str) -> str:
-    """Return a URL as it may be shown in a log: a password may stand before the hosts, and in the query."""
-    return re.sub(r"(?<=password=)[^&]*", "***", re.sub(r"(?<=://)([^/@]*):[^/]*@", r"\1:***@", url))
-
-
-def load(kind: type[Settings] = Settings, /, **given: Any) -> Settings:
-    """Read the settings; raise `InvalidSettings` with one line that names what was wrong."""
-    try:
-        return kind(**given)
-    except ValidationError as error:
-        wrong = (each for each in error.errors() if each["type"] != "default_factory_not_called")
-        raise InvalidSettings("; ".join(map(_line, wrong))) from None
-    except ValueError as error:
-        file = os.environ.get(ENVIRONMENT_PREFIX + "CONFIG", "")
-        raise InvalidSettings(f"the configuration file {file} does not parse: {error}") from None
-
-
-def origins(given: Mapping[str, object]) -> dict[str, str]:
-    """Tell where settings come from, but for those that have their defaults; `given` are the command line's."""
-    sources: list[tuple[str, Mapping[str, object]]] = [
-        ("command line", given),
-        ("environment", EnvSettingsSource(Settings)()),
-    ]
-    if (file := os.environ.get(ENVIRONMENT_PREFIX + "CONFIG")) is not None:
-        sources.append((file, TomlConfigSettingsSource(Settings, _readable(file))()))
-    return {name: source for source, names in reversed(sources) for name in names}
-
-
-def shown(name: str, value: object) -> object:
-    """Return a setting's value as JSON, and as it may be shown to anybody: without passwords and keys."""
-    if not Settings.model_fields[name].repr:
-        return "***" if value else ""
-    if isinstance(value, tuple):
-        return [each.model_dump(exclude_defaults=True) if isinstance(each, Rule) else each for each in value]
-    return without_password(value) if isinstance(value, str) else value
-
-
-def use_file(path: str) -> None:
-    """Make `load` read this TOML file, as `GATEWAY_CONFIG` does."""
-    os.environ[ENVIRONMENT_PREFIX + "CONFIG"] = path
-
-
-def _readable(path: str) -> Path:
+def readable(path: str) -> Path:
+    """Return where a configuration file is. Raises `InvalidSettings`."""
     file = Path(path)
     if not file.is_file():
         raise InvalidSettings(f"config: expected a TOML file, found none at {path}")
     return file
-
-
-def is_dumb_terminal() -> bool:
-    """Tell whether the terminal is one that can only write on."""
-    return os.environ.get("TERM", "dumb") == "dumb"
-
-
-def misspelled() -> list[str]:
-    """Say which variables of the environment nobody reads, though they are called almost like a setting."""
-    names = (name.removeprefix(ENVIRONMENT_PREFIX) for name in os.environ if name.startswith(ENVIRONMENT_PREFIX))
-    unknown = (name for name in names if name.lower() not in (*Settings.model_fields, "config"))
-    # Of a Service called gateway Kubernetes sets variables that begin like ours, and are less like a setting.
-    nearest = {name: _nearest(name, Settings.model_fields, likeness=0.8) for name in unknown}
-    return [
-        f"{ENVIRONMENT_PREFIX}{name}: no such setting; did you mean {ENVIRONMENT_PREFIX}{near.upper()}?"
-        for name, near in nearest.items()
-        if near
-    ]
-
-
-def _nearest(name: str, names: Iterable[str], *, likeness: float = 0.6) -> str:
-    """Return what somebody may have meant, "" where nothing is like it."""
-    return next(iter(get_close_matches(name.lower().replace("-", "_"), names, 1, likeness)), "")
-
-
-def _line(error: Any) -> str:
-    name = ".".join(str(part) for part in error["loc"]) or "settings"
-    if error["type"] == "extra_forbidden":
-        near = _nearest(str(error["loc"][-1]), (Settings if len(error["loc"]) == 1 else Rule).model_fields)
-        return f"{name}: no such setting" + (f"; did you mean {near}?" if near else "")
-    said = f"{name}: {error['msg'].removeprefix('Value error, ')}"
-    field = Settings.model_fields.get(name)
-    is_secret = field is not None and not field.repr
-    return said if is_secret else f"{said}, got {_shown(error['input'])}"
-
-
-def _shown(value: object) -> str:
-    text = ascii(without_password(value) if isinstance(value, str) else value)
-    return text if len(text) <= 100 else text[:97] + "..."

@@ -1,0 +1,22 @@
+"""Settings: one name in four places. The environment is read here, and nowhere else."""
+
+from gateway.config.redis_url import RedisAddress, without_password
+from gateway.config.rules import DEFAULT_RULE, Rule, first_match
+from gateway.config.settings import JWT_SETTINGS, Settings
+from gateway.config.sources import is_dumb_terminal, load, misspelled, origins, shown, use_file
+
+__all__ = [
+    "DEFAULT_RULE",
+    "JWT_SETTINGS",
+    "RedisAddress",
+    "Rule",
+    "Settings",
+    "first_match",
+    "is_dumb_terminal",
+    "load",
+    "misspelled",
+    "origins",
+    "shown",
+    "use_file",
+    "without_password",
+]
