@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from gateway.deflate import WORTHWHILE, deflate
 from gateway.errors import BadMessage, InvalidEnvelope, InvalidParam
+from gateway.json_values import check_integers, parse, unsayable
 from gateway.message import CMD_LENGTH, Message, Position, is_name
 
 PLAIN, JSON, MSGPACK = "", "gateway.v1.json", "gateway.v1.msgpack"
@@ -65,13 +66,17 @@ class Envelope(NamedTuple):
 def decode(data: bytes) -> Message:
     """Read what a client sent; raise `BadMessage` that names what was wrong.
 
-    orjson refuses what JSON does not have (NaN, lone surrogates) and nesting deeper than 1024.
+    What is legal JSON is taken, as `parse` says, but for integers beyond 64 bits.
     """
     try:
-        fields = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
+        message = message_of(parse(data))
+    except ValueError as error:
         raise BadMessage(f"expected a JSON object: {error}") from None
-    return message_of(fields)
+    try:
+        check_integers(data)
+    except ValueError as error:
+        raise BadMessage(str(error), id=message.id) from None
+    return message
 
 
 def decode_msgpack(data: bytes) -> Message:
@@ -297,9 +302,12 @@ def _unpack(data: bytes) -> object:
 def _injected(data: bytes, channel: str) -> Envelope:
     """Normalise `{"cmd","param"?,"from"?,"exclude"?,"channel"?,"connection"?}` written by hand."""
     try:
-        fields = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
+        fields = parse(data)
+        check_integers(data)
+    except ValueError as error:
         raise InvalidEnvelope(f"expected a JSON object: {error}") from None
+    if not isinstance(fields, dict):  # nothing else begins with {
+        raise InvalidEnvelope("expected a JSON object")
     cmd, sender, exclude = fields.get("cmd"), fields.get("from", _ABSENT), fields.get("exclude", [])
     named, connection = fields.get("channel", ""), fields.get("connection", _ABSENT)
     if not isinstance(cmd, str) or not 0 < len(cmd) <= CMD_LENGTH:
@@ -319,11 +327,11 @@ def _injected(data: bytes, channel: str) -> Envelope:
     return Envelope(payload, frozenset(exclude), connection or None)
 
 
-def _dumps(fields: object) -> bytes:
+def _dumps(fields: dict[str, object]) -> bytes:
     try:
         return orjson.dumps(fields, default=_plain)
-    except (orjson.JSONEncodeError, RecursionError) as error:
-        raise InvalidParam(f"cannot be written as JSON: {error}") from None
+    except (orjson.JSONEncodeError, RecursionError):
+        raise InvalidParam(f"cannot be written as JSON: {unsayable(fields)}") from None
 
 
 def _plain(value: object) -> object:

@@ -16,7 +16,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("server",),
-    ("admin", "api", "handlers", "metrics", "schema"),
+    ("admin", "api", "handlers", "loading", "metrics", "schema"),
     ("router",),
     ("service",),
     ("drain", "status"),
@@ -34,7 +34,7 @@ LAYERS = (
     ("connection", "frames"),
     ("codec", "limits", "outbox", "signatures"),
     ("config",),
-    ("door", "logs", "message", "proxies"),
+    ("door", "logs", "message", "json_values", "proxies"),
     ("counters", "deflate", "errors", "version"),
 )
 
@@ -54,6 +54,7 @@ PURE = (
     "hub",
     "limits",
     "outbox",
+    "json_values",
     "track",
     "search.connections",
     "search.names",

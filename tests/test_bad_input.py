@@ -100,7 +100,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "an id that is true": (message(id=True), "bad-message"),
     "NaN": (frame('{"cmd": "chat", "param": NaN}'), "bad-message"),
     "infinity": (frame('{"cmd": "chat", "param": -Infinity}'), "bad-message"),
-    "a lone surrogate": (frame('{"cmd": "chat", "param": {"text": "\\udc00"}}'), "bad-message"),
+    "an integer beyond 64 bits": (frame('{"cmd": "chat", "param": {"n": [18446744073709551616]}}'), "bad-message"),
     "a control character": (frame('{"cmd": "chat", "param": {"text": "\x01"}}'), "bad-message"),
     "a byte order mark": (frame('\ufeff{"cmd": "ping"}'), "bad-message"),
     "a binary frame": (frame('{"cmd": "ping"}', BINARY), "bad-message"),
@@ -123,6 +123,17 @@ async def test_a_bad_message_is_answered_and_its_connection_lives(
     assert answer["param"]["message"].isprintable()
     await client.send('{"cmd": "ping"}')
     assert (await said(client))["cmd"] == "pong"
+
+
+@pytest.mark.usefixtures("peace")
+async def test_half_a_character_harms_nobody(nodes: Nodes, connect: Clients) -> None:
+    """However often it comes: a request with one is answered, and the others read that there was something."""
+    client = await connect(nodes[0], "halves", protocols=["gateway.v1.json"])
+    for number in range(120):
+        await client.send_raw(f'{{"cmd":"chat","id":{number},"channel":"halves","param":{{"text":"ok \\ud83d"}}}}')
+        assert (await client.expect("chat"))["param"]["text"] == "ok \ufffd"
+        assert (await client.expect("$reply"))["id"] == number
+    assert client.closed is None
 
 
 WITH_ID: list[dict[str, object]] = [

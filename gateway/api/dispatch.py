@@ -14,6 +14,7 @@ from gateway.api.operation import OPEN, Operation
 from gateway.api.problems import Refused, problem, problem_of, refusal_of
 from gateway.api.routes import ROUTES
 from gateway.errors import GatewayError
+from gateway.json_values import check_integers, parse
 from gateway.service import Service
 from gateway.tracing import calling
 
@@ -81,8 +82,10 @@ class Api:
     async def _body(self, request: web.Request) -> object:
         """Read a JSON object; raise `Refused` for anything else."""
         try:
-            fields = orjson.loads(await self._bytes(request))
-        except orjson.JSONDecodeError as error:
+            body = await self._bytes(request)
+            fields = parse(body)
+            check_integers(body)
+        except ValueError as error:
             raise Refused(400, f"expected a JSON object: {error}") from None
         except TimeoutError:
             raise Refused(408, "the body came too slowly", headers={"Connection": "close"}) from None

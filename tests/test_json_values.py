@@ -1,0 +1,137 @@
+"""What JSON can say and Python cannot, and the other way round."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import random
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from gateway import codec
+from gateway.errors import BadMessage, InvalidEnvelope, InvalidParam
+from gateway.json_values import check_integers, parse
+
+LARGEST, SMALLEST = 2**64 - 1, -(2**63)
+
+
+@dataclass
+class Article:
+    price: object
+
+
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+class TestHalvesOfCharacters:
+    @pytest.mark.parametrize(
+        ("written", "read"),
+        [
+            (r"ok \ud83d", "ok \ufffd"),
+            (r"\ude00 ok", "\ufffd ok"),
+            (r"\uD83D\uDE00", "\U0001f600"),
+            (r"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+            (r"\ude00\ud83d", "\ufffd\ufffd"),
+            (r"\\ud83d", r"\ud83d"),
+            (r"\\\ud83d", "\\\ufffd"),
+            (r"\\\\ud83d \udc00", "\\\\ud83d \ufffd"),
+            (r"\ud83d\n\u0041", "\ufffd\nA"),
+            (r"\ud83dx", "\ufffdx"),
+        ],
+    )
+    def test_they_are_read_as_one_that_says_so(self, written: str, read: str) -> None:
+        """What stands around them is untouched, in values as in keys."""
+        text = f'{{"{written}": ["{written}"]}}'.encode()
+        assert parse(text) == {read: [read]}
+
+    def test_any_text_is_read_as_a_browser_would_send_it(self) -> None:
+        """Python's JSON writes the halves as they are; only they differ afterwards."""
+        lot = random.Random(7)
+        alphabet = ["\ud83d", "\ude00", "\U0001f600", "\\", '"', "u", "d83d", "\n", "\x00", "ä", "a"]
+        for _ in range(500):
+            value = {"".join(lot.choices(alphabet, k=4)): ["".join(lot.choices(alphabet, k=lot.randrange(12)))]}
+            whole = json.loads(json.dumps(value))
+            expected = {
+                key.encode("utf-16", "surrogatepass").decode("utf-16", "replace"): [
+                    text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts
+                ]
+                for key, texts in whole.items()
+            }
+            assert parse(json.dumps(value).encode()) == expected
+
+    def test_a_message_with_one_keeps_its_id(self) -> None:
+        """So that its request is answered."""
+        message = codec.decode(rb'{"cmd": "chat", "id": "a1", "param": {"text": "ok \ud83d"}}')
+        assert (message.id, message.param) == ("a1", {"text": "ok \ufffd"})
+
+
+class TestIntegers:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            f"{LARGEST}",
+            f"{SMALLEST}",
+            f'"{LARGEST + 1}"',
+            f'["\\"{LARGEST + 1}", {{"{LARGEST + 1}": 1}}]',
+            "0.12345678901234567890123",
+            "12345678901234567890123.5",
+            "12345678901234567890123e5",
+            "1e30",
+            "[" + ", ".join(["1234567890123456789"] * 3) + "]",
+        ],
+    )
+    def test_what_can_be_written_again_passes(self, text: str) -> None:
+        """Floats and strings are what they are, however many digits they have."""
+        check_integers(text.encode())
+
+    @pytest.mark.parametrize("value", [LARGEST + 1, SMALLEST - 1, 10**30, -(10**30), 10**200])
+    @pytest.mark.parametrize("shape", ["{}", '[1, "x", {}]', '{{"a": {{"b": {}}}}}', '"\\\\", {}'])
+    def test_what_would_be_rounded_is_refused(self, value: int, shape: str) -> None:
+        """Wherever it stands, and in whichever message: a client's, a person's."""
+        text = shape.format(value)
+        text = f"[{text}]"
+        with pytest.raises(ValueError, match="64 bits"):
+            check_integers(text.encode())
+        with pytest.raises(BadMessage, match="64 bits") as refused:
+            codec.decode(f'{{"cmd": "x", "id": 5, "param": {text}}}'.encode())
+        assert refused.value.fields == {"id": 5}
+        with pytest.raises(InvalidEnvelope, match="64 bits"):
+            codec.unpack(f'{{"cmd": "x", "param": {text}}}'.encode())
+
+
+class TestUnsayable:
+    @pytest.mark.parametrize(
+        ("param", "said"),
+        [
+            (Decimal("1.50"), "param is of type Decimal: str()"),
+            ({"items": [1, {"price": Decimal(2)}]}, "param.items[1].price is of type Decimal"),
+            ([Article(b"x")], "param[0].price is of type bytes: write base64"),
+            ({"since": datetime.timedelta(1)}, "param.since is of type timedelta: write its total_seconds()"),
+            (datetime.time(1, tzinfo=datetime.UTC), "param is of type time: write its isoformat()"),
+            ({"who": {1, 2}}, "param.who is of type set: write list()"),
+            ({"a": {1: 2}}, "param.a has the key 1: expected a string"),
+            ({"a\ud83d": 2}, "param has the key 'a\\ud83d'"),
+            ({"n": [2**64]}, "param.n[0] is of type int: beyond 64 bits"),
+            ({"t": "\ud83d"}, "param.t is of type str: half a character"),
+            (object(), "param is of type object: expected dict, list"),
+            (nested(400), "is nested deeper than 254 levels"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+    )
+    def test_it_is_said_what_where_and_what_to_do(self, param: object, said: str) -> None:
+        """By the error of whoever writes it."""
+        with pytest.raises(InvalidParam) as refused:
+            codec.encode("x", param)
+        assert said in refused.value.message
+
+    def test_what_can_be_said_is_written(self) -> None:
+        """Dates among it."""
+        day = datetime.date(2026, 11, 28)
+        assert json.loads(codec.encode("x", [day, Article(1.5), None]))["param"] == ["2026-11-28", {"price": 1.5}, None]
