@@ -1,32 +1,40 @@
-"""Gateway: a WebSocket service for applications, on any number of nodes."""
+"""Gateway: a WebSocket service for applications, on any number of nodes.
 
-from gateway.config import Rule, Settings
-from gateway.connection import Connection, ConnectionInfo, Profile
-from gateway.errors import (
-    BadMessage,
-    CannotStart,
-    ConnectionNotFound,
-    Forbidden,
-    GatewayError,
-    InvalidChannel,
-    InvalidParam,
-    InvalidRouter,
-    InvalidSettings,
-    InvalidUser,
-    RateLimited,
-    TooManyChannels,
-    Unauthorized,
-    Unavailable,
-    UnknownCommand,
-)
-from gateway.handler import Handler
-from gateway.message import Message, Position
-from gateway.publisher import Publisher, SyncPublisher
-from gateway.router import Router
-from gateway.server import SERVICE, add_routes, create_app, setup
-from gateway.service import Service
-from gateway.status import Status
+What is public is loaded when it is first asked for: who only publishes loads no server.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from gateway.version import __version__
+
+if TYPE_CHECKING:
+    from gateway.config import Rule, Settings
+    from gateway.connection import Connection, ConnectionInfo, Profile
+    from gateway.errors import (
+        BadMessage,
+        CannotStart,
+        ConnectionNotFound,
+        Forbidden,
+        GatewayError,
+        InvalidChannel,
+        InvalidParam,
+        InvalidRouter,
+        InvalidSettings,
+        InvalidUser,
+        RateLimited,
+        TooManyChannels,
+        Unauthorized,
+        Unavailable,
+        UnknownCommand,
+    )
+    from gateway.handler import Handler
+    from gateway.message import Message, Position
+    from gateway.publisher import Publisher, SyncPublisher
+    from gateway.router import Router
+    from gateway.server import SERVICE, add_routes, create_app, setup
+    from gateway.service import Service
+    from gateway.status import Status
 
 __all__ = [
     "SERVICE",
@@ -63,3 +71,29 @@ __all__ = [
     "create_app",
     "setup",
 ]
+
+_HOMES = {
+    "config": ("Rule", "Settings"),
+    "connection": ("Connection", "ConnectionInfo", "Profile"),
+    "handler": ("Handler",),
+    "message": ("Message", "Position"),
+    "publisher": ("Publisher", "SyncPublisher"),
+    "router": ("Router",),
+    "server": ("SERVICE", "add_routes", "create_app", "setup"),
+    "service": ("Service",),
+    "status": ("Status",),
+}
+"""The module of each public name; those that are not here are errors."""
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name with the module that defines it (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module 'gateway' has no attribute {name!r}")
+    home = next((module for module, names in _HOMES.items() if name in names), "errors")
+    value = globals()[name] = getattr(import_module(f"gateway.{home}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

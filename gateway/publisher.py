@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Publisher(Writing):
-    """The `write_*` calls of a service, without a server; for the event loop in which it is first used.
+    """The `write_*` calls of a service, without a server; for one event loop at a time.
 
         async with Publisher("redis://localhost:6379/0") as publisher:
             await publisher.write_channel("chat", {"text": "hi"}, "lobby")
@@ -33,7 +33,9 @@ class Publisher(Writing):
     fails with `Unavailable` past `publish_timeout` seconds. Messages to channels that keep history are kept.
 
     Without `async with` it is connected by the first write, and `aclose` is to be called at the end. Whichever it
-    is that connects raises `Unavailable` when Redis does not let it in within `publish_timeout`.
+    is that connects raises `Unavailable` when Redis does not let it in within `publish_timeout`. In a new event loop,
+    as each `asyncio.run` makes one, it connects anew; while another one that it is connected in still lives, it
+    raises `GatewayError` and sends nothing: code of several threads uses `SyncPublisher`.
     With `tracing` a write is a span of the OpenTelemetry trace under way, which the nodes continue.
     Raises `InvalidSettings` for a URL that cannot be one; `memory://` joins nobody.
     """
@@ -42,10 +44,9 @@ class Publisher(Writing):
         self, redis_url: str, *, prefix: str = "gateway", publish_timeout: float = 10, tracing: bool = False
     ) -> None:
         self._settings = settings_of(redis_url, prefix=prefix, publish_timeout=publish_timeout)
-        self._tracing = open_tracing(tracing, node=self._settings.node_id)
-        self._opening = asyncio.Lock()
-        self._stack = AsyncExitStack()
-        self._visitor: Visitor | None = None
+        self._tracing = open_tracing(tracing, node="publisher")
+        self._claiming = threading.Lock()
+        self._place: _Place | None = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -58,16 +59,31 @@ class Publisher(Writing):
     async def aclose(self) -> None:
         """Disconnect. What was written is with Redis; what waits still fails. Harmless when repeated."""
         self._closed = True
-        await self._stack.aclose()
+        if self._place is not None and self._place.loop is asyncio.get_running_loop():
+            await self._place.stack.aclose()
 
     async def _at_cluster(self) -> Visitor:
-        async with self._opening:
+        place = self._here()
+        async with place.opening:
             if self._closed:
                 raise GatewayError("this publisher is closed")
-            if self._visitor is None:
-                visitor = Visitor(self._settings)
-                self._visitor = await self._stack.enter_async_context(visitor.running())
-        return self._visitor
+            if place.visitor is None:
+                place.visitor = await place.stack.enter_async_context(Visitor(self._settings).running())
+        return place.visitor
+
+    def _here(self) -> _Place:
+        """Return where it is connected: a loop that has ended took everything of it along."""
+        loop = asyncio.get_running_loop()
+        with self._claiming:  # two threads may make its first calls, each in a loop of its own
+            if self._place is None or self._place.loop.is_closed():
+                self._place = _Place(loop)
+            place = self._place
+        if place.loop is not loop:
+            raise GatewayError(
+                "this publisher is connected in another event loop, which is not closed: make one for each loop, or "
+                "use gateway.SyncPublisher"
+            )
+        return place
 
     async def _publish(self, target: Target, envelope: Envelope) -> Position | None:
         if self._tracing is not None and envelope.trace is None:
@@ -89,6 +105,16 @@ class Publisher(Writing):
         await visitor.show(DIRECT, Envelope(payload, connection=conn_id))
 
 
+class _Place:
+    """An event loop in which a publisher is connected, or about to be."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.opening = asyncio.Lock()
+        self.stack = AsyncExitStack()
+        self.visitor: Visitor | None = None
+
+
 class SyncPublisher:
     """A `Publisher` for code that does not await: each call returns when Redis has taken the message.
 
@@ -96,8 +122,10 @@ class SyncPublisher:
         publisher.write_user("mail", {"unread": 3}, "42")
 
     It lives in a thread of its own, which begins with the first call or with `with`. May be called by any thread
-    but that of an event loop, which it would block. Where processes fork (gunicorn, Celery) make it after the
-    fork, or use it after the fork only: one that was used before raises `GatewayError` in the child.
+    but that of an event loop, which it would block: there it raises `GatewayError` and sends nothing. Where processes
+    fork (gunicorn, Celery) make it after the fork, or use it after the fork only: one that was used before raises
+    `GatewayError` in the child. So does every call where threads are no threads: gevent's and eventlet's patched ones
+    are turns of one, in which an event loop would be that of the whole process.
     """
 
     def __init__(
@@ -146,6 +174,7 @@ class SyncPublisher:
         self._call(lambda publisher: publisher.write_all(cmd, param, exclude=exclude, sender=sender))
 
     def _call(self, act: Callable[[Publisher], Coroutine[Any, Any, T]]) -> T:
+        _refuse_where_it_would_block()
         # Looked at before the lock, which another thread may have held when the process forked.
         if self._thread is not None and not self._thread.is_here:
             raise GatewayError(f"this publisher belongs to process {self._thread.process}: make one after the fork")
@@ -159,6 +188,22 @@ class SyncPublisher:
             return result.result()
         except futures.CancelledError:
             raise Unavailable("the publisher was closed meanwhile") from None
+
+
+def _refuse_where_it_would_block() -> None:
+    if threading.get_ident.__module__ != "_thread":  # only the interpreter's own comes from there
+        raise GatewayError(
+            "threads are patched here (gevent, eventlet), so a SyncPublisher cannot have one: publish from a process "
+            "that is not patched, or with POST /api/channels/{channel}/messages"
+        )
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise GatewayError(
+        "called in an event loop, which would stand still meanwhile: await the calls of a gateway.Publisher there, or "
+        "make this one with asyncio.to_thread"
+    )
 
 
 class _Thread:

@@ -42,13 +42,7 @@ class _Given(Settings):
 
 def settings_of(redis_url: str, *, prefix: str, publish_timeout: float) -> Settings:
     """Make the settings of a visitor; raise `InvalidSettings` that names what was wrong."""
-    settings = load(
-        _Given,
-        redis_url=redis_url,
-        prefix=prefix,
-        publish_timeout=publish_timeout,
-        node_id=f"visitor-{secrets.token_hex(6)}",
-    )
+    settings = load(_Given, redis_url=redis_url, prefix=prefix, publish_timeout=publish_timeout)
     if settings.redis_url.startswith("memory:"):
         raise InvalidSettings(
             "redis_url: expected the Redis that joins the nodes, such as redis://localhost:6379/0, got 'memory://', "
@@ -62,8 +56,9 @@ class Visitor:
 
     def __init__(self, settings: Settings) -> None:
         """Needs a running loop; nothing is connected before `running`."""
-        self._settings = settings
-        self.id = settings.node_id
+        # Named where it connects: what was made before a fork is in all children, and answers would go to all of them.
+        self.id = f"visitor-{secrets.token_hex(6)}"
+        self._settings = settings = settings.model_copy(update={"node_id": self.id})
         self.backplane: Backplane = open_backplane(settings)
         self.onlooker = Onlooker(settings, self.backplane)
         self.remote = Remote(self.id, self.backplane, _refuse, timeout=settings.publish_timeout)

@@ -174,13 +174,14 @@ class TestWriting:
 
     async def test_many_threads_may_use_one(self, pair: Pair) -> None:
         """Nothing is lost, and each thread's messages are in order."""
-        with SyncPublisher(pair.url) as publisher:
+        publisher = SyncPublisher(pair.url)
 
-            def write(thread: int) -> None:
-                for number in range(50):
-                    publisher.write_channel("n", [thread, number], "lobby")
+        def write(thread: int) -> None:
+            for number in range(50):
+                publisher.write_channel("n", [thread, number], "lobby")
 
-            await asyncio.gather(*(asyncio.to_thread(write, thread) for thread in range(8)))
+        await asyncio.gather(*(asyncio.to_thread(write, thread) for thread in range(8)))
+        publisher.close()
         found = [(await pair.nobody.client.expect("n"))["param"] for _ in range(400)]
         for thread in range(8):
             assert [number for one, number in found if one == thread] == list(range(50))
@@ -336,10 +337,99 @@ print("parent done")
         assert "make one after the fork\nchild done\nchild ended with 0\nparent done" in printed
 
 
+class TestLoops:
+    async def test_one_of_a_module_serves_each_loop_in_turn(self, pair: Pair) -> None:
+        """As `asyncio.run` makes them one after the other; what an ended one was connected with has gone with it."""
+        script = f"""
+import asyncio
+from gateway import Publisher
+publisher = Publisher({pair.url!r})
+for number in range(3):
+    asyncio.run(publisher.write_channel("n", number, "lobby"))
+asyncio.run(publisher.aclose())
+"""
+        assert await output_of([sys.executable, "-W", "error", "-X", "dev", "-c", script]) == ""
+        assert [(await pair.nobody.client.expect("n"))["param"] for _ in range(3)] == [0, 1, 2]
+
+    async def test_a_second_loop_is_refused_and_nothing_sent(self, pair: Pair) -> None:
+        """While the first one lives: its connection cannot be used from another thread."""
+        async with Publisher(pair.url) as publisher:
+
+            def elsewhere() -> str:
+                try:
+                    asyncio.run(publisher.write_channel("n", "elsewhere", "lobby"))
+                except GatewayError as error:
+                    return str(error)
+                return ""
+
+            assert "another event loop" in await asyncio.to_thread(elsewhere)
+            await publisher.write_channel("n", "here", "lobby")
+        assert (await pair.nobody.client.expect("n"))["param"] == "here"
+
+    async def test_children_of_a_fork_are_not_taken_for_one(self, pair: Pair) -> None:
+        """Each asks and is answered under a name of its own, although both came from one publisher."""
+        script = f"""
+import asyncio, os
+from gateway import ConnectionNotFound, Publisher
+publisher = Publisher({pair.url!r})
+there = os.fork()
+async def write():
+    for number in range(200):
+        if there:
+            await publisher.write_connection("n", number, {pair.nobody.id!r})
+        else:
+            try:
+                await publisher.write_connection("n", number, {pair.nobody.id + "0"!r})
+            except ConnectionNotFound:
+                continue
+            raise AssertionError("an answer to the other child")
+asyncio.run(write())
+if there:
+    assert os.wait()[1] == 0
+    print("parent done")
+"""
+        assert "parent done" in await output_of([sys.executable, "-c", script])
+
+    @pytest.mark.parametrize("call", [SyncPublisher.__enter__, lambda publisher: publisher.write_all("x", 1)])
+    async def test_a_call_that_would_block_a_loop_is_refused(
+        self, pair: Pair, call: Callable[[SyncPublisher], object]
+    ) -> None:
+        """And nothing is sent; it says what to call instead."""
+        publisher = SyncPublisher(pair.url)
+        with pytest.raises(GatewayError, match=r"gateway\.Publisher"):
+            call(publisher)
+        publisher.close()
+        assert await pair.received() == {"ada": [[], []], "nobody": [[]]}
+
+    async def test_threads_that_are_none_are_refused(self, redis: RedisServer) -> None:
+        """Under gevent, where a loop in a thread would be that of the whole process; the process goes on."""
+        script = f"""
+from gevent import monkey
+monkey.patch_all()
+import asyncio
+from gateway import GatewayError, SyncPublisher
+try:
+    SyncPublisher({redis.url!r}).write_channel("n", 1, "lobby")
+except GatewayError as error:
+    print(error)
+asyncio.run(asyncio.sleep(0))
+print("and on")
+"""
+        printed = await output_of([sys.executable, "-W", "ignore", "-c", script])
+        assert printed.startswith("threads are patched here")
+        assert printed.endswith("and on")
+
+    async def test_who_only_publishes_loads_no_server(self) -> None:
+        """Nor what draws pages and measures: a cron job begins often."""
+        script = "import sys; from gateway import SyncPublisher; print(*sys.modules)"
+        loaded = {name.partition(".")[0] for name in (await output_of([sys.executable, "-c", script])).split()}
+        assert loaded.isdisjoint({"aiohttp", "aiohttp_jinja2", "jinja2", "jwt", "prometheus_client", "uvloop"})
+
+
 def _waits(publisher: SyncPublisher) -> bool:
     assert publisher._thread is not None
-    visitor = publisher._thread._publisher._visitor
-    return visitor is not None and visitor.backplane.counters.waiting > 0
+    place = publisher._thread._publisher._place
+    return place is not None and place.visitor is not None and place.visitor.backplane.counters.waiting > 0
 
 
 async def _succeeds(call: Awaitable[object]) -> bool:
