@@ -9,7 +9,6 @@ import secrets
 import string
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,6 +27,7 @@ from gateway.handler import Handler
 from gateway.handlers.example import ExampleHandler
 from gateway.handshake import answer_to, refuse_foreign_origin, refuse_lone_token
 from gateway.identity import SETTINGS, TOKENS
+from gateway.loading import load_handler
 from gateway.message import check_channel
 from gateway.proxies import through_proxies
 from gateway.reception import PROTOCOLS
@@ -141,25 +141,6 @@ def create_app(settings: Settings) -> web.Application:
     app.router.add_static("/static/", STATIC)
     app.on_response_prepare.append(_ask_again)
     return app
-
-
-def load_handler(name: str) -> Handler:
-    """Import `module:Class` or `module:router` (any instance). Raises `InvalidSettings`."""
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise InvalidSettings(f"handler: expected module:Class or module:router, got {name!r}")
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InvalidSettings(f"handler: expected module:Class or module:router, got {name!r}: {error}") from None
-    if not isinstance(found, Handler) and not (isinstance(found, type) and issubclass(found, Handler)):
-        raise InvalidSettings(f"handler: expected a gateway.Handler, got {name!r}")
-    try:
-        return found() if isinstance(found, type) else found
-    except TypeError as error:
-        raise InvalidSettings(
-            f"handler: expected a class that is called without arguments, got {name!r}: {error}"
-        ) from None
 
 
 def _add_behind(app: web.Application, path: str, handle: Page) -> None:

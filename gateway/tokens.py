@@ -130,13 +130,19 @@ def _fixed_keys(settings: Settings) -> list[Key]:
         from gateway.signatures import read_secret
 
         keys.append(_checked("jwt_secret", read_secret, settings.jwt_secret))
-        if (size := len(settings.jwt_secret.encode())) < SECRET_BYTES:
-            logger.error("jwt_secret: %s bytes can be guessed, %s or more cannot", size, SECRET_BYTES)
+        if weakness := weakness_of(settings.jwt_secret):
+            logger.error("%s", weakness)
     if settings.jwt_public_key:
         from gateway.signatures import read_pem
 
         keys.append(_checked(_PUBLIC_KEY, read_pem, _pem(settings.jwt_public_key)))
     return keys
+
+
+def weakness_of(secret: str) -> str:
+    """Say that a secret of tokens is too short; "" when it is not."""
+    size = len(secret.encode(errors="surrogateescape"))
+    return "" if size >= SECRET_BYTES else f"jwt_secret: {size} bytes can be guessed, {SECRET_BYTES} or more cannot"
 
 
 def _pem(given: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import jwt
 import pytest
 
 from gateway.cli import main
@@ -177,11 +179,11 @@ class TestUse:
     def test_a_misspelled_option_is_named(
         self, invoke: Callable[..., Ended], arguments: tuple[str, ...], said: str
     ) -> None:
-        """With the one that was meant, under the usage of the command in question."""
+        """In one line, with the one that was meant, and where to read which there are."""
         ended = invoke(*arguments)
-        assert ended.code == 2
-        assert f"gateway {arguments[0]}: error: " in ended.lines[-1]
-        assert ended.lines[-1].endswith(said)
+        assert (ended.code, len(ended.lines)) == (2, 1)
+        assert ended.lines[0].startswith(f"gateway {arguments[0]}: ")
+        assert ended.lines[0].endswith(f"{said}; see gateway {arguments[0]} --help")
 
     def test_a_misspelled_variable_is_named(self, invoke: Callable[..., Ended]) -> None:
         """Nobody reads it, and the command does the rest."""
@@ -192,6 +194,38 @@ class TestUse:
     @pytest.mark.parametrize("param", ["{text: 1}", "{'text': 1}", "hi", "NaN", "[Infinity]", ""])
     def test_a_param_that_is_no_json_is_one_line(self, refusal: Callable[..., str], param: str) -> None:
         assert "PARAM_JSON: expected JSON, got" in refusal("publish", "--all", "chat", param)
+
+    @pytest.mark.parametrize("text", ["", '{"a": ', "123456789012345678901", "[" * 2000])
+    def test_what_comes_from_the_standard_input_is_looked_at_alike(
+        self, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch, text: str
+    ) -> None:
+        """With - for the parameter."""
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        assert "PARAM_JSON: expected JSON, got" in refusal("publish", "--all", "chat", "-")
+
+    @pytest.mark.parametrize(
+        ("given", "seconds"),
+        [("90", 90), ("1.5", 1.5), ("90s", 90), ("90m", 5400), ("12h", 43_200), ("30d", 2_592_000)],
+    )
+    def test_a_token_lasts_as_people_write_it(self, invoke: Callable[..., Ended], given: str, seconds: float) -> None:
+        """In seconds, or with a unit."""
+        made = invoke("token", "--jwt-secret", "s" * 32, "--user", "ada", "--ttl", given)
+        claims = jwt.decode(made.output.strip(), options={"verify_signature": False})
+        assert (made.code, len(made.lines)) == (0, 1)
+        assert 0 <= claims["exp"] - claims["iat"] - seconds < 2
+
+    @pytest.mark.parametrize("given", ["1y", "h", "", "-1", "1h30m", "inf", "nan", "1e99d"])
+    def test_what_is_no_time_is_refused(self, refusal: Callable[..., str], given: str) -> None:
+        """With what would be one."""
+        assert "--ttl: expected seconds" in refusal(
+            "token", "--jwt-secret", "s" * 32, "--user", "ada", f"--ttl={given}"
+        )
+
+    def test_a_secret_that_can_be_guessed_is_told(self, invoke: Callable[..., Ended]) -> None:
+        """The token is made all the same: the nodes, which say so too, may have no other yet."""
+        made = invoke("token", "--jwt-secret", "short", "--user", "ada")
+        assert made.code == 0
+        assert any("jwt_secret: 5 bytes can be guessed" in line for line in made.lines)
 
     def test_who_knows_ascii_alone_reads_ascii(self) -> None:
         """A pipe in an old locale; the output is JSON all the same."""
@@ -328,7 +362,6 @@ class TestSchema:
     @pytest.mark.parametrize(
         ("arguments", "named"),
         [
-            (("--handler", "gateway.handlers.demo:DemoHandler"), "DemoHandler"),
             (("--handler", "tests.typed:nothing"), "tests.typed:nothing"),
             (("--handler", "tests.typed:router", "--typescript", "--name", "two words"), "'two words'"),
         ],
@@ -348,8 +381,16 @@ class TestSchema:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "path", [path for path in sys.path if path != ""])
         ended = invoke("schema", "--handler", "wrongly_declared:router")
-        assert (ended.code, len(ended.lines)) == (1, 1)
+        assert (ended.code, len(ended.lines)) == (2, 1)
         assert "wrongly_declared.carry_out: parameter 'text'" in ended.output
+        assert f"{tmp_path / 'wrongly_declared.py'}, line 3" in ended.output
+
+    def test_a_handler_that_declares_nothing_allows_anything(self, invoke: Callable[..., Ended]) -> None:
+        """As that of the demo, which is taken when none is named; and a line says so."""
+        described = invoke("schema", "--typescript")
+        assert described.code == 0
+        assert "commands: { [key: string]: any };" in described.output
+        assert "DemoHandler is no Router" in described.output
 
 
 class TestCannotStart:

@@ -24,7 +24,7 @@ from gateway import (
     add_routes,
     setup,
 )
-from gateway.server import load_handler
+from gateway.loading import load_handler
 from tests.harness.wait import eventually
 
 Page = Callable[[web.Request], Any]

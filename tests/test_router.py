@@ -419,6 +419,23 @@ class TestDeclarations:
         with pytest.raises(InvalidRouter, match="bad"):
             router.event("bad", asyncio.Event)
 
+    @pytest.mark.parametrize(
+        "kind",
+        [{"a": int}, {1, 2}, [int], (int, str), 5, ..., object(), "nonsense(", "a b", "Nobody", "os.nothing"],
+        ids=lambda kind: kind if isinstance(kind, str) else type(kind).__name__,
+    )
+    def test_what_is_no_type_is_told_at_once(self, kind: Any) -> None:
+        """As an event's, as a parameter's, as an answer's: with where it stood, and never as an error of its own."""
+
+        async def take(text): ...
+
+        with pytest.raises(InvalidRouter, match="event 'bad'"):
+            Router().event("bad", kind)
+        for name in ("text", "return"):
+            take.__annotations__ = {"text": int, name: kind}
+            with pytest.raises(InvalidRouter, match="take"):
+                Router().command("take")(take)
+
     async def test_a_function_stays_what_it_is(self) -> None:
         """It can be called by other code, and carry out two commands."""
         router = Router()

@@ -60,13 +60,20 @@ def _arguments() -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gateway", description="A WebSocket gateway for applications.")
+    parser = _Parser(prog="gateway", description="A WebSocket gateway for applications.")
     parser.add_argument("--version", action="version", version=f"gateway {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)
     parser.set_defaults(parser=parser)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what was wrong in one line; of some commands the usage alone, which argparse puts before it, is a page."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_USE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def _fail(line: str, code: int) -> NoReturn:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
+import sys
 from contextlib import aclosing
 
 from gateway.cli.options import REDIS_SETTINGS, Commands, add_command
 from gateway.cli.terminal import line_of
 from gateway.config import Settings
 from gateway.errors import InvalidSettings
+from gateway.json_values import check_integers, parse
 from gateway.message import Position
 from gateway.publisher import Publisher
+
+SHOWN = 200
+"""Characters of what was no JSON that are repeated."""
 
 
 def add(commands: Commands) -> None:
@@ -26,7 +30,11 @@ def add(commands: Commands) -> None:
     command.add_argument("--from", metavar="USER", dest="sender", help="user id that receivers read as the sender")
     command.add_argument("cmd", metavar="CMD", help="the command")
     command.add_argument(
-        "param", metavar="PARAM_JSON", nargs="?", default="null", help="any JSON value (default: null)"
+        "param",
+        metavar="PARAM_JSON",
+        nargs="?",
+        default="null",
+        help="any JSON value, or - to read it from the standard input (default: null)",
     )
 
 
@@ -35,18 +43,21 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
 
     Where the channel keeps history the message's position is printed.
     """
+    text = sys.stdin.buffer.read() if arguments.param == "-" else arguments.param.encode(errors="surrogateescape")
     try:
-        param = json.loads(arguments.param, parse_constant=_refuse)
+        param = parse(text)
+        check_integers(text)
     except ValueError as error:
-        raise InvalidSettings(f"PARAM_JSON: expected JSON, got {arguments.param!a}: {error}") from None
+        raise InvalidSettings(f"PARAM_JSON: expected JSON, got {_shown(text)}: {error}") from None
     position = asyncio.run(_publish(settings, arguments, param))
     if position is not None:
         print(line_of({"epoch": position.epoch, "offset": position.offset}))
     return 0
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"JSON has no {constant}")
+def _shown(text: bytes) -> str:
+    shown = ascii(text.decode(errors="replace"))
+    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
 
 
 async def _publish(settings: Settings, to: argparse.Namespace, param: object) -> Position | None:

@@ -17,6 +17,8 @@ from gateway.router.refusal import refusal
 from gateway.service import Service
 
 _GIVEN = {"service": Service, "connection": Connection}
+_TELLING = (PydanticUserError, SchemaError, NameError, TypeError, ValueError)
+"""Errors whose words say what is wrong with a type."""
 _BY_TYPE_NAME = {kind.__name__: kind for kind in _GIVEN.values()}
 """For annotations whose types were imported for type checkers only."""
 
@@ -140,8 +142,9 @@ def adapter_of(annotation: Any, where: str) -> TypeAdapter[Any]:
         adapter = TypeAdapter(annotation)
         adapter.rebuild(raise_errors=True)
         return adapter
-    except (PydanticUserError, SchemaError, NameError, TypeError, ValueError) as error:
-        raise InvalidRouter(f"{where}: the type cannot be used: {str(error).partition(chr(10))[0]}") from None
+    except Exception as error:  # pydantic's own, and whatever comes of taking for a type what is none: a dict, a lambda
+        why = str(error).partition("\n")[0] if isinstance(error, _TELLING) else "expected a type"
+        raise InvalidRouter(f"{where}: the type cannot be used, got {annotation!a:.100}: {why}") from None
 
 
 def _signature(function: Callable[..., object]) -> tuple[Mapping[str, inspect.Parameter], dict[str, Any]]:
@@ -150,5 +153,5 @@ def _signature(function: Callable[..., object]) -> tuple[Mapping[str, inspect.Pa
     names = {**_BY_TYPE_NAME, **getattr(inspect.unwrap(function), "__globals__", {})}
     try:
         return inspect.signature(function).parameters, get_type_hints(function, names, include_extras=True)
-    except (NameError, TypeError, SyntaxError) as error:
+    except Exception as error:  # an annotation in quotes is evaluated, which may raise anything
         raise InvalidRouter(f"{place_of(function)}: an annotation cannot be read: {error}") from None

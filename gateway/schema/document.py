@@ -14,6 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core.core_schema import DataclassField, ModelField, TypedDictField
 
 from gateway.errors import InvalidRouter
+from gateway.handler import Handler
 from gateway.router import Command, Router
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -42,11 +43,15 @@ class _Generator(GenerateJsonSchema):
         return super().field_is_required(field, total)
 
 
-def describe(router: Router) -> dict[str, Any]:
+def describe(handler: Handler) -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12), the same for the same router: sorted by name.
 
-    Raises `InvalidRouter` for a type that JSON Schema cannot express.
+    A handler that is no `Router` declares nothing: with it any command may be sent and any message come. Raises
+    `InvalidRouter` for a type that JSON Schema cannot express.
     """
+    if not isinstance(handler, Router):
+        return {"$schema": DIALECT, **_object({"commands": _UNDECLARED, "messages": _UNDECLARED})}
+    router = handler
     schemas, definitions = _schemas(router)
     commands = {name: _command(command, schemas) for name, command in sorted(router.commands.items())}
     messages = {name: schemas[name, "message"] for name in sorted(router.events)}
