@@ -1,5 +1,9 @@
 // Built from gateway/client.
 
+/** Why the server took us out of a channel: `forbidden` by a renewed token, or `removed`. */
+interface Left {
+    reason: string;
+}
 /** What `$history` answers, oldest first. */
 interface History {
     messages: Message[];
@@ -9,7 +13,7 @@ interface History {
 interface RequestOptions {
     /** The subject; default the connection's first channel. */
     channel?: string;
-    /** Milliseconds, waiting for a connection included. */
+    /** Milliseconds, waiting for a connection included; 0 or `Infinity` for no limit. */
     timeout?: number;
     signal?: AbortSignal;
 }
@@ -41,16 +45,17 @@ declare class Channel<S extends Schema = AnySchema> {
     /** Send a command about this channel, and wait for the handler's answer. */
     request<C extends Command<S>>(cmd: C, ...[param, options]: Arguments<Param<S, C>, [options?: Omit<RequestOptions, "channel">]>): Promise<Reply<S, C>>;
     /**
-     * Hear a command on this channel: `$gap` when messages may have been missed, `*` for all but that.
-     * Returns what takes the listener off again.
+     * Hear a command on this channel: `$gap` when messages may have been missed, `$left` when the server has taken us
+     * out, `*` for all but those. Returns what takes the listener off again.
      */
     on(cmd: "$gap", listener: Listener<Gap>): () => void;
+    on(cmd: "$left", listener: Listener<Left>): () => void;
     on(cmd: "*", listener: Listener<unknown>): () => void;
     on<C extends keyof ChannelMessages>(cmd: C, listener: Listener<ChannelMessages[C]>): () => void;
     on<C extends keyof S["messages"] & string>(cmd: C, listener: Listener<S["messages"][C]>): () => void;
     /**
-     * The same as an iterator, which hears from the call on, and ends with `break`, `return()`, `leave()` and the end
-     * of the client. Up to `limit` messages wait for a slow reader; the oldest give way, and are told as `dropped`.
+     * The same as an iterator, which hears from the call on, and ends with `break`, `return()`, `leave()`, `$left` and
+     * the end of the client. Up to `limit` messages wait for a slow reader; the oldest give way, and are told as `dropped`.
      */
     messages(cmd?: "*", options?: {
         limit?: number;
@@ -86,7 +91,7 @@ interface ClientOptions extends ConnectionOptions {
     token?: Source<string | null>;
     /** What may wait for a connection. */
     queue?: QueueLimits;
-    /** How long a request waits for its answer, in milliseconds; default 10000. */
+    /** How long a request waits for its answer, in milliseconds; default 10000, 0 or `Infinity` for no limit. */
     timeout?: number;
 }
 /** How the server introduced itself, and us. */
@@ -128,6 +133,10 @@ type ClientEvents = {
     gap(gap: Gap & {
         channel: string;
     }): void;
+    /** The server has taken us out of a channel. */
+    left(left: Left & {
+        channel: string;
+    }): void;
 };
 /** A connection to a gateway that comes back by itself, with its channels, requests and queue. */
 declare class Client<S extends Schema = AnySchema> {
@@ -161,9 +170,9 @@ interface Close {
     code: number;
     reason: string;
 }
-/** All times in milliseconds. */
+/** All times in milliseconds; as a limit, 0 and `Infinity` are none. */
 interface ConnectionOptions {
-    /** The ceiling of the first pause; it doubles with every failure. Default 500. */
+    /** The ceiling of the first pause, which may be 0; it doubles with every failure. Default 500. */
     firstDelay?: number;
     /** The ceiling of every pause; default 20000. */
     maxDelay?: number;
@@ -227,7 +236,7 @@ interface QueueLimits {
     count?: number;
     /** How many bytes of JSON; default 262144. */
     bytes?: number;
-    /** How many milliseconds a message may wait; default 60000. */
+    /** How many milliseconds a message may wait; default 60000, 0 for as long as it takes. */
     age?: number;
 }
 /** A message that was given up, and why: one of ours that was never sent, or one nobody took in time (`slow`). */
@@ -326,6 +335,6 @@ interface StateChange {
     /** Milliseconds until the next attempt, in `waiting`. */
     delay?: number | undefined;
 }
-export { Client, GatewayError, Socket, type AnySchema, type Channel, type ChannelMessages, type ClientEvents, type ClientOptions, type Close, type Dropped, type Gap, type History, type Message, type Messages, type Outgoing, type Position, type Presence, type QueueLimits, type RequestOptions, type Schema, type Source, type State, type StateChange, type Stats, type Welcome };
+export { Client, GatewayError, Socket, type AnySchema, type Channel, type ChannelMessages, type ClientEvents, type ClientOptions, type Close, type Dropped, type Gap, type History, type Left, type Message, type Messages, type Outgoing, type Position, type Presence, type QueueLimits, type RequestOptions, type Schema, type Source, type State, type StateChange, type Stats, type Welcome };
 /** The global that gateway.js defines. */
 export as namespace gateway;

@@ -10,6 +10,7 @@ export class Backoff {
   readonly #cap: number;
   readonly #random: () => number;
 
+  /** Without a first pause the second one is as it would be by default. */
   constructor(first = 500, cap = 20_000, random: () => number = Math.random) {
     this.#first = first;
     this.#cap = cap;
@@ -17,8 +18,9 @@ export class Backoff {
   }
 
   next(): number {
-    const ceiling = Math.min(this.#cap, this.#first * 2 ** this.#failures++);
-    return this.#random() * ceiling;
+    const first = this.#first || (this.#failures && 250);
+    const ceiling = Math.min(this.#cap, first * 2 ** this.#failures++);
+    return ceiling === Infinity ? ceiling : this.#random() * ceiling;
   }
 
   reset(): void {

@@ -6,6 +6,12 @@ import type { Dropped } from "./queue";
 import { type Messages, reader } from "./reader";
 import { type Presence, Roster } from "./roster";
 import type { AnySchema, Arguments, ChannelMessages, Command, Param, Reply, Schema } from "./schema";
+import { Timer } from "./timer";
+
+/** Why the server took us out of a channel: `forbidden` by a renewed token, or `removed`. */
+export interface Left {
+  reason: string;
+}
 
 /** What `$history` answers, oldest first. */
 export interface History {
@@ -17,7 +23,7 @@ export interface History {
 export interface RequestOptions {
   /** The subject; default the connection's first channel. */
   channel?: string;
-  /** Milliseconds, waiting for a connection included. */
+  /** Milliseconds, waiting for a connection included; 0 or `Infinity` for no limit. */
   timeout?: number;
   signal?: AbortSignal;
 }
@@ -32,6 +38,7 @@ export interface Port {
   urgent(cmd: string, param: unknown, options: RequestOptions): Promise<unknown>;
   delivered(message: Message): void;
   gap(gap: Gap & { channel: string }): void;
+  left(left: Left & { channel: string }): void;
   dropped(dropped: Dropped): void;
   failed(error: GatewayError): void;
 }
@@ -65,7 +72,7 @@ export class Channel<S extends Schema = AnySchema> {
   #joined: PromiseWithSettle | null = null;
   /** Numbers the joins, so that the answer to an abandoned one is not taken for the latest's. */
   #attempt = 0;
-  #retry: ReturnType<typeof setTimeout> | undefined;
+  readonly #retry = new Timer();
 
   /** @internal */
   constructor(name: string, port: Port) {
@@ -122,10 +129,11 @@ export class Channel<S extends Schema = AnySchema> {
   }
 
   /**
-   * Hear a command on this channel: `$gap` when messages may have been missed, `*` for all but that.
-   * Returns what takes the listener off again.
+   * Hear a command on this channel: `$gap` when messages may have been missed, `$left` when the server has taken us
+   * out, `*` for all but those. Returns what takes the listener off again.
    */
   on(cmd: "$gap", listener: Listener<Gap>): () => void;
+  on(cmd: "$left", listener: Listener<Left>): () => void;
   on(cmd: "*", listener: Listener<unknown>): () => void;
   on<C extends keyof ChannelMessages>(cmd: C, listener: Listener<ChannelMessages[C]>): () => void;
   on<C extends keyof S["messages"] & string>(cmd: C, listener: Listener<S["messages"][C]>): () => void;
@@ -134,8 +142,8 @@ export class Channel<S extends Schema = AnySchema> {
   }
 
   /**
-   * The same as an iterator, which hears from the call on, and ends with `break`, `return()`, `leave()` and the end
-   * of the client. Up to `limit` messages wait for a slow reader; the oldest give way, and are told as `dropped`.
+   * The same as an iterator, which hears from the call on, and ends with `break`, `return()`, `leave()`, `$left` and
+   * the end of the client. Up to `limit` messages wait for a slow reader; the oldest give way, and are told as `dropped`.
    */
   messages(cmd?: "*", options?: { limit?: number }): Messages<Message>;
   messages(cmd: "$gap", options?: { limit?: number }): Messages<Message<Gap>>;
@@ -203,7 +211,7 @@ export class Channel<S extends Schema = AnySchema> {
   /** @internal Take part again over a new connection; resolves when that is settled, one way or the other. */
   async enter(): Promise<void> {
     const attempt = ++this.#attempt;
-    clearTimeout(this.#retry);
+    this.#retry.stop();
     this.#inside = false;
     if (this.#joined?.failed) this.#joined = promiseWithSettle();
     this.#deliver(this.#membership.begin());
@@ -220,6 +228,7 @@ export class Channel<S extends Schema = AnySchema> {
   /** @internal */
   receive(message: Message): void {
     if (message.cmd === "$gap") this.#gap(this.#membership.interrupt(message.param as Partial<Gap> | null));
+    else if (message.cmd === "$left") this.#left(message.param as Partial<Left> | null);
     else this.#deliver(this.#membership.accept(message));
   }
 
@@ -238,7 +247,7 @@ export class Channel<S extends Schema = AnySchema> {
     const failure = this.#error(error.code, error.message);
     const pause = pauseAfter(error);
     // Over the same connection; what arrives is held back until then.
-    if (pause) this.#retry = setTimeout(() => this.#port.welcomed && this.enter(), pause);
+    if (pause) this.#retry.start(pause, () => this.#port.welcomed && this.enter());
     else this.#reject(this.#forget(), failure);
     this.#port.failed(failure);
   }
@@ -256,7 +265,7 @@ export class Channel<S extends Schema = AnySchema> {
     const joined = this.#joined;
     this.#joined = null;
     this.#attempt++;
-    clearTimeout(this.#retry);
+    this.#retry.stop();
     this.#inside = false;
     this.#deliver(this.#membership.leave());
     this.end();
@@ -264,8 +273,22 @@ export class Channel<S extends Schema = AnySchema> {
   }
 
   #gap(gap: Gap): void {
-    this.#events.emit("$gap", gap as never, { channel: this.name, cmd: "$gap", param: gap } as never);
+    this.#tell("$gap", gap);
     this.#port.gap({ ...gap, channel: this.name });
+  }
+
+  /** The server has taken us out, and would again: who wants in asks anew. */
+  #left(param: Partial<Left> | null): void {
+    // A join that is under way was asked for since; its answer tells whether we are in.
+    if (this.#joined && !this.#inside) return;
+    const reason = param?.reason ?? "removed";
+    this.#reject(this.#forget(), this.#error(reason, "the server has taken us out of the channel"));
+    this.#tell("$left", { reason });
+    this.#port.left({ reason, channel: this.name });
+  }
+
+  #tell(cmd: string, param: object): void {
+    this.#events.emit(cmd, param as never, { channel: this.name, cmd, param } as never);
   }
 
   #deliver(messages: Message[]): void {

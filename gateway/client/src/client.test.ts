@@ -315,7 +315,7 @@ describe("sending", () => {
     make({ queue: { age: 1000 } }).on("dropped", () => client.close());
     client.send("one");
     client.connect();
-    vi.setSystemTime(Date.now() + 5000);
+    vi.spyOn(performance, "now").mockReturnValue(performance.now() + 5000);
     FakeSocket.last.welcome();
     await settle();
     expect(client.state).toBe("closed");
@@ -871,4 +871,137 @@ test("a page that becomes visible notices a dead connection within two seconds",
   await vi.advanceTimersByTimeAsync(2000);
   expect(client.state).toBe("connecting");
   expect(FakeSocket.all).toHaveLength(2);
+});
+
+describe("what cannot be tried", () => {
+  const PAGE = "<!doctype html><title>502</title>";
+  const failures = () => {
+    const codes: string[] = [];
+    client.on("error", ({ code }) => codes.push(code));
+    return codes;
+  };
+
+  test.each([
+    ["a URL", PAGE, {}, "invalid-url", /<!doctype html>/],
+    ["a URL of another kind", "localhost:8080/connect", {}, "invalid-url", /localhost:8080/],
+    ["a token", "/connect", { token: PAGE }, "invalid-token", /a string that/],
+    ["a token with white space", "/connect", { token: "e30.e30.c2ln\n" }, "invalid-token", /a string that/],
+    ["a token that is too long", "/connect", { token: "x".repeat(20_000) }, "invalid-token", /a string that/],
+    [
+      "a token that is no string",
+      "/connect",
+      { token: { jwt: "x" } as never },
+      "invalid-token",
+      /an? object that/,
+    ],
+  ])("as %s fails once, by its name", async (_, url, options, code, reason) => {
+    make(options, url);
+    const codes = failures();
+    const reasons: (string | undefined)[] = [];
+    client.on("failed", ({ close }) => reasons.push(close?.reason));
+    await vi.advanceTimersByTimeAsync(600_000);
+    expect(codes).toEqual([code]);
+    expect(reasons).toEqual([expect.stringMatching(reason)]);
+    expect(FakeSocket.all).toHaveLength(0);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  test.each(["token", "url"])("is asked for five times where a function gives the %s", async (which) => {
+    const answer = vi.fn(async () => PAGE);
+    make(which === "token" ? { token: answer } : {}, which === "url" ? answer : "/connect");
+    const codes = failures();
+    await vi.advanceTimersByTimeAsync(600_000);
+    expect(client.state).toBe("failed");
+    expect(answer).toHaveBeenCalledTimes(5);
+    expect(codes).toEqual(Array(5).fill(`invalid-${which}`));
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  test("is forgotten when the function comes to its senses", async () => {
+    const answers = [PAGE, PAGE, PAGE, PAGE, "good", PAGE, PAGE];
+    make({ token: () => answers.shift() ?? "better" });
+    failures();
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect(FakeSocket.last.protocols).toEqual(["gateway.v1.json", "gateway.token.good"]);
+    FakeSocket.last.end();
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect(FakeSocket.last.protocols[1]).toBe("gateway.token.better");
+  });
+
+  test("is asked for as long as it takes where the function fails, as on a broken network", async () => {
+    const token = vi.fn(async () => Promise.reject(new Error("offline")));
+    make({ token });
+    await vi.advanceTimersByTimeAsync(600_000);
+    expect(token.mock.calls.length).toBeGreaterThan(20);
+    expect(client.state).not.toBe("failed");
+  });
+
+  test("is not shown to the open connection either", async () => {
+    const socket = await opened({ token: "old" });
+    await expect(client.authenticate("e30 ")).rejects.toMatchObject({ code: "invalid-token" });
+    expect(cmds(socket)).not.toContain("$auth");
+    expect(client.state).toBe("open");
+  });
+
+  test("ends whatever waits for it, and whatever comes later, at once", async () => {
+    make({ autoConnect: false }, PAGE);
+    failures();
+    const lobby = client.channel("lobby");
+    const before = [client.request("add"), lobby.join(), lobby.presence()].map((one) =>
+      expect(one).rejects.toMatchObject({ code: "closed" }),
+    );
+    client.connect();
+    expect(client.state).toBe("failed");
+    await Promise.all(before);
+    await expect(client.request("add")).rejects.toMatchObject({ code: "closed" });
+    await expect(lobby.request("add")).rejects.toMatchObject({ code: "closed" });
+    await expect(lobby.join()).rejects.toMatchObject({ code: "closed" });
+    expect(client.send("chat")).toBe(false);
+    expect(client.stats()).toMatchObject({ queued: 0, pending: 0 });
+    expect(vi.getTimerCount()).toBe(0);
+  });
+});
+
+describe("a channel that the server takes us out of", () => {
+  async function taken(reason = "forbidden") {
+    const socket = await opened();
+    const lobby = client.channel("lobby");
+    const told: unknown[] = [];
+    client.on("left", (left) => told.push(left));
+    client.on("message", ({ cmd }) => told.push(cmd));
+    lobby.on("$left", (left) => told.push(left));
+    lobby.on("*", () => told.push("*"));
+    void lobby.join();
+    socket.reply("$join");
+    await settle();
+    const messages = lobby.messages("chat");
+    socket.receive({ channel: "lobby", cmd: "$left", param: { reason } });
+    return { lobby, told, messages, socket };
+  }
+
+  test("is told with its reason, and is over for its readers", async () => {
+    const { lobby, told, messages } = await taken("removed");
+    expect(told).toEqual([{ reason: "removed" }, { channel: "lobby", reason: "removed" }]);
+    expect(lobby.wanted).toBe(false);
+    expect(await messages.next()).toEqual({ done: true, value: undefined });
+  });
+
+  test("is not joined again by itself, but when asked to", async () => {
+    const { lobby, socket } = await taken();
+    const next = await again(socket);
+    expect(cmds(next)).not.toContain("$join");
+    const joined = lobby.join();
+    next.reply("$join");
+    await joined;
+    expect(cmds(await again(next))).toContain("$join");
+  });
+
+  test("while it is being joined anew waits for that answer", async () => {
+    const { lobby, socket } = await taken();
+    const joined = lobby.join();
+    socket.receive({ channel: "lobby", cmd: "$left", param: { reason: "forbidden" } });
+    socket.reply("$join");
+    await joined;
+    expect(lobby.wanted).toBe(true);
+  });
 });

@@ -1,7 +1,8 @@
-import { type Address, addressOf } from "./address";
-import { Channel, type Port, type RequestOptions } from "./channel";
+import { type Address, addressOf, type Unusable, usable } from "./address";
+import { Channel, type Left, type Port, type RequestOptions } from "./channel";
 import { Connection, type ConnectionOptions } from "./connection";
 import { Emitter } from "./emitter";
+import { encode } from "./encode";
 import { errorOf, GatewayError } from "./errors";
 import type { Gap } from "./membership";
 import type { Message, Outgoing } from "./message";
@@ -9,6 +10,7 @@ import { type Dropped, Queue, type QueueLimits } from "./queue";
 import { Requests } from "./requests";
 import type { AnySchema, Arguments, Command, Param, Reply, Schema } from "./schema";
 import { isOver, type State, type StateChange } from "./states";
+import { limit, Timer } from "./timer";
 import { renewalDelay } from "./token";
 
 /** A value, or where to get a fresh one for every attempt. */
@@ -21,7 +23,7 @@ export interface ClientOptions extends ConnectionOptions {
   token?: Source<string | null>;
   /** What may wait for a connection. */
   queue?: QueueLimits;
-  /** How long a request waits for its answer, in milliseconds; default 10000. */
+  /** How long a request waits for its answer, in milliseconds; default 10000, 0 or `Infinity` for no limit. */
   timeout?: number;
 }
 
@@ -62,10 +64,15 @@ export type ClientEvents = { [state in State]: (change: StateChange) => void } &
   /** A message that was given up: never sent, or (`slow`) never read by an iterator. */
   dropped(dropped: Dropped): void;
   gap(gap: Gap & { channel: string }): void;
+  /** The server has taken us out of a channel. */
+  left(left: Left & { channel: string }): void;
 };
 
 /** How long one slow channel may keep everything else from going on. */
 const PATIENCE = 5000;
+
+/** How often in a row a function may answer what is no URL or token: a server that is restarted answers such pages. */
+const MOST_UNUSABLE = 5;
 
 /** A connection to a gateway that comes back by itself, with its channels, requests and queue. */
 export class Client<S extends Schema = AnySchema> {
@@ -84,13 +91,17 @@ export class Client<S extends Schema = AnySchema> {
   #token: Source<string | null>;
   /** The token in force on the connection. */
   #shown: string | null = null;
-  #renewal: ReturnType<typeof setTimeout> | undefined;
+  readonly #renewal = new Timer();
+  readonly #timeout: number;
+  /** What the functions have answered in a row with which nothing could be tried. */
+  #unusable = 0;
   readonly #counts = { connects: 0, sent: 0, received: 0, dropped: 0, gaps: 0 };
 
   constructor(url: Source<string> = "/connect", options: ClientOptions = {}) {
     this.#url = url;
     this.#options = options;
     this.#token = options.token ?? null;
+    this.#timeout = limit("timeout", options.timeout, 10_000);
     this.#queue = new Queue(options.queue ?? {}, (dropped) => this.#dropped(dropped));
     this.#port = this.#makePort();
     this.#connection = this.#makeConnection();
@@ -191,20 +202,34 @@ export class Client<S extends Schema = AnySchema> {
         this.#counts.gaps++;
         this.#events.emit("gap", gap);
       },
+      left: (left) => this.#events.emit("left", left),
     };
   }
 
   #address(): Address | Promise<Address> {
     const url = read(this.#url);
     const token = read(this.#token);
-    const use = (url: string, token: string | null): Address => {
-      this.#shown = token;
-      return addressOf(url, token);
-    };
+    const use = (url: string, token: string | null): Address => this.#use(url, token);
     if (url instanceof Promise || token instanceof Promise) {
       return Promise.all([url, token]).then(([url, token]) => use(url, token));
     }
     return use(url, token);
+  }
+
+  #use(url: string, token: string | null): Address {
+    try {
+      const address = addressOf(url, token);
+      this.#unusable = 0;
+      this.#shown = token;
+      return address;
+    } catch (error) {
+      const { code, message } = error as Unusable;
+      this.#failed(error as Unusable);
+      const source = code === "invalid-url" ? this.#url : this.#token;
+      if (typeof source === "function" && ++this.#unusable < MOST_UNUSABLE) throw message;
+      this.#unusable = 0;
+      throw error;
+    }
   }
 
   #received(message: Message): void {
@@ -238,12 +263,10 @@ export class Client<S extends Schema = AnySchema> {
 
   async #rejoin(): Promise<void> {
     const wanted = [...this.#channels.values()].filter((channel) => channel.wanted);
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const patience = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, PATIENCE);
-    });
+    const timer = new Timer();
+    const patience = new Promise<void>((resolve) => timer.start(PATIENCE, resolve));
     await Promise.race([Promise.all(wanted.map((channel) => channel.enter())), patience]);
-    clearTimeout(timer);
+    timer.stop();
   }
 
   #ready({ heartbeat }: Welcome): void {
@@ -253,30 +276,32 @@ export class Client<S extends Schema = AnySchema> {
   }
 
   #lost(): void {
-    clearTimeout(this.#renewal);
+    this.#renewal.stop();
     this.#requests.lost();
   }
 
   #changed(change: StateChange): void {
-    if (change.state === "closed") {
+    if (isOver(change.state)) {
       this.#queue.clear();
       this.#requests.lost();
-      for (const channel of this.#channels.values()) channel.end();
+      for (const channel of this.#channels.values()) {
+        if (change.state === "closed") channel.end();
+        channel.fail();
+      }
     }
-    if (isOver(change.state)) for (const channel of this.#channels.values()) channel.fail();
     this.#events.emit("state", change);
     this.#events.emit(change.state, change);
   }
 
   #dispatch(message: Outgoing): boolean {
-    const text = JSON.stringify(message);
+    const text = encode(message);
     if (this.state === "open" && this.#transmit(message, text)) return true;
-    if (this.state === "closed") this.#dropped({ message, reason: "closed" });
+    if (isOver(this.state)) this.#dropped({ message, reason: "closed" });
     else this.#queue.push(message, text);
     return false;
   }
 
-  #transmit(message: Outgoing, text = JSON.stringify(message)): boolean {
+  #transmit(message: Outgoing, text = encode(message)): boolean {
     if (!this.#connection.transmit(text)) return false;
     this.#counts.sent++;
     this.#requests.sent(message.id);
@@ -291,7 +316,7 @@ export class Client<S extends Schema = AnySchema> {
   #request(
     cmd: string,
     param: unknown,
-    { channel, timeout = this.#options.timeout ?? 10_000, signal }: RequestOptions = {},
+    { channel, timeout = this.#timeout, signal }: RequestOptions = {},
     send: (message: Outgoing) => void = (message) => this.#dispatch(message),
   ): Promise<unknown> {
     return this.#requests.open(
@@ -315,9 +340,8 @@ export class Client<S extends Schema = AnySchema> {
   }
 
   #scheduleRenewal(): void {
-    clearTimeout(this.#renewal);
     const delay = this.#shown && typeof this.#token === "function" ? renewalDelay(this.#shown) : null;
-    if (delay !== null) this.#renewal = setTimeout(() => void this.#renewFromSource(), delay);
+    this.#renewal.start(delay ?? Infinity, () => void this.#renewFromSource());
   }
 
   async #renewFromSource(): Promise<void> {
@@ -334,7 +358,7 @@ export class Client<S extends Schema = AnySchema> {
   }
 
   async #renew(token: string): Promise<void> {
-    await this.#request("$auth", { token });
+    await this.#request("$auth", { token: usable(token) });
     this.#shown = token;
     this.#scheduleRenewal();
   }

@@ -1,13 +1,14 @@
-import { type Address, sameAddress } from "./address";
+import { type Address, sameAddress, Unusable } from "./address";
 import { Backoff } from "./backoff";
 import { type Close, LOST, retryAfter, verdict } from "./close";
 import { type Message, parse } from "./message";
 import { isOnline, isVisible, watchPage } from "./page";
 import type { State, StateChange } from "./states";
+import { limit, now, Timer, time } from "./timer";
 
-/** All times in milliseconds. */
+/** All times in milliseconds; as a limit, 0 and `Infinity` are none. */
 export interface ConnectionOptions {
-  /** The ceiling of the first pause; it doubles with every failure. Default 500. */
+  /** The ceiling of the first pause, which may be 0; it doubles with every failure. Default 500. */
   firstDelay?: number;
   /** The ceiling of every pause; default 20000. */
   maxDelay?: number;
@@ -26,11 +27,12 @@ export interface ConnectionOptions {
   ) => WebSocket;
 }
 
-const DEFAULTS = { maxDelay: 20_000, stableAfter: 10_000, connectTimeout: 10_000, probeTimeout: 1800 };
-
 /** Who uses a connection. A call here is always the last thing the connection does. */
 export interface Owner {
-  /** Where to go now. A promise is awaited; its rejection is a failed attempt. */
+  /**
+   * Where to go now. A promise is awaited; its rejection is a failed attempt, and the last one when it is `Unusable` or
+   * names what does not exist here.
+   */
   address(): Address | Promise<Address>;
   /** Whether `address` may differ after the server refused the credentials in the last one. */
   canRenew(): boolean;
@@ -47,8 +49,6 @@ export interface Owner {
 /** The id of the question whose only purpose is an answer; numbers are taken by requests. */
 const PROBE = "probe";
 
-type Timer = ReturnType<typeof setTimeout> | undefined;
-
 /**
  * Keeps one WebSocket alive: dials, waits, notices death, dials again.
  *
@@ -60,8 +60,8 @@ export class Connection {
   #generation = 0;
   #socket: WebSocket | null = null;
   /** The one thing that happens next by itself: the retry, the end of an attempt, or a look at the silence. */
-  #timer: Timer;
-  #probe: Timer;
+  readonly #timer = new Timer();
+  readonly #probe = new Timer();
   #unwatch: (() => void) | null = null;
   #since = 0;
   #heard = 0;
@@ -72,12 +72,20 @@ export class Connection {
   #refused: Address | null = null;
   readonly #backoff: Backoff;
   readonly #owner: Owner;
-  readonly #options: typeof DEFAULTS & ConnectionOptions;
+  readonly #WebSocket: ConnectionOptions["WebSocket"];
+  readonly #maxDelay: number;
+  readonly #stableAfter: number;
+  readonly #connectTimeout: number;
+  readonly #probeTimeout: number;
 
   constructor(owner: Owner, options: ConnectionOptions = {}) {
     this.#owner = owner;
-    this.#options = { ...DEFAULTS, ...options };
-    this.#backoff = new Backoff(options.firstDelay, this.#options.maxDelay, options.random);
+    this.#WebSocket = options.WebSocket;
+    this.#maxDelay = limit("maxDelay", options.maxDelay, 20_000);
+    this.#stableAfter = time("stableAfter", options.stableAfter, 10_000);
+    this.#connectTimeout = limit("connectTimeout", options.connectTimeout, 10_000);
+    this.#probeTimeout = limit("probeTimeout", options.probeTimeout, 1800);
+    this.#backoff = new Backoff(time("firstDelay", options.firstDelay, 500), this.#maxDelay, options.random);
   }
 
   get generation(): number {
@@ -108,10 +116,10 @@ export class Connection {
 
   /** The owner's handshake is complete. `heartbeat` (seconds) bounds the silence that is not looked into. */
   ready(heartbeat = 25): void {
-    this.#since = Date.now();
+    this.#since = now();
     this.#deferred = false;
     this.#refused = null;
-    this.#listenForSilence(heartbeat * 2000);
+    this.#listenForSilence(heartbeat * 2000 || Infinity);
     this.#enter("open");
   }
 
@@ -124,19 +132,26 @@ export class Connection {
     this.#discard();
     const generation = this.#generation;
     const current = (): boolean => generation === this.#generation;
-    this.#since = Date.now();
+    this.#since = now();
     this.#limitAttempt();
     this.#enter("connecting");
     if (!current()) return;
     this.#ask(
       (address) => current() && this.#dial(address),
-      (error) => current() && this.#lost({ code: LOST, reason: String(error) }),
+      (error) => current() && this.#unaddressed(error),
     );
+  }
+
+  /** What does not exist here, `location` on a server say, will not exist for the next attempt either. */
+  #unaddressed(error: unknown): void {
+    const close = { code: LOST, reason: String(error) };
+    if (error instanceof Unusable || error instanceof ReferenceError) this.#stop("failed", close);
+    else this.#lost(close);
   }
 
   /** An attempt may take its time as long as something comes of it. */
   #limitAttempt(): void {
-    this.#arm(this.#options.connectTimeout, () =>
+    this.#timer.start(this.#connectTimeout, () =>
       this.#lost({ code: LOST, reason: "the attempt took too long" }),
     );
   }
@@ -158,7 +173,7 @@ export class Connection {
     }
     this.#address = address;
     try {
-      this.#listen(new (this.#options.WebSocket ?? WebSocket)(address.url, address.protocols));
+      this.#listen(new (this.#WebSocket ?? WebSocket)(address.url, address.protocols));
     } catch (error) {
       // The constructor throws for what no later attempt can mend: a wrong URL or scheme.
       this.#stop("failed", { code: LOST, reason: String(error) });
@@ -179,9 +194,8 @@ export class Connection {
   }
 
   #received(data: unknown): void {
-    this.#heard = Date.now();
-    clearTimeout(this.#probe);
-    this.#probe = undefined;
+    this.#heard = now();
+    this.#probe.stop();
     if (this.state === "connecting") this.#limitAttempt();
     const message = parse(data);
     if (!message) this.#owner.malformed();
@@ -204,7 +218,7 @@ export class Connection {
 
   /** Let go of the socket and say so; false when the owner decided otherwise meanwhile. */
   #end(close: Close): boolean {
-    if (this.state === "open" && Date.now() - this.#since >= this.#options.stableAfter) {
+    if (this.state === "open" && now() - this.#since >= this.#stableAfter) {
       this.#backoff.reset();
     }
     const had = this.#socket || this.state === "connecting";
@@ -217,7 +231,7 @@ export class Connection {
   #wait(delay: number, close?: Close): void {
     const online = isOnline();
     // An offline browser is only nearly always right: keep trying, seldom.
-    this.#arm(online ? delay : this.#options.maxDelay, () => this.#attempt());
+    this.#timer.start(online ? delay : this.#maxDelay, () => this.#attempt());
     this.#enter(online ? "waiting" : "suspended", close, online ? delay : undefined);
   }
 
@@ -233,17 +247,11 @@ export class Connection {
 
   #discard(): void {
     this.#generation++;
-    clearTimeout(this.#timer);
-    clearTimeout(this.#probe);
-    this.#probe = undefined;
+    this.#timer.stop();
+    this.#probe.stop();
     const socket = this.#socket;
     this.#socket = null;
     socket?.close(1000);
-  }
-
-  #arm(delay: number, act: () => void): void {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(act, delay);
   }
 
   #enter(state: State, close?: Close, delay?: number): void {
@@ -256,14 +264,13 @@ export class Connection {
   #awake(): void {
     if (this.state === "open") this.#verify();
     // An attempt from before the network came back is waiting for packets that are lost.
-    else if (this.state === "connecting" && Date.now() - this.#since > this.#options.probeTimeout)
-      this.reconnect();
+    else if (this.state === "connecting" && now() - this.#since > this.#probeTimeout) this.reconnect();
     else if (this.state === "suspended" || (this.state === "waiting" && !this.#deferred)) this.#attempt();
   }
 
   #offline(): void {
     if (this.state === "open") this.#verify();
-    else if (this.state === "waiting" && !this.#deferred) this.#wait(this.#options.maxDelay);
+    else if (this.state === "waiting" && !this.#deferred) this.#wait(this.#maxDelay);
   }
 
   #asleep(): void {
@@ -272,25 +279,23 @@ export class Connection {
 
   /** Ask for a sign of life. Any message counts, and every node answers a `$` command that has an id. */
   #verify(): void {
-    if (this.#probe !== undefined) return;
+    if (this.#probe.running) return;
     this.transmit(JSON.stringify({ cmd: "$ping", id: PROBE }));
-    this.#probe = setTimeout(() => {
+    this.#probe.start(this.#probeTimeout, () => {
       const close = { code: LOST, reason: "no answer to a probe" };
       if (!isOnline()) this.#lost(close);
       else if (this.#end(close)) this.#attempt();
-    }, this.#options.probeTimeout);
+    });
   }
 
   /** A half-open connection looks like a quiet one, so look closer while somebody is watching. */
-  #listenForSilence(limit: number): void {
-    this.#heard = Date.now();
-    clearTimeout(this.#timer);
-    if (!limit) return;
+  #listenForSilence(most: number): void {
+    this.#heard = now();
     const check = (): void => {
-      const silence = Date.now() - this.#heard;
-      if (silence >= limit && isVisible()) this.#verify();
-      this.#arm(silence >= limit ? limit : limit - silence, check);
+      const silence = now() - this.#heard;
+      if (silence >= most && isVisible()) this.#verify();
+      this.#timer.start(silence >= most ? most : most - silence, check);
     };
-    this.#arm(limit, check);
+    this.#timer.start(most, check);
   }
 }

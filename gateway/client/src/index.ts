@@ -1,4 +1,4 @@
-export type { Channel, History, RequestOptions } from "./channel";
+export type { Channel, History, Left, RequestOptions } from "./channel";
 export {
   Client,
   type ClientEvents,

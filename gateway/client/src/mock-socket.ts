@@ -1,3 +1,5 @@
+import { Timer } from "./timer";
+
 /** What a mock server hears of a socket. */
 export interface Peer {
   /** Milliseconds that everything takes, in either direction. */
@@ -91,7 +93,7 @@ export class MockSocket {
   #later(act: () => void): void {
     this.#underway.push(act);
     const next = (): void => this.#underway.shift()?.();
-    if (this.#peer.latency > 0) setTimeout(next, this.#peer.latency);
+    if (this.#peer.latency > 0) new Timer().start(this.#peer.latency, next);
     else queueMicrotask(next);
   }
 }

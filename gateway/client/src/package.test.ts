@@ -32,7 +32,12 @@ const write = (name: string, text: string) => writeFileSync(join(project, name),
 
 function run(program: string, options: string[], cwd = project): string {
   try {
-    return execFileSync(program, options, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+    return execFileSync(program, options, {
+      cwd,
+      encoding: "utf8",
+      timeout: 50_000,
+      stdio: ["ignore", "pipe", "pipe"],
+    });
   } catch (error) {
     const { stdout, stderr } = error as { stdout: string; stderr: string };
     throw new Error(`${program} ${options.join(" ")}\n${stdout}\n${stderr}`);
@@ -130,6 +135,28 @@ test("runs in Node, outside any browser", () => {
     ["ada"],
     ["useChannel", "useConnectionState", "usePresence"],
     "@gateway/client",
+  ]);
+});
+
+test("does no harm on a server: it fails once, and lets the process end", () => {
+  write(
+    "program.mjs",
+    `import { Client } from "@gateway/client";
+    const seen = [];
+    for (const url of ["/connect", () => new URL("/connect", location.href).href]) {
+      const client = new Client(url, { token: () => "t" });
+      client.on("error", ({ code, message }) => seen.push(code, message));
+      client.on("state", ({ state }) => seen.push(state));
+      client.on("failed", () => client.request("add").catch(({ code }) => seen.push(code)));
+      client.send("chat");
+    }
+    process.on("exit", () => console.log(JSON.stringify(seen)));`,
+  );
+  const seen = JSON.parse(run(process.execPath, ["--no-warnings", "program.mjs"]));
+  expect(seen.sort()).toEqual([
+    ...["closed", "closed", "connecting", "connecting"],
+    "expected a full URL, since there is no page, of a gateway, got '/connect'",
+    ...["failed", "failed", "invalid-url"],
   ]);
 });
 

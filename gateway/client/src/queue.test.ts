@@ -7,7 +7,10 @@ beforeEach(() => {
   dropped = [];
   vi.useFakeTimers();
 });
-afterEach(() => vi.useRealTimers());
+afterEach(() => {
+  vi.restoreAllMocks();
+  vi.useRealTimers();
+});
 
 function queueWith(limits: QueueLimits = {}) {
   const queue = new Queue(limits, (one) => dropped.push(one));
@@ -91,7 +94,7 @@ test("what waits too long is reported when its time is over", () => {
 test("what a sleeping page could not drop in time is dropped before sending", () => {
   const { push, drained } = queueWith({ age: 1000 });
   push("a");
-  vi.setSystemTime(Date.now() + 5000);
+  vi.spyOn(performance, "now").mockReturnValue(performance.now() + 5000);
   expect(drained()).toEqual([]);
   expect(reasons()).toEqual(["a age"]);
 });

@@ -1,11 +1,12 @@
 import type { Outgoing } from "./message";
+import { limit, now, Timer } from "./timer";
 
 export interface QueueLimits {
   /** How many messages; default 100. */
   count?: number;
   /** How many bytes of JSON; default 262144. */
   bytes?: number;
-  /** How many milliseconds a message may wait; default 60000. */
+  /** How many milliseconds a message may wait; default 60000, 0 for as long as it takes. */
   age?: number;
 }
 
@@ -26,12 +27,12 @@ interface Item {
 export class Queue {
   #items: Item[] = [];
   #bytes = 0;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  readonly #timer = new Timer();
   readonly #limits: Required<QueueLimits>;
   readonly #drop: (dropped: Dropped) => void;
 
   constructor(limits: QueueLimits, drop: (dropped: Dropped) => void) {
-    this.#limits = { count: 100, bytes: 262_144, age: 60_000, ...limits };
+    this.#limits = { count: 100, bytes: 262_144, ...limits, age: limit("queue.age", limits.age, 60_000) };
     this.#drop = drop;
   }
 
@@ -42,7 +43,7 @@ export class Queue {
   push(message: Outgoing, text: string): void {
     const bytes = new TextEncoder().encode(text).length;
     if (bytes > this.#limits.bytes) return this.#drop({ message, reason: "bytes" });
-    this.#items.push({ message, text, bytes, since: Date.now() });
+    this.#items.push({ message, text, bytes, since: now() });
     this.#bytes += bytes;
     while (this.#items.length > this.#limits.count) this.#shift("count");
     while (this.#bytes > this.#limits.bytes) this.#shift("bytes");
@@ -62,10 +63,12 @@ export class Queue {
       if (message.id === id) this.#bytes -= bytes;
       return message.id !== id;
     });
+    this.#watch();
   }
 
   clear(): void {
     while (this.#items.length) this.#shift("closed");
+    this.#watch();
   }
 
   #shift(reason?: Dropped["reason"]): void {
@@ -76,20 +79,15 @@ export class Queue {
   }
 
   #expire(): void {
-    const oldest = Date.now() - this.#limits.age;
+    const oldest = now() - this.#limits.age;
     while (this.#items[0] && this.#items[0].since <= oldest) this.#shift("age");
   }
 
   #watch(): void {
-    clearTimeout(this.#timer);
     const [first] = this.#items;
-    if (!first || this.#limits.age === Infinity) return;
-    this.#timer = setTimeout(
-      () => {
-        this.#expire();
-        this.#watch();
-      },
-      first.since + this.#limits.age - Date.now(),
-    );
+    this.#timer.start(first ? first.since + this.#limits.age - now() : Infinity, () => {
+      this.#expire();
+      this.#watch();
+    });
   }
 }

@@ -145,6 +145,20 @@ test("listeners hear messages and gaps, the latest ones, and no more after the e
   expect(heard).toEqual(["second hi grace", "second gap"]);
 });
 
+test("a channel that the server takes us out of is rendered as such, until it is joined again", async () => {
+  const reasons: string[] = [];
+  await show(h(Lobby, { listeners: { $left: ({ reason }) => reasons.push(reason) } }));
+  await pass(0, () => server.connections[0] && server.leave(server.connections[0], "lobby", "forbidden"));
+  expect(place.textContent).toBe("lobby false forbidden");
+  await pass(0, () => server.connections[0]?.drop());
+  await pass(250);
+  expect(place.textContent).toBe("lobby false forbidden");
+  expect(server.connections[0]?.channels.size).toBe(0);
+  await pass(0, () => void client.channel("lobby").join());
+  expect(place.textContent).toBe("lobby true ");
+  expect(reasons).toEqual(["forbidden"]);
+});
+
 test("presence is rendered, kept through a reconnect, and forgotten with the channel", async () => {
   await show(h(People));
   expect(place.textContent).toBe("ada");

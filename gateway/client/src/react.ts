@@ -1,7 +1,7 @@
 "use client";
 
 import { useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
-import type { Channel } from "./channel";
+import type { Channel, Left } from "./channel";
 import type { Client } from "./client";
 import type { GatewayError } from "./errors";
 import type { Gap } from "./membership";
@@ -18,13 +18,15 @@ export type Listeners<S extends Schema = AnySchema> = {
 } & {
   /** Messages may have been missed. */
   $gap?: (gap: Gap, message: Message<Gap>) => void;
+  /** The server has taken us out; `error` is then set as well. */
+  $left?: (left: Left, message: Message<Left>) => void;
 };
 
 export interface UsedChannel<S extends Schema = AnySchema> {
   channel: Channel<S>;
   /** Whether the node has let us in; stays true while the client reconnects. */
   joined: boolean;
-  /** Why it does not let us in. */
+  /** Why it does not let us in, or has taken us out: `code` is then the reason, `forbidden` or `removed`. */
   error: GatewayError | null;
 }
 
@@ -69,7 +71,11 @@ export function useChannel<S extends Schema>(
         param,
         message,
       );
-    const ends = [channel.on("*", hear), channel.on("$gap", hear as (gap: Gap, message: Message) => void)];
+    const ends = [
+      channel.on("*", hear),
+      channel.on("$gap", hear as (gap: Gap, message: Message) => void),
+      channel.on("$left", hear as (left: Left, message: Message) => void),
+    ];
     return () => {
       for (const end of ends) end();
     };

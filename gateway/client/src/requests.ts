@@ -1,5 +1,6 @@
 import { errorOf, GatewayError } from "./errors";
 import type { Message } from "./message";
+import { limit, Timer } from "./timer";
 
 interface Waiting {
   resolve(param: unknown): void;
@@ -11,7 +12,7 @@ interface Waiting {
 }
 
 export interface WaitOptions {
-  /** Milliseconds until the promise rejects with `timeout`. */
+  /** Milliseconds until the promise rejects with `timeout`; 0 for never. */
   timeout: number;
   signal?: AbortSignal | undefined;
 }
@@ -39,13 +40,13 @@ export class Requests {
         this.fail(id, error);
         cancel(id);
       };
-      const timer = setTimeout(
-        () => give(new GatewayError("timeout", `no answer within ${timeout} ms`)),
-        timeout,
+      const timer = new Timer();
+      timer.start(limit("timeout", timeout, 0), () =>
+        give(new GatewayError("timeout", `no answer within ${timeout} ms`)),
       );
       const abort = (): void => give(aborted());
       const end = (): void => {
-        clearTimeout(timer);
+        timer.stop();
         signal?.removeEventListener("abort", abort);
       };
       signal?.addEventListener("abort", abort);

@@ -1,5 +1,6 @@
 import type { Channel } from "./channel";
 import { GatewayError, pauseAfter } from "./errors";
+import { Timer } from "./timer";
 
 /** What `$presence` answers; `users` is missing where there are too many. */
 export interface Presence {
@@ -16,7 +17,7 @@ export class Roster {
   #users: Set<string> | undefined;
   /** What changed since the question that is under way: it may be newer than the answer. */
   #changes: Map<string, boolean> | undefined;
-  #retry: ReturnType<typeof setTimeout> | undefined;
+  readonly #retry = new Timer();
   readonly #channel: Channel;
   readonly #tell: (presence: Presence) => void;
   readonly #off: (() => void)[];
@@ -41,13 +42,13 @@ export class Roster {
   async ask(): Promise<void> {
     const changes = new Map<string, boolean>();
     this.#changes = changes;
-    clearTimeout(this.#retry);
+    this.#retry.stop();
     const presence = await this.#channel.presence().catch((error: GatewayError) => error);
     if (changes !== this.#changes) return;
     this.#changes = undefined;
     if (presence instanceof GatewayError) {
       const pause = pauseAfter(presence);
-      if (pause) this.#retry = setTimeout(() => this.ask(), pause);
+      if (pause) this.#retry.start(pause, () => this.ask());
       return;
     }
     this.#users = presence.users && new Set(presence.users);
@@ -57,7 +58,7 @@ export class Roster {
 
   end(): void {
     this.#changes = undefined;
-    clearTimeout(this.#retry);
+    this.#retry.stop();
     for (const off of this.#off) off();
   }
 

@@ -1,6 +1,7 @@
 import { resolve } from "./address";
 import { Connection } from "./connection";
 import { isolated } from "./emitter";
+import { encode } from "./encode";
 import type { Message, Outgoing } from "./message";
 import { Queue } from "./queue";
 import { isOver } from "./states";
@@ -64,7 +65,7 @@ export class Socket {
 
   /** Send a message, now or when there is a connection. */
   send(message: Outgoing): void {
-    const text = JSON.stringify(message);
+    const text = encode(message);
     this.#log("send", message);
     if (!this.connected || !this.#connection.transmit(text)) this.#pending.push(message, text);
   }

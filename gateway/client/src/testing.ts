@@ -4,6 +4,7 @@ import type { Position } from "./membership";
 import type { Message, Outgoing } from "./message";
 import { Connection } from "./mock-connection";
 import { MockSocket, type Peer } from "./mock-socket";
+import { time } from "./timer";
 
 /** One command of a client, for a handler of a mock server. */
 export interface Command {
@@ -89,7 +90,7 @@ export class MockServer {
 
   constructor(options: MockServerOptions = {}) {
     this.#options = options;
-    this.latency = options.latency ?? 0;
+    this.latency = time("latency", options.latency, 0);
     const server = this;
     const peer: Peer = {
       get latency() {
@@ -157,8 +158,11 @@ export class MockServer {
     this.#join(connection as Connection, channel);
   }
 
-  leave(connection: MockConnection, channel: string): void {
+  /** Take a connection out of a channel; with a reason it is told so: `forbidden` as by a renewed token, `removed`. */
+  leave(connection: MockConnection, channel: string, reason?: string): void {
+    if (!connection.channels.has(channel)) return;
     this.#leave(connection as Connection, channel);
+    if (reason !== undefined && connection.modern) connection.send("$left", { reason }, channel);
   }
 
   /** The ids of the users in a channel. */

@@ -4,16 +4,13 @@ const SHORTEST = 1000;
 /** Renew when this much of the remaining life is over. */
 const PORTION = 0.8;
 
-/** The longest time that setTimeout can count. */
-const LONGEST_TIMER = 2 ** 31 - 1;
-
 /** Milliseconds after which a JWT should be renewed; null when it does not tell, or is as good as over by our clock. */
 export function renewalDelay(token: string): number | null {
   try {
     const payload = token.split(".")[1] ?? "";
     const { exp } = JSON.parse(atob(payload.replace(/-/g, "+").replace(/_/g, "/")));
     const remaining = exp * 1000 - Date.now();
-    return remaining > SHORTEST ? Math.min(remaining * PORTION, LONGEST_TIMER) : null;
+    return remaining > SHORTEST ? remaining * PORTION : null;
   } catch {
     return null;
   }
