@@ -5,24 +5,37 @@ from __future__ import annotations
 import base64
 import inspect
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 
 Token = str | Callable[[], str | Awaitable[str]]
 """A token, or where to get a fresh one."""
 
+_LEGAL = re.compile(r"[A-Za-z0-9!#$%&'*+./^_`|~=-]+")
+
 PORTION = 0.8
 """Of the remaining life, after which a token is renewed."""
+MOST = 16_384
+"""Characters of a token: a head has no room for more."""
 SHORTEST = 1.0
 """Seconds: with less left, a token is renewed by connecting anew."""
 
 
+class Unusable(ValueError):
+    """What was given for a token cannot be one: a page of HTML, say. It is not quoted: it may be a secret after all."""
+
+
 async def fetch(token: Token | None) -> str | None:
-    """Return the token to show now. Raises whatever its source raises."""
-    if token is None or isinstance(token, str):
-        return token
-    found = token()
-    return await found if inspect.isawaitable(found) else found
+    """Return the token to show now. Raises whatever its source raises, and `Unusable`."""
+    found: object = token() if callable(token) else token
+    if inspect.isawaitable(found):
+        found = await found
+    if found is None or found == "":
+        return None
+    if not isinstance(found, str) or len(found) > MOST or not _LEGAL.fullmatch(found):
+        raise Unusable(f"expected a token, got a {type(found).__name__} that cannot be one")
+    return found
 
 
 def renewal_delay(token: str) -> float | None:

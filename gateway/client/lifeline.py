@@ -18,9 +18,10 @@ from aiohttp import (
     WSServerHandshakeError,
 )
 
-from gateway.client.bearer import Token, fetch, renewal_delay
+from gateway.client.bearer import Token, Unusable, fetch, renewal_delay
 from gateway.client.link import Link
 from gateway.client.retry import LOST, Backoff, End, refused_with
+from gateway.client.times import pause
 from gateway.errors import Forbidden, GatewayError, NotConnected, Unauthorized
 from gateway.message import Message
 
@@ -35,6 +36,9 @@ STABLE = 10.0
 """Seconds that a connection must hold before earlier failures are forgotten."""
 PATIENCE = 5.0
 """Seconds that slow channels may keep everything else from going on."""
+
+MOST_UNUSABLE = 5
+"""How often in a row a function may answer what cannot be a token."""
 
 State = Literal["idle", "connecting", "open", "waiting", "closed", "failed"]
 
@@ -84,6 +88,8 @@ class Lifeline:
         self._session, self._owns_session = session, session is None
         self._refused: str | None = None
         """The token for which the last connection was refused."""
+        self._unusable = 0
+        """What the token's source has answered in a row that cannot be a token."""
         self._opened: asyncio.Future[Link] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -133,7 +139,7 @@ class Lifeline:
             logger.info("connection lost: code=%s reason=%s; again in %.1f s", end.code, ascii(end.reason), delay)
             self._lose()
             self._enter("waiting")
-            await asyncio.sleep(delay)
+            await pause(delay)
 
     async def _live(self, session: ClientSession) -> End:
         """Dial, and stay until the connection ends."""
@@ -143,6 +149,8 @@ class Lifeline:
             if token is not None and token == self._refused:
                 return End(4401, "there is no other token", "failed")
             socket = await self._dial(session, token)
+        except Unusable as error:
+            return self._without_token(error)
         except WSServerHandshakeError as error:
             return self._once(refused_with(error), token)
         except ValueError as error:  # a wrong address, or no gateway: no attempt can mend that
@@ -160,10 +168,22 @@ class Lifeline:
 
     async def _fetch(self) -> str | None:
         try:
-            return await fetch(self._token)
+            token = await fetch(self._token)
+            self._unusable = 0
+            return token
+        except Unusable:
+            raise
         except Exception as error:  # the application's own; its text might hold the token
             logger.warning("no token: %s", type(error).__name__)
             raise NotConnected("there is no token") from error
+
+    def _without_token(self, error: Unusable) -> End:
+        """Let a function that answers nonsense be asked again: a server that is restarted answers such pages."""
+        self._unusable += 1
+        if callable(self._token) and self._unusable < MOST_UNUSABLE:
+            logger.warning("no token: %s", error)
+            return End(LOST, str(error))
+        return End(LOST, str(error), "failed")
 
     async def _dial(self, session: ClientSession, token: str | None) -> ClientWebSocketResponse:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -216,8 +236,8 @@ class Lifeline:
     async def _renew(self, link: Link, token: str) -> None:
         """Show a fresh token before the one at hand expires."""
         while (delay := renewal_delay(token)) is not None:
-            await asyncio.sleep(delay)
-            with contextlib.suppress(GatewayError):
+            await pause(delay)
+            with contextlib.suppress(GatewayError, Unusable):
                 fresh = await self._fetch()
                 if fresh and fresh != token:
                     await link.request("$auth", {"token": fresh}, None, CONNECT_TIMEOUT)
@@ -251,5 +271,7 @@ def _promise() -> asyncio.Future[Link]:
 
 
 def _failure(end: End) -> GatewayError:
+    if end.code == LOST:
+        return NotConnected(end.reason)
     kind = {401: Unauthorized, 4401: Unauthorized, 403: Forbidden, 4403: Forbidden}.get(end.code, NotConnected)
     return kind(f"the server refused the connection: {end.code} {end.reason}".strip())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from aiohttp import ClientError, ClientWebSocketResponse, WSMsgType
 
+from gateway.client.encode import well_formed
 from gateway.client.retry import End, closed_with
 from gateway.errors import KINDS, GatewayError, NoAnswer, NotConnected
 from gateway.message import Message
@@ -22,6 +23,14 @@ class NotSent(NotConnected):
     """The connection had ended before: the message may go over the next one."""
 
 
+class Asked(NamedTuple):
+    """A request whose answer somebody awaits."""
+
+    cmd: str
+    channel: str | None
+    answer: asyncio.Future[Any]
+
+
 class Link:
     """Speaks `gateway.v1.json` over a WebSocket, until it ends."""
 
@@ -32,13 +41,17 @@ class Link:
         self._socket = socket
         self._reason = ""
         self._ids = itertools.count(1)
-        self._answers: dict[object, asyncio.Future[Any]] = {}
+        self._asked: dict[object, Asked] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def pending(self) -> int:
         """Requests without an answer yet."""
-        return len(self._answers)
+        return len(self._asked)
+
+    def is_joining(self, channel: str) -> bool:
+        """Whether the node has yet to answer a `$join`: exact in the order of what came, whoever has been told."""
+        return any(one.cmd == "$join" and one.channel == channel for one in self._asked.values() if _waits(one))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something beside the reading, for as long as the link lasts."""
@@ -48,8 +61,9 @@ class Link:
         return task
 
     async def send(self, cmd: str, param: object, channel: str | None, id: int | None = None) -> None:
-        """Send a message. Raises `NotSent`."""
-        message = {"cmd": cmd, "param": param, "channel": channel, "id": id}
+        """Send a message; what comes from the application is `encoded`. Raises `NotSent`."""
+        named = None if channel is None else well_formed(channel)
+        message = {"cmd": well_formed(cmd), "param": param, "channel": named, "id": id}
         text = orjson.dumps({key: value for key, value in message.items() if value is not None}).decode()
         try:
             await self._socket.send_str(text)
@@ -57,21 +71,21 @@ class Link:
             raise NotSent("the connection has ended") from error
         self.sent += 1
 
-    async def request(self, cmd: str, param: object, channel: str | None, timeout: float) -> Any:
-        """Send a command and return the answer to it.
+    async def request(self, cmd: str, param: object, channel: str | None, timeout: float | None) -> Any:
+        """Send a command and return the answer to it, however long that takes where there is no `timeout`.
 
         Raises the `GatewayError` that the server answers, `NoAnswer`, and `NotConnected` when the link ends first.
         """
         id = next(self._ids)
-        answer = self._answers[id] = asyncio.get_running_loop().create_future()
+        asked = self._asked[id] = Asked(cmd, channel, asyncio.get_running_loop().create_future())
         try:
             async with asyncio.timeout(timeout):
                 await self.send(cmd, param, channel, id)
-                return await answer
+                return await asked.answer
         except TimeoutError:
-            raise NoAnswer(f"no answer to {cmd!r} within {timeout:g} s") from None
+            raise no_answer(cmd, timeout) from None
         finally:
-            del self._answers[id]
+            del self._asked[id]
 
     async def messages(self) -> AsyncIterator[Message]:
         """Yield what comes and answers no request, until the end."""
@@ -91,9 +105,9 @@ class Link:
             task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=1)
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(NotConnected("the connection ended before the answer came"))
+        for one in self._asked.values():
+            if _waits(one):
+                one.answer.set_exception(NotConnected("the connection ended before the answer came"))
         await self._socket.close()
         self.ended.set()
 
@@ -103,15 +117,24 @@ class Link:
         return closed_with(self._socket.close_code, self._reason)
 
     def _settle(self, message: Message) -> bool:
-        answer = self._answers.get(message.id)
-        if answer is None or message.cmd not in ("$reply", "$error"):
+        asked = self._asked.get(message.id)
+        if asked is None or message.cmd not in ("$reply", "$error"):
             return message.cmd == "$reply"
-        if not answer.done():
+        if _waits(asked):
             if message.cmd == "$reply":
-                answer.set_result(message.param)
+                asked.answer.set_result(message.param)
             else:
-                answer.set_exception(error_of(message.param))
+                asked.answer.set_exception(error_of(message.param))
         return True
+
+
+def _waits(asked: Asked) -> bool:
+    return not asked.answer.done()
+
+
+def no_answer(cmd: str, timeout: float | None) -> NoAnswer:
+    """Make the error of who has waited long enough."""
+    return NoAnswer(f"no answer to {cmd!r} within {timeout} s")
 
 
 def error_of(param: Any) -> GatewayError:

@@ -55,7 +55,9 @@ class Backoff:
 
     def next(self) -> float:
         """Return the next pause in seconds."""
-        ceiling = min(self._cap, self._first * 2.0 ** min(self._failures, 64))
+        # Without a first pause the second one is as it would be by default.
+        first = self._first or (FIRST / 2 if self._failures else 0.0)
+        ceiling = min(self._cap, first * 2.0 ** min(self._failures, 64))
         self._failures += 1
         return self._random() * ceiling
 

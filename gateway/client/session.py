@@ -13,17 +13,22 @@ from typing import Any, Self, TypeVar
 from aiohttp import ClientSession
 
 from gateway.client.bearer import Token
+from gateway.client.encode import encoded
 from gateway.client.inbox import Inbox
 from gateway.client.lifeline import Lifeline, State, Welcome
-from gateway.client.link import Link, NotSent, message_of
+from gateway.client.link import Link, NotSent, error_of, message_of, no_answer
 from gateway.client.retry import CAP, FIRST, Backoff
 from gateway.client.subscription import Counts, Subscription
+from gateway.client.times import LONGEST, checked, limit
 from gateway.errors import GatewayError, NoAnswer, NotConnected
 from gateway.message import Message, Position, check_channel
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+ALWAYS = ("$gap", "$left")
+"""What a reader of one command hears as well: that it may have missed some, or will hear no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +81,9 @@ def connect(
 
     Either waits until it is connected, however long that takes, and raises when the server refuses it for good.
     `token` is a JWT, or a function that returns one: it is asked for every connection, and before a token expires.
-    `channels` are joined from the start. `timeout` is that of a request, `buffer` how many messages wait for a slow
-    reader. `on_state` hears every change of `state`. `session` is an aiohttp session to use; the caller closes it.
+    `channels` are joined from the start. `timeout` is that of a request (0 or infinity: none), `buffer` how many
+    messages wait for a slow reader. `on_state` hears every change of `state`. `session` is an aiohttp session to use;
+    the caller closes it.
     """
     return Client(
         url,
@@ -85,7 +91,7 @@ def connect(
         channels=channels,
         timeout=timeout,
         buffer=buffer,
-        backoff=Backoff(first_delay, max_delay, random.random),
+        backoff=Backoff(checked("first_delay", first_delay), limit("max_delay", max_delay) or LONGEST, random.random),
         on_state=on_state,
         session=session,
     )
@@ -115,7 +121,7 @@ class Client:
         self._lifeline = Lifeline(url, token, self, backoff=backoff, session=session)
         self._first = [check_channel(channel) for channel in channels]
         """To be joined from the start."""
-        self._timeout, self._buffer, self._on_state = timeout, buffer, on_state
+        self._timeout, self._buffer, self._on_state = limit("timeout", timeout), buffer, on_state
         self._subscriptions: dict[str, Subscription] = {}
         self._left = Counts()
         """Of channels that were left."""
@@ -215,25 +221,31 @@ class Client:
     # ---- messages
 
     async def send(self, cmd: str, param: object = None, *, channel: str | None = None) -> None:
-        """Send a command; wait for a connection if there is none. Raises `NotConnected` after the end."""
-        await self._over_a_link(lambda link: link.send(cmd, param, channel))
+        """Send a command; wait for a connection if there is none.
+
+        Raises `NotConnected` after the end, and `TypeError` for what JSON cannot carry.
+        """
+        text = encoded(param)
+        await self._over_a_link(lambda link: link.send(cmd, text, channel))
 
     async def request(
         self, cmd: str, param: object = None, *, channel: str | None = None, timeout: float | None = None
     ) -> Any:
-        """Send a command and return the handler's answer; `timeout` includes the wait for a connection.
+        """Send a command and return the handler's answer; `timeout` includes the wait for a connection, 0 is none.
 
         Raises the `GatewayError` that the server answers, `NoAnswer`, and `NotConnected` when the connection that
-        carried the request is lost: nobody knows then whether it was handled.
+        carried the request is lost: nobody knows then whether it was handled. `TypeError` is for what JSON cannot
+        carry.
         """
-        patience = self._timeout if timeout is None else timeout
+        text = encoded(param)
+        patience = self._timeout if timeout is None else limit("timeout", timeout)
         try:
             async with asyncio.timeout(patience):
-                return await self._over_a_link(lambda link: link.request(cmd, param, channel, patience))
+                return await self._over_a_link(lambda link: link.request(cmd, text, channel, patience))
         except NoAnswer:
             raise
         except TimeoutError:
-            raise NoAnswer(f"no answer to {cmd!r} within {patience:g} s") from None
+            raise no_answer(cmd, patience) from None
 
     async def _over_a_link(self, use: Callable[[Link], Awaitable[T]]) -> T:
         """Use the connection, or the next one if this one turns out to have ended before anything was sent."""
@@ -247,11 +259,11 @@ class Client:
     def messages(self, channel: str | None = None, cmd: str | None = None, *, limit: int | None = None) -> Inbox:
         """Return an iterator over the messages that come from now on: of a channel, of a command, or all.
 
-        The `$gap` of its channels is always among them. `limit` overrides the client's `buffer`.
+        The `$gap` and `$left` of its channels are always among them. `limit` overrides the client's `buffer`.
         """
 
         def is_wanted(message: Message) -> bool:
-            return channel in (None, message.channel) and (cmd in (None, message.cmd) or message.cmd == "$gap")
+            return channel in (None, message.channel) and (cmd in (None, message.cmd) or message.cmd in ALWAYS)
 
         inbox = Inbox(is_wanted, self._buffer if limit is None else limit, self._inboxes.discard)
         self._inboxes.add(inbox)
@@ -284,10 +296,24 @@ class Client:
     def heard(self, message: Message) -> None:
         """Pass a message on, once and in order where its channel keeps a history."""
         subscription = self._subscriptions.get(message.channel)
-        if subscription is not None:
+        if message.cmd == "$left":
+            self._taken_out(message)
+        elif subscription is not None:
             subscription.hear(message)
         else:
             self._tell(message)
+
+    def _taken_out(self, message: Message) -> None:
+        """Let go of a channel that the server has taken us out of; whoever wants in asks anew."""
+        # A join that the node has yet to answer was asked for since: its answer tells whether we are in.
+        if (link := self._lifeline.link) is not None and link.is_joining(message.channel):
+            return
+        if (subscription := self._subscriptions.pop(message.channel, None)) is not None:
+            reason = message.param.get("reason") if isinstance(message.param, dict) else None
+            text = f"the server has taken us out of {message.channel}"
+            subscription.leave(error_of({"code": reason or "removed", "message": text}))
+            self._left += subscription.counts
+        self._tell(message)
 
     def changed(self, state: State) -> None:
         """Pass a change of state on."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.client.link import Link
 from gateway.client.progress import Progress
+from gateway.client.times import pause
 from gateway.errors import GatewayError, NotConnected
 from gateway.message import Message
 
@@ -62,12 +63,12 @@ class Subscription:
         else:
             self._tell_all(self.progress.accept(message))
 
-    def leave(self) -> None:
+    def leave(self, why: GatewayError | None = None) -> None:
         """Stop taking part."""
         if self._entering is not None:
             self._entering.cancel()
         self._tell_all(self.progress.leave())
-        self.fail(NotConnected(f"{self.name} was left"))
+        self.fail(why or NotConnected(f"{self.name} was left"))
 
     async def _enter(self, link: Link) -> None:
         while True:
@@ -82,8 +83,8 @@ class Subscription:
                 if error.code not in PASSING:
                     return self._refused(error)
                 delay = error.fields.get("retry_after")
-                pause = float(delay) if isinstance(delay, int | float) else REJOIN_DELAY
-                await asyncio.sleep(pause * (1 + random.random()))
+                seconds = float(delay) if isinstance(delay, int | float) else REJOIN_DELAY
+                await pause(seconds * (1 + random.random()))
             else:
                 return self._entered(answer or {})
 

@@ -16,6 +16,7 @@ test of pure logic loads none of them. The fixtures over them are in `conftest.p
 `http`      one HTTP request, without a session
 `client`    a WebSocket client that keeps what it received
 `crowd`     thousands of WebSocket clients that only count
+`scripted`  a server that does as it is told, for the client in Python
 `wire`      a WebSocket client that can break every rule
 `follower`  clients of a channel with history that come back, by the thousand
 `haproxy`   a real balancer in front of nodes
