@@ -24,7 +24,7 @@ from gateway.connection import Connection
 from gateway.door import Doors
 from gateway.errors import CannotStart, Forbidden, GatewayError, InvalidSettings, Unauthorized
 from gateway.handler import Handler
-from gateway.handlers.example import ExampleHandler
+from gateway.handlers.example import ExampleHandler, with_rooms_kept
 from gateway.handshake import answer_to, refuse_foreign_origin, refuse_lone_token
 from gateway.identity import SETTINGS, TOKENS
 from gateway.loading import load_handler
@@ -130,7 +130,7 @@ def _chosen(settings: object, fields: dict[str, Any]) -> Settings:
 def create_app(settings: Settings) -> web.Application:
     """Make the application of a standalone node, with its handler and all routes."""
     app = web.Application(middlewares=[_look_behind_proxies, _wait_for_body])
-    setup(app, settings)
+    setup(app, with_rooms_kept(settings))
     app[HANDLER] = load_handler(settings.handler)
     aiohttp_jinja2.setup(app, loader=jinja2.FileSystemLoader(TEMPLATES))
     app.add_routes(routes)

@@ -122,7 +122,7 @@ async def test_what_is_no_time_is_refused_by_its_name(server: Scripted, seconds:
     """Where it is given."""
     for name in ("timeout", "first_delay", "max_delay"):
         with pytest.raises(ValueError, match=name):
-            connect(server.url, **{name: seconds})
+            connect(server.url, **{name: seconds})  # type: ignore[arg-type]
     async with connect(server.url) as client:
         with pytest.raises(ValueError, match="timeout"):
             await client.request("x", timeout=seconds)

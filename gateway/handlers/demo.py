@@ -18,11 +18,9 @@ class DemoHandler(Handler):
     async def on(self, service: Service, connection: Connection, cmd: str, param: Any) -> object:
         match cmd:
             case "ping":
-                await _answer(service, connection, "pong", {"timestamp": _now()}, sender=None)
+                await answer(service, connection, "pong", {"timestamp": _now()}, sender=None)
             case "chat":
-                user = connection.profile.name or connection.user
-                said = {"user": user, "text": _text(param, "text"), "time": _now()}
-                await _answer(service, connection, "chat", said, sender=connection.user)
+                await answer(service, connection, "chat", said(connection, param), sender=connection.user)
             case "join-room":
                 await _join(service, connection, _text(param, "room"))
             case "leave-room":
@@ -32,6 +30,12 @@ class DemoHandler(Handler):
         return None
 
 
+def said(connection: Connection, param: Any) -> dict[str, object]:
+    """Return what the others get of a `chat`. Raises `InvalidParam`."""
+    user = connection.profile.name or connection.user
+    return {"user": user, "text": _text(param, "text"), "time": _now()}
+
+
 async def _join(service: Service, connection: Connection, room: str) -> None:
     """Do what `$join` does: the room is the client's choice, not the server's."""
     if not await service.authorize(connection, check_channel(room), "join"):
@@ -39,7 +43,7 @@ async def _join(service: Service, connection: Connection, room: str) -> None:
     await service.join(connection.id, room)
 
 
-async def _answer(service: Service, connection: Connection, cmd: str, param: object, *, sender: str | None) -> None:
+async def answer(service: Service, connection: Connection, cmd: str, param: object, *, sender: str | None) -> None:
     """Write to the channel the message names, if the sender is in it; else to the first, else to the sender."""
     named = connection.message.channel if connection.message else ""
     channel = named if named in connection.channels else connection.channel

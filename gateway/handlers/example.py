@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from gateway.config import Rule, Settings
 from gateway.connection import Connection
-from gateway.errors import Forbidden
-from gateway.handlers.demo import DemoHandler
+from gateway.errors import Forbidden, InvalidParam
+from gateway.handlers.demo import DemoHandler, answer, said
+from gateway.message import is_name
 from gateway.service import Service
 
 MOST_NAMES = 200
 """People of a channel whose names are told: in a larger crowd nobody reads them all."""
+MOST_FORMER = 5
+"""Connections that somebody may say were their own."""
+HISTORY = "~history"
+"""What a room's name ends in to name the channel that keeps what was said on the page."""
+RULES = (Rule(match=f"*{HISTORY}", history=200, presence=False),)
+"""The rules of the demo where none are set: its rooms themselves are channels like any other."""
+
+
+def with_rooms_kept(settings: Settings) -> Settings:
+    """Let the page's rooms keep what is said, unless somebody has rules or a handler of their own."""
+    if settings.channels or settings.handler != Settings.model_fields["handler"].default:
+        return settings
+    # Before anybody asks for the rule of a channel, which is remembered.
+    return settings.model_copy(update={"channels": RULES})
 
 
 class ExampleHandler(DemoHandler):
-    """Adds `hello` and `typing`, which the page sends on a channel of its own beside each room's.
+    """Adds what the page says on channels of its own beside each room's.
 
-    Beside it, so that they never stand in the history of the room.
+    `hello` and `typing`, so that they never stand in the history of the room. And everything said once more where
+    that is kept and the room is not, so that a room that anybody may use keeps to the letter of the demo.
     """
 
     async def on(self, service: Service, connection: Connection, cmd: str, param: Any) -> object:
         match cmd:
+            case "chat" if (kept := _kept(service, connection)) is not None:
+                # The page shows both, and knows them as one by their time.
+                what = said(connection, param)
+                await answer(service, connection, cmd, what, sender=connection.user)
+                await service.write_channel(cmd, what, kept, sender=connection.user)
+                return None
             case "hello":
-                await _tell_others(service, connection, cmd)
+                await _tell_others(service, connection, cmd, _former(param))
                 return {"people": await _names(service, _own(connection))}
             case "typing":
                 await _tell_others(service, connection, cmd)
@@ -30,9 +54,29 @@ class ExampleHandler(DemoHandler):
         return await super().on(service, connection, cmd, param)
 
 
-async def _tell_others(service: Service, connection: Connection, cmd: str) -> None:
-    """Write who a member is to the other members."""
-    who = {"user": connection.user, "name": connection.profile.name}
+def _kept(service: Service, connection: Connection) -> str | None:
+    """Return the channel that keeps what is said in the room that the message in hand names."""
+    room = connection.message.channel if connection.message else ""
+    kept, rule = f"{room}{HISTORY}", service.settings.rule
+    is_kept = rule(kept).history and not rule(room).history
+    return kept if is_kept and {room, kept} <= set(connection.channels) else None
+
+
+def _former(param: Any) -> list[str]:
+    """Return the connections that a person had before: an anonymous one is known by nothing else."""
+    former = param.get("was", []) if isinstance(param, dict) else []
+    if not isinstance(former, list) or len(former) > MOST_FORMER or not all(map(_is_id, former)):
+        raise InvalidParam(f"expected at most {MOST_FORMER} ids", field="was")
+    return former
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and is_name(value)
+
+
+async def _tell_others(service: Service, connection: Connection, cmd: str, former: Sequence[str] = ()) -> None:
+    """Write who a member is, and was, to the other members."""
+    who = {"user": connection.user, "name": connection.profile.name, **({"was": former} if former else {})}
     await service.write_channel(cmd, who, _own(connection), exclude=(connection.id,), sender=connection.user)
 
 

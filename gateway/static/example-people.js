@@ -3,9 +3,26 @@
 /** Names of people by user id, as far as they have said who they are. */
 export class People {
   #names = new Map();
+  /** Who is known as somebody else now, for as long as nothing is heard of them. */
+  #replaced = new Set();
 
   nameOf(id) {
     return this.#names.get(id) ?? (id ? `Guest ${id.slice(-4)}` : "Somebody");
+  }
+
+  /** Somebody says whom they were: that one is not there any more, whatever is listed until a node's lease ends. */
+  replace(former, user) {
+    for (const id of former) this.#replaced.add(id);
+    this.revive(user);
+  }
+
+  /** They are there after all: what others say of somebody counts less than a word of theirs. */
+  revive(user) {
+    this.#replaced.delete(user);
+  }
+
+  isReplaced(id) {
+    return this.#replaced.has(id);
   }
 
   /** Take names in; tell whether any of them is new. */

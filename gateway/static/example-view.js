@@ -172,7 +172,7 @@ export function drawState({ state, close, delay }) {
   $("state-box").dataset.state = state;
   $("banner").hidden = state === "open" || state === "idle";
   clearInterval(countdown);
-  if (state === "waiting") return countDown(Date.now() + delay);
+  if (state === "waiting") return countDown(performance.now() + delay);
   const because = close?.reason ? ` (${close.reason})` : "";
   const [text = "", action = ""] = BANNERS[state]?.(because) ?? [];
   $("banner-text").textContent = text;
@@ -181,7 +181,7 @@ export function drawState({ state, close, delay }) {
 
 function countDown(due) {
   const tick = () => {
-    const seconds = Math.ceil((due - Date.now()) / 1000);
+    const seconds = Math.ceil((due - performance.now()) / 1000);
     const when = seconds > 0 ? `in ${seconds} s` : "now";
     $("banner-text").textContent = `The connection is lost. Next try ${when}.`;
   };

@@ -21,6 +21,9 @@ const KEPT_MESSAGES = 500;
 /** A person who wrote something wants it sent, even after a longer outage. */
 const PATIENCE = 5 * 60_000;
 const AWAY = "You were away. Messages may be missing here.";
+/** How many of our former connections we remember, and tell the others about: a crashed node's are listed for a while. */
+const REMEMBERED_FORMER = 50;
+const MOST_FORMER = 5;
 /** Who types says so this often, in milliseconds; who hears it believes it a little longer. */
 const TYPING_EVERY = 2500;
 const page = document.body.dataset;
@@ -53,6 +56,10 @@ function socketUrl() {
 const client = new Client(socketUrl, { queue: { age: PATIENCE } });
 
 const ownId = () => client.welcome?.user ?? "";
+/** Whom the server knew us as before: an anonymous person is known by the connection alone. */
+let former = recall("sessionStorage", "former") ?? [];
+if (!Array.isArray(former)) former = [];
+const isOwn = (id) => id === ownId() || former.includes(id);
 const nameOf = (id) => (id === ownId() ? name : people.nameOf(id));
 
 // ---- rooms
@@ -61,36 +68,46 @@ function enter(roomName) {
   const channel = client.channel(roomName);
   // What is only of the moment goes over a channel of its own, so that it never stands in the room's history.
   const signals = client.channel(`${roomName}~signals`);
+  // What is said is kept beside the room as well, where the room itself keeps nothing.
+  const kept = client.channel(`${roomName}~history`);
   const room = {
     name: roomName,
     channel,
     signals,
+    kept,
     entries: [],
     unsent: [],
     unread: 0,
     presence: { count: 0, users: [] },
     typists: new Typists(2 * TYPING_EVERY, () => room === active && drawTypists()),
-    typedAt: 0,
+    typedAt: -TYPING_EVERY,
     off: [],
   };
   rooms.set(roomName, room);
   room.off = [
     channel.on("chat", (param, message) => hear(room, param, message)),
+    kept.on("chat", (param, message) => hear(room, param, message)),
     channel.watchPresence((presence) => {
       room.presence = presence;
       if (presence.users) room.typists.keep(presence.users);
       if (room === active) drawPeople();
     }),
-    channel.on("$gap", () => add(room, { notice: AWAY, time: Date.now() })),
-    signals.on("hello", ({ user, name }) => meet({ [user]: name })),
+    channel.on("$gap", () => kept.position || add(room, { notice: AWAY, time: Date.now() })),
+    kept.on("$gap", () => kept.position && add(room, { notice: AWAY, time: Date.now() })),
+    signals.on("hello", (hello) => greeted(room, hello)),
     signals.on("typing", ({ user, name }) => {
+      people.revive(user);
       meet({ [user]: name });
       room.typists.add(user);
     }),
   ];
   channel.join().then(
-    () => loadHistory(room).catch(() => {}),
+    () => loadHistory(room, channel),
     (error) => refused(room, error),
+  );
+  kept.join().then(
+    () => loadHistory(room, kept),
+    () => {},
   );
   signals.join().then(
     () => client.state === "open" && introduce(room),
@@ -101,8 +118,20 @@ function enter(roomName) {
 
 /** Say who we are, and learn who the others are: presence knows them by their ids alone. */
 async function introduce(room) {
-  const answer = await room.signals.request("hello").catch(() => null);
+  const was = former.filter((id) => id !== ownId()).slice(-MOST_FORMER);
+  const answer = await room.signals.request("hello", { was }).catch(() => null);
   if (answer) meet(answer.people);
+}
+
+function greeted(room, { user, name, was = [] }) {
+  // A tab that was duplicated remembers the other one's connections as its own.
+  former = former.filter((id) => id !== user);
+  people.replace(was, user);
+  people.meet({ [user]: name });
+  drawPeople();
+  // Who says they were us is wrong. Who has just come has not heard whom we were; one who tells whom they were has
+  // been here, or answers as we do.
+  if (was.includes(ownId()) || (!was.length && isStillListed(room))) void introduce(room);
 }
 
 function meet(newcomers) {
@@ -122,6 +151,7 @@ function leave(room) {
   client.request("leave-room", { room: room.name }).catch(() => {});
   room.channel.leave().catch(() => {});
   room.signals.leave().catch(() => {});
+  room.kept.leave().catch(() => {});
   forget(room);
 }
 
@@ -149,21 +179,28 @@ function show(roomName) {
   drawRooms();
   drawChat();
   drawPeople();
-  closeSides();
+  closeSides($("title"));
 }
 
-/** Not every room keeps a history; where there is none this rejects, and the room begins empty. */
-async function loadHistory(room) {
-  const { messages } = await room.channel.history({ limit: 100 });
-  const known = new Set(room.entries.map(({ offset }) => offset));
-  const past = messages.filter(({ cmd, offset }) => cmd === "chat" && !known.has(offset));
-  room.entries = [...past.map((message) => asEntry(message.param, message)), ...room.entries];
+/** Not every channel keeps a history; where there is none the room begins empty. */
+async function loadHistory(room, channel) {
+  const { messages } = await channel.history({ limit: 100 }).catch(() => ({ messages: [] }));
+  const past = messages
+    .filter(({ cmd }) => cmd === "chat")
+    .map((message) => asEntry(message.param, message))
+    .filter((entry) => !isKnown(room, entry));
+  if (!past.length) return;
+  room.entries = [...past, ...room.entries];
   if (room === active) drawChat();
 }
 
 // ---- messages
 
-function asEntry(param, { from = "", offset }) {
+/** The same is said in a room and in what keeps it; the server's time tells that it is the same. */
+const isKnown = (room, { from, time, text }) =>
+  room.entries.some((known) => known.time === time && known.from === from && known.text === text);
+
+function asEntry(param, { from = "" }) {
   const { user = "", text = "", time } = param ?? {};
   if (from && user) people.meet({ [from]: String(user) });
   return {
@@ -171,15 +208,17 @@ function asEntry(param, { from = "", offset }) {
     user: String(user || nameOf(from)),
     text: String(text),
     time: Number.isFinite(new Date(time).getTime()) && time ? Number(new Date(time)) : Date.now(),
-    own: from === ownId(),
-    offset,
+    own: isOwn(from),
   };
 }
 
 function hear(room, param, message) {
   const { from } = message;
   const before = nameOf(from);
-  add(room, asEntry(param, message));
+  const entry = asEntry(param, message);
+  if (isKnown(room, entry)) return;
+  people.revive(from);
+  add(room, entry);
   room.typists.delete(from);
   if (nameOf(from) !== before) drawPeople();
   if (room !== active || document.hidden) {
@@ -191,10 +230,13 @@ function hear(room, param, message) {
 function add(room, entry) {
   const before = room.entries.at(-1);
   if (entry.notice && (!before || before.notice)) return;
-  room.entries.push(entry);
+  const follow = isAtEnd() || entry.own;
+  // What was missed may come behind what is said already.
+  const later = entry.notice ? -1 : room.entries.findIndex(({ time }) => time > entry.time);
+  room.entries.splice(later < 0 ? room.entries.length : later, 0, entry);
   if (room.entries.length > KEPT_MESSAGES) room.entries.shift();
   if (room !== active) return;
-  const follow = isAtEnd() || entry.own;
+  if (later >= 0) return drawChat(follow);
   const list = $("messages");
   list.append(...drawEntry(entry, before));
   while (list.children.length > KEPT_MESSAGES) list.firstElementChild.remove();
@@ -243,7 +285,7 @@ function drawRooms() {
   remember("sessionStorage", "rooms", [...rooms.keys()]);
 }
 
-function drawChat() {
+function drawChat(follow = true) {
   $("title").textContent = active?.name ?? "No room";
   $("share").hidden = !active || !navigator.clipboard;
   const entries = active?.entries ?? [];
@@ -256,7 +298,7 @@ function drawChat() {
   for (const control of $("composer").elements) control.disabled = !active;
   $("text").placeholder = active ? `Message ${active.name}` : "Join a room first";
   drawUnsentOf(active);
-  scrollToEnd();
+  if (follow) scrollToEnd();
 }
 
 function drawUnsentOf(room) {
@@ -274,11 +316,13 @@ function drawUnsentOf(room) {
 
 function drawPeople() {
   const { count = 0, users = [] } = active?.presence ?? {};
-  const ids = new Set(users);
+  // Who came back from a crashed node is still listed as who they were, for as long as the node's lease lasts.
+  const ids = new Set(users.filter((id) => !people.isReplaced(id) && (id === ownId() || !isOwn(id))));
+  const gone = users.length - ids.size;
   if (active && ownId()) ids.add(ownId());
   const present = [...ids].map((id) => ({ id, name: nameOf(id), own: id === ownId() }));
   present.sort((a, b) => b.own - a.own || a.name.localeCompare(b.name));
-  const total = Math.max(count, present.length);
+  const total = Math.max(count - gone, present.length);
   const rest = total - present.length;
   $("online").replaceChildren(...present.map(drawPerson));
   if (rest) $("online").append(element("li", { className: "rest" }, `and ${rest} more`));
@@ -303,7 +347,18 @@ function changed(change) {
   drawUnsentOf(active);
 }
 
+/** Whether the others see somebody here whom we were. */
+const isStillListed = (room) =>
+  (room.presence.users ?? []).some((id) => id !== ownId() && former.includes(id));
+
+/** Remember whom the server knows us as, for when it knows us as somebody else. */
+function rememberId() {
+  former = [...former.filter((id) => id !== ownId()), ownId()].slice(-REMEMBERED_FORMER);
+  remember("sessionStorage", "former", former);
+}
+
 function welcomed() {
+  rememberId();
   // Without a room the server picks one; a person who left all of them did not ask for it.
   for (const channel of client.welcome.channels) {
     if (!rooms.has(channel)) client.send("leave-room", { room: channel });
@@ -322,18 +377,33 @@ client.on("error", ({ code, message, channel }) => {
 
 // ---- what the person does
 
-function closeSides() {
+/** Whoever opened a drawer gets the focus back, unless it goes elsewhere. */
+let opener = null;
+
+function closeSides(next = opener) {
   const open = document.querySelector(".side.open");
-  open?.classList.remove("open");
-  $("shade").hidden = true;
-  if (open?.contains(document.activeElement)) $("title").focus();
+  if (!open) return;
+  setDrawer(open, false);
+  // Not shown any more on a screen that has become wide.
+  if (next?.checkVisibility()) next.focus();
+  else $("title").focus();
 }
 
-function openSide(side) {
+function openSide(side, button) {
   closeSides();
-  side.classList.add("open");
-  $("shade").hidden = false;
+  opener = button;
+  setDrawer(side, true);
   side.querySelector(".close-side").focus();
+}
+
+/** A drawer is a dialogue: what lies behind it takes neither focus nor clicks, and is not read out. */
+function setDrawer(side, isOpen) {
+  side.classList.toggle("open", isOpen);
+  $("shade").hidden = !isOpen;
+  for (const behind of document.querySelectorAll("main, .side")) behind.inert = isOpen && behind !== side;
+  side.setAttribute("role", isOpen ? "dialog" : side.dataset.role);
+  side.ariaModal = isOpen ? "true" : null;
+  opener?.setAttribute("aria-expanded", String(isOpen));
 }
 
 function rename() {
@@ -356,8 +426,8 @@ function rememberName() {
 /** Let the others know; what they would hear too late is not worth sending. */
 function typed() {
   if (!active || client.state !== "open" || !$("text").value.trim()) return;
-  if (Date.now() - active.typedAt < TYPING_EVERY) return;
-  active.typedAt = Date.now();
+  if (performance.now() - active.typedAt < TYPING_EVERY) return;
+  active.typedAt = performance.now();
   active.signals.send("typing");
 }
 
@@ -379,7 +449,7 @@ $("name").addEventListener("change", rename);
 $("name-form").addEventListener("submit", (event) => {
   event.preventDefault();
   rename();
-  closeSides();
+  closeSides($("text"));
   $("text").focus();
 });
 $("room-form").addEventListener("submit", (event) => {
@@ -396,7 +466,7 @@ $("composer").addEventListener("submit", (event) => {
   if (!text || !active) return;
   $("text").value = "";
   fitText();
-  active.typedAt = 0;
+  active.typedAt = -TYPING_EVERY;
   say(active, text);
   scrollToEnd();
 });
@@ -428,10 +498,14 @@ $("share").addEventListener("click", () =>
   ),
 );
 for (const button of document.querySelectorAll(".open-side")) {
-  button.addEventListener("click", () => openSide($(button.getAttribute("aria-controls"))));
+  button.addEventListener("click", () => openSide($(button.getAttribute("aria-controls")), button));
 }
-for (const button of document.querySelectorAll(".close-side")) button.addEventListener("click", closeSides);
-$("shade").addEventListener("click", closeSides);
+for (const button of document.querySelectorAll(".close-side"))
+  button.addEventListener("click", () => closeSides());
+$("shade").addEventListener("click", () => closeSides());
+// On a wider screen they are no drawers.
+for (const width of ["46rem", "62rem"])
+  matchMedia(`(max-width: ${width})`).addEventListener("change", () => closeSides());
 document.addEventListener("keydown", (event) => event.key === "Escape" && closeSides());
 document.addEventListener("visibilitychange", () => {
   if (document.hidden || !active?.unread) return;
