@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pytest
 from playwright.async_api import Page, expect
 
+from gateway.config import load
+from gateway.handlers.example import RULES, with_rooms_kept
 from tests.harness.browser import Pages
 from tests.harness.node import Nodes
+
+AXE = Path(__file__).parents[1] / "gateway/client/node_modules/axe-core/axe.min.js"
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 
 async def _enter(pages: Pages, nodes: Nodes, node: int, name: str, room: str) -> Page:
@@ -167,3 +174,121 @@ async def test_hello_and_typing_are_for_members_of_the_demo_page_only(nodes, con
     for cmd in ("hello", "typing"):
         assert (await plain.expect(cmd))["param"] == {"user": user, "name": "Ada"}
     assert "typing" not in [message["cmd"] for message in page.received]
+
+
+async def test_a_room_is_there_again_after_a_reload(start_node, connect, pages):
+    """Of a node that nobody has configured; clients of its channels see nothing of that."""
+    node = await start_node()
+    plain = await connect(node, "again", protocols=["gateway.v1.json"])
+    ada = await pages.open(node.url("/example", ch="again"))
+    for text in ("one", "two"):
+        await _say(ada, text)
+        await expect(ada.get_by_test_id("message-text").last).to_have_text(text)
+    await ada.reload()
+    await expect(ada.get_by_test_id("message-text")).to_have_text(["one", "two"])
+    await expect(ada.locator(".message.own")).to_have_count(2)
+
+    for text in ("one", "two"):
+        chat = await plain.expect("chat")
+        assert (chat["channel"], chat["param"]["text"], "offset" in chat) == ("again", text, False)
+    assert (await plain.request("$history", None, "again"))["param"]["code"] == "forbidden"
+    assert [message["channel"] for message in plain.received if message["cmd"] == "chat"] == ["again", "again"]
+
+
+async def test_what_was_said_meanwhile_is_there_after_an_outage(own_redis, start_node, pages):
+    """In order, once, and without a word of what may be missing."""
+    mine = await start_node(own_redis, id="mine")
+    theirs = await start_node(own_redis, id="theirs")
+    pages.allow("ERR_|WebSocket|Failed to load")
+    ada = await pages.open(mine.url("/example", ch="meanwhile"))
+    grace = await pages.open(theirs.url("/example", ch="meanwhile"))
+    await _say(ada, "before")
+    await expect(grace.get_by_test_id("message-text")).to_have_text(["before"])
+    await mine.stop()
+    await _say(grace, "meanwhile")
+    await expect(grace.get_by_test_id("message-text")).to_have_text(["before", "meanwhile"])
+    await start_node(own_redis, id="mine", port=mine.port)
+    await expect(ada.get_by_test_id("message-text")).to_have_text(["before", "meanwhile"], timeout=40_000)
+    await _say(grace, "after")
+    await expect(ada.get_by_test_id("message-text")).to_have_text(["before", "meanwhile", "after"])
+    await expect(ada.locator(".notice")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_kept"),
+    [
+        ({}, True),
+        ({"redis_url": "redis://localhost/0", "prefix": "other"}, True),
+        ({"channels": [{"match": "*", "history": 10}]}, False),
+        ({"handler": "tests.answering:Answering"}, False),
+    ],
+)
+def test_only_the_demo_without_rules_has_rules_of_its_own(fields, is_kept):
+    """Whoever has a handler or rules has those alone."""
+    settings = load(**fields)
+    assert (with_rooms_kept(settings).channels == RULES) is is_kept
+    assert with_rooms_kept(settings).rule("lobby") == settings.rule("lobby")
+    assert is_kept or with_rooms_kept(settings) is settings
+
+
+async def test_who_comes_back_from_a_crashed_node_is_one_person(own_redis, start_nodes, start_haproxy, pages):
+    """To those who were there, to those who come later, and to themselves, while the crash is not yet noticed."""
+    nodes = await start_nodes(3, own_redis)
+    balancer = await start_haproxy(nodes[:2])
+    pages.allow("ERR_|WebSocket|Failed to load")
+    grace = await pages.open(nodes[2].url("/example", ch="crash"))
+    ada = await _enter(pages, [balancer], 0, "Ada", "crash")
+    await expect(grace.get_by_test_id("online")).to_contain_text("Ada")
+    members = (await own_redis.cli("SMEMBERS", "gateway:members:crash")).split()
+    (holder,) = [node for node in nodes[:2] if any(member.startswith(node.id) for member in members)]
+    await holder.kill()
+    # Told by the page itself: its state may be open again before anybody looks.
+    await ada.get_by_test_id("state").click()
+    await expect(ada.locator("#stats")).to_contain_text("3 times", timeout=20_000)
+    await expect(grace.get_by_test_id("online-user")).to_have_count(2)
+    linus = await pages.open(nodes[2].url("/example", ch="crash"))
+    for page in (ada, grace, linus):
+        await expect(page.get_by_test_id("online-user")).to_have_count(3)
+        await expect(page.locator("#online-count")).to_have_text("3")
+
+
+@pytest.mark.parametrize(("size", "theme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"])
+async def test_the_page_is_accessible_filled_and_with_its_drawers_open(nodes, pages, size, theme):
+    """By axe's rules, down to the minor ones; a drawer holds the focus, and gives it back."""
+    assert AXE.exists(), "axe-core is missing: run npm ci in gateway/client, or scripts/test, which does"
+    room = f"axe-{theme}"
+    grace = await _enter(pages, nodes, 1, "Grace", room)
+    page = await pages.open(
+        *[nodes[0].url("/example", ch=room)], viewport=size, color_scheme=theme, reduced_motion="reduce"
+    )
+    for speaker, text in ((page, "Is anybody here?"), (grace, "See https://example.org/")):
+        await _say(speaker, text)
+        await expect(page.get_by_test_id("message-text").last).to_have_text(text)
+    await _accessible(page)
+    await page.get_by_test_id("state").click()
+    await _accessible(page)
+    await page.keyboard.press("Escape")
+    if size is DESKTOP:
+        return
+    for drawer, name in (("rooms-side", "Rooms"), ("people-side", "Who is here: 2")):
+        opener = page.get_by_role("button", name=name, exact=True)
+        await opener.click()
+        dialog = page.locator(f"#{drawer}")
+        await expect(dialog).to_have_attribute("role", "dialog")
+        await expect(opener).to_have_attribute("aria-expanded", "true")
+        await _accessible(page)
+        for key in ("Tab", "Shift+Tab", "Shift+Tab"):
+            await page.keyboard.press(key)
+            assert await page.evaluate(f"document.activeElement.closest('#{drawer}, body').id !== 'messages'")
+            assert await page.evaluate("!document.querySelector('main').contains(document.activeElement)")
+        await page.keyboard.press("Escape")
+        await expect(opener).to_be_focused()
+        await expect(opener).to_have_attribute("aria-expanded", "false")
+        await expect(dialog).to_be_hidden()
+
+
+async def _accessible(page: Page) -> None:
+    await page.evaluate(f"(0, eval)({json.dumps(AXE.read_text())})")
+    options = {"resultTypes": ["violations"], "rules": {"label-content-name-mismatch": {"enabled": True}}}
+    found = await page.evaluate("(options) => axe.run(document, options)", options)
+    assert [(fault["id"], [node["html"][:150] for node in fault["nodes"]]) for fault in found["violations"]] == []

@@ -31,6 +31,7 @@ const page = document.body.dataset;
 const rooms = new Map();
 const people = new People();
 let active = null;
+let gaps = 0;
 /** The timer that keeps the figures of the connection current while somebody looks at them. */
 let watching;
 
@@ -92,8 +93,8 @@ function enter(roomName) {
       if (presence.users) room.typists.keep(presence.users);
       if (room === active) drawPeople();
     }),
-    channel.on("$gap", () => kept.position || add(room, { notice: AWAY, time: Date.now() })),
-    kept.on("$gap", () => kept.position && add(room, { notice: AWAY, time: Date.now() })),
+    channel.on("$gap", () => kept.position || missed(room)),
+    kept.on("$gap", () => kept.position && missed(room)),
     signals.on("hello", (hello) => greeted(room, hello)),
     signals.on("typing", ({ user, name }) => {
       people.revive(user);
@@ -132,6 +133,12 @@ function greeted(room, { user, name, was = [] }) {
   // Who says they were us is wrong. Who has just come has not heard whom we were; one who tells whom they were has
   // been here, or answers as we do.
   if (was.includes(ownId()) || (!was.length && isStillListed(room))) void introduce(room);
+}
+
+/** A gap in the room is none where what is kept beside it tells everything. */
+function missed(room) {
+  gaps++;
+  add(room, { notice: AWAY, time: Date.now() });
 }
 
 function meet(newcomers) {
@@ -487,7 +494,7 @@ $("beside").addEventListener("click", openBeside);
 $("about").addEventListener("toggle", ({ newState }) => {
   clearInterval(watching);
   if (newState !== "open") return;
-  const draw = () => drawStats(client.welcome, client.stats());
+  const draw = () => drawStats(client.welcome, { ...client.stats(), gaps });
   draw();
   watching = setInterval(draw, 500);
 });
