@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,14 @@ from playwright.async_api import Page, expect
 
 from gateway.config import load
 from gateway.handlers.example import RULES, with_rooms_kept
+from tests.harness.address import Addressed
 from tests.harness.browser import Pages
-from tests.harness.node import Nodes
 
 AXE = Path(__file__).parents[1] / "gateway/client/node_modules/axe-core/axe.min.js"
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 
-async def _enter(pages: Pages, nodes: Nodes, node: int, name: str, room: str) -> Page:
+async def _enter(pages: Pages, nodes: Sequence[Addressed], node: int, name: str, room: str) -> Page:
     """Open the page on a node, under a name, in a room; return once it is connected."""
     page = await pages.open(nodes[node].url("/example", ch=room))
     await page.get_by_test_id("name-input").fill(name)
