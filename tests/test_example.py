@@ -134,7 +134,10 @@ async def test_a_second_tab_is_a_second_person(nodes, browser):
 
 async def test_what_was_said_before_is_there_on_joining(start_nodes, pages):
     """Where the room keeps a history; who was typing does not stand in it."""
-    nodes = await start_nodes(1, channels=[{"match": "*", "history": 10}])
+    nodes = await start_nodes(1, channels=[{"match": "loose*"}, {"match": "*", "history": 10}])
+    loose = await _enter(pages, nodes, 0, "Ada", "loose")
+    await loose.get_by_test_id("state").click()
+    await expect(loose.locator("#promise")).to_have_text("Break it, and watch it come back.")
     ada = await _enter(pages, nodes, 0, "Ada", "kept")
     await ada.get_by_test_id("message-input").press_sequentially("one")
     await ada.get_by_test_id("message-send").click()
@@ -188,6 +191,8 @@ async def test_a_room_is_there_again_after_a_reload(start_node, connect, pages):
     await ada.reload()
     await expect(ada.get_by_test_id("message-text")).to_have_text(["one", "two"])
     await expect(ada.locator(".message.own")).to_have_count(2)
+    await ada.get_by_test_id("state").click()
+    await expect(ada.locator("#promise")).to_contain_text("with everything that was said meanwhile")
 
     for text in ("one", "two"):
         chat = await plain.expect("chat")

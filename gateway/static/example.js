@@ -494,6 +494,10 @@ $("beside").addEventListener("click", openBeside);
 $("about").addEventListener("toggle", ({ newState }) => {
   clearInterval(watching);
   if (newState !== "open") return;
+  // Somebody's own rules may keep nothing.
+  const isKept = active?.channel.position || active?.kept.position;
+  $("promise").textContent =
+    `Break it, and watch it come back${isKept ? " with everything that was said meanwhile" : ""}.`;
   const draw = () => drawStats(client.welcome, { ...client.stats(), gaps });
   draw();
   watching = setInterval(draw, 500);
