@@ -64,10 +64,13 @@ class Socket(Protocol):
         """Send messages of which some may be dropped while the client is behind; it is told of the gap."""
 
     def close(self, close: Close) -> None:
-        """Begin the closing handshake; what is written afterwards is dropped. Repeating it is harmless."""
+        """Begin the closing handshake; what is written afterwards is dropped. Repeating it is harmless.
 
-    def end(self, close: Close) -> None:
-        """Close without waiting for the client: it does not seem to be there any more."""
+        The connection is lost within the seconds of an end (`websocket.CLOSE_TIMEOUT`), whatever its client does.
+        """
+
+    def end(self, close: Close, *, within: float = ...) -> None:
+        """Close without waiting for the client: it does not seem to be there any more, or its node ends."""
 
     def hold(self) -> None:
         """Let all messages wait until `release`; pings, pongs and a close do not."""

@@ -14,7 +14,6 @@ from gateway.connection import Connection
 from gateway.errors import GOING_AWAY, Close, Unavailable
 from gateway.hub import Hub
 from gateway.journal import Journal
-from gateway.membership import Membership
 from gateway.presence import Presence
 from gateway.reception import Reception
 
@@ -32,6 +31,8 @@ ANSWERING = 0.15
 """Of the time for the clients: what the last wave has for its answers."""
 CLEANING = 2.0
 """Of the seconds to drain: kept for taking what this node wrote out of Redis, and for its end."""
+CUTTING = 0.1
+"""Seconds for those who are left then to hear why, before they are cut off."""
 HASTE = 1.0
 """Seconds for all of it when the clients are sent away at once, and again for what Redis holds."""
 
@@ -69,14 +70,12 @@ class Drain:
     def __init__(
         self,
         hub: Hub,
-        membership: Membership,
         reception: Reception,
         journal: Journal,
         presence: Presence,
         settings: Settings,
     ) -> None:
         self._hub = hub
-        self._membership = membership
         self._reception = reception
         self._journal = journal
         self._presence = presence
@@ -98,9 +97,9 @@ class Drain:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds) as self._limit:
                 await self._send_away()
-                await self._reception.emptied()
+                await self._reception.finished()
         self._limit = None
-        self._cut_off()
+        await self._cut_off()
         await self._clean()
         logger.info("stopped: node=%s", self._settings.node_id)
 
@@ -128,11 +127,15 @@ class Drain:
             async with asyncio.timeout(seconds):
                 await self._hurried.wait()
 
-    def _cut_off(self) -> None:
+    async def _cut_off(self) -> None:
+        """Hold nobody any more; what the handler does about it may still be under way."""
         for connection in self._hub:
             logger.warning("cut off: connection=%s did not answer the close", connection.id)
-            connection.socket.end(GOING_AWAY)
-            self._membership.drop(connection)
+            connection.socket.end(GOING_AWAY, within=CUTTING)
+        # The sockets keep their deadlines by themselves; should one of them fail, the node must end all the same.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HASTE):
+                await self._reception.emptied()
 
     async def _clean(self) -> None:
         try:

@@ -4,7 +4,9 @@ Where the request came the short way (`shortcut.py`), the 101 is written and the
 aiohttp's server had it, which runs middlewares and signals, its `WebSocketResponse` would keep a request, a
 parser, a reader and a task for every connection (15 KB measured, this keeps 1.4); so its answer is sent and the
 transport taken over. Two of its private names are needed: `_message_tail`, the bytes that came with the
-handshake, and `request.protocol.transport`, so that it lets go of the socket.
+handshake, and `request.protocol.transport`, so that it lets go of the socket. That the connection is lost it hears
+when its task for it is done: before, it would cancel what an application does after `read_loop` wherever handlers are
+cancelled with their clients (`handler_cancellation`, which its test server sets).
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ class Upgrade(Protocol):
         """Give the transport to a WebSocket, with the bytes that came behind the handshake."""
 
     def release(self) -> web.WebSocketResponse:
-        """Forget the connection; return the response a request handler must return."""
+        """Return the response a request handler must return."""
 
 
 def upgrade_of(request: web.Request, terms: Terms) -> Upgrade:
@@ -134,6 +136,7 @@ class Upgraded(web.WebSocketResponse):
         transport = cast(Transport, http.transport)
         transport.set_protocol(socket)
         http.transport = None
+        self._request.task.add_done_callback(lambda _: http.connection_lost(None))
         tail, http._message_tail = http._message_tail, b""
         if not transport.is_reading():
             transport.resume_reading()
@@ -141,7 +144,6 @@ class Upgraded(web.WebSocketResponse):
             socket.data_received(tail)
 
     def release(self) -> Upgraded:
-        self._request.protocol.connection_lost(None)
         return self
 
     @property

@@ -33,7 +33,7 @@ from gateway.hub import Hub
 from gateway.membership import Membership
 from gateway.message import check_channel, check_user
 from gateway.proxies import through_proxies
-from gateway.websocket import WebSocket
+from gateway.websocket import CLOSE_TIMEOUT, WebSocket
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -56,13 +56,17 @@ class Reception:
         heartbeat: Heartbeat,
         settings: Settings,
         counters: Counters,
+        *,
+        patience: float = CLOSE_TIMEOUT,
     ) -> None:
+        """`patience` is how many seconds the end of a connection may take."""
         self._hub = hub
         self._membership = membership
         self._commands = commands
         self._heartbeat = heartbeat
         self._settings = settings
         self._counters = counters
+        self._patience = patience
         self._upgrades: dict[str, Upgrade] = {}
         """What is still held of each handshake, until its request handler returns."""
         self._awaited: dict[str, asyncio.Future[None]] = {}
@@ -90,8 +94,8 @@ class Reception:
         upgrade = upgrade_of(request, terms)
         connection = self._connection(request, codec.dialect_of(terms.protocol, terms.window), profile, handler)
         transport = await self._opened(upgrade, connection)
-        limit, outbox = self._settings.max_message_bytes, self._settings.outbox_bytes
-        socket = connection.socket = WebSocket(transport, connection, self, limit=limit, outbox=outbox)
+        limits = {"limit": self._settings.max_message_bytes, "outbox": self._settings.outbox_bytes}
+        socket = connection.socket = WebSocket(transport, connection, self, **limits, patience=self._patience)
         if connection.protocol:
             socket.hold()
         self._upgrades[connection.id] = upgrade
@@ -191,23 +195,24 @@ class Reception:
                 del self._awaited[conn_id]
 
     async def emptied(self) -> None:
-        """Wait until this node holds no connection, and the handler is through with those it held."""
+        """Wait until this node holds no connection."""
         while self._hub.connections:
             self._emptied.clear()
             await self._emptied.wait()
+
+    async def finished(self) -> None:
+        """Wait until this node holds no connection, and the handler is through with those it held."""
+        await self.emptied()
         await self._commands.finished()
 
     def abandon(self, connection: Connection) -> None:
         """End a connection whose request handler has ended, unless `read_loop` was through with it."""
-        if (upgrade := self._upgrades.pop(connection.id, None)) is None:
-            return
-        upgrade.release()
-        if not connection.closed:
+        if self._upgrades.pop(connection.id, None) is not None and not connection.closed:
             logger.warning("its request handler ended without read_loop: connection=%s", connection.id)
             connection.socket.close(ABANDONED)
 
     def release(self, conn_id: str) -> web.WebSocketResponse:
-        """Let aiohttp forget a connection; return what its request handler must return."""
+        """Hold nothing of a handshake any more; return what its request handler must return."""
         upgrade = self._upgrades.pop(conn_id, None)
         if upgrade is None:
             raise ConnectionNotFound(f"no connection {conn_id!r} was upgraded here, or it was read already")

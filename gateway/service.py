@@ -44,6 +44,7 @@ from gateway.tracing import handshaking, open_tracing, publishing
 from gateway.version import __version__
 from gateway.vitals import Vitals
 from gateway.watchdog import LoopLag, Watchdog
+from gateway.websocket import CLOSE_TIMEOUT
 from gateway.writing import Writing
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class Service(Writing):
         self._reception: Reception
         self._drain: Drain
         self._ended = False
+        self.patience = CLOSE_TIMEOUT
+        """Seconds that the end of a connection may take, whatever its client does; to be set before the node runs."""
         self.crashed = asyncio.Event()
         """Set when a part of this node has failed, by a fault of ours: it serves nobody any more, and should end."""
 
@@ -284,11 +287,10 @@ class Service(Writing):
         async with asyncio.TaskGroup() as tasks:
             commands = Commands(self, self._membership, self._taps)
             self._reception = Reception(
-                *(self._hub, self._membership, commands, self._heartbeat), self.settings, self.counters
+                *(self._hub, self._membership, commands, self._heartbeat, self.settings, self.counters),
+                patience=self.patience,
             )
-            self._drain = Drain(
-                *(self._hub, self._membership, self._reception, self._journal, self._presence), self.settings
-            )
+            self._drain = Drain(self._hub, self._reception, self._journal, self._presence, self.settings)
             reader = Reader(
                 *(self._backplane, self._delivery, self._history, self._taps, self._remote, self.counters),
                 tasks=tasks,

@@ -17,14 +17,21 @@ from gateway.frames import RESERVED, Violation, check_text, close_of, close_payl
 from gateway.outbox import Outbox, Sparable
 
 CLOSE_TIMEOUT = 5.0
-"""How long a client may take to answer a close frame."""
+"""Seconds within which a connection is gone once anything has ended it, whatever its client does or leaves undone."""
 BROKEN_TIMEOUT = 1.0
-"""How long a client that broke the protocol may go on sending."""
+"""Of these, what a client gets that broke the protocol and may still be sending, or does not seem to be there."""
 SMALL_FRAGMENT = 128
 """Bytes below which a part of a message counts as overhead; larger ones are bounded by the size of the message."""
 HIGH_WATER = 64 * 1024
 """Bytes the transport holds before what follows goes to the outbox."""
 _PING_FRAME = frame(PING, b"")
+
+_OPEN, _CLOSING, _BROKEN, _LEAVING, _GONE = range(5)
+"""How far a connection has come; it never goes back. From `_BROKEN` on nothing counts that its client sends.
+
+Closing: the close frame is written, the client's is waited for. Broken: what comes is read and dropped for a moment.
+Leaving: as soon as everything is written the transport may go. Gone: the owner knows.
+"""
 
 
 class Owner(Protocol):
@@ -44,10 +51,14 @@ class Owner(Protocol):
 
 
 class WebSocket(asyncio.Protocol):
-    """Speaks RFC 6455 with one client, after the upgrade."""
+    """Speaks RFC 6455 with one client, after the upgrade.
+
+    However it ends, one deadline is set with the first reason, and a later reason can only bring it forward. Then the
+    transport is aborted and the owner is told, even by a transport that would not: nobody who does not read, answer
+    or stop can keep a place on the node.
+    """
 
     __slots__ = (
-        "_broken",
         "_close",
         "_connection",
         "_fragments",
@@ -58,8 +69,10 @@ class WebSocket(asyncio.Protocol):
         "_outbox",
         "_outbox_limit",
         "_owner",
+        "_patience",
         "_reading",
         "_reserved",
+        "_stage",
         "_tail",
         "_timer",
         "_transport",
@@ -67,13 +80,22 @@ class WebSocket(asyncio.Protocol):
     )
 
     def __init__(
-        self, transport: asyncio.Transport, connection: Connection, owner: Owner, *, limit: int, outbox: int
+        self,
+        transport: asyncio.Transport,
+        connection: Connection,
+        owner: Owner,
+        *,
+        limit: int,
+        outbox: int,
+        patience: float = CLOSE_TIMEOUT,
     ) -> None:
+        """`limit` and `outbox` are in bytes, 0 for none; `patience` is how many seconds an end may take."""
         self._transport = transport
         self._connection = connection
         self._owner = owner
         self._limit = limit
         self._outbox_limit = outbox
+        self._patience = patience
         self._outbox: Outbox | None = None
         """What waits while the transport holds enough; None while it takes everything."""
         self._tail: bytearray | None = None
@@ -86,9 +108,10 @@ class WebSocket(asyncio.Protocol):
         self._heard = True
         self._held = False
         """Whether messages wait for `release`."""
-        self._broken = False
+        self._stage = _OPEN
         self._close: Close | None = None
         self._timer: asyncio.TimerHandle | None = None
+        """The deadline of its end."""
         self.write: Callable[[bytes], None] = transport.write
         """Rebound as the connection changes state, so that fan-out, the hot path, checks nothing."""
         transport.set_write_buffer_limits(high=HIGH_WATER)
@@ -118,15 +141,18 @@ class WebSocket(asyncio.Protocol):
             return
         if self._held:  # what waits will not be released any more, and the close frame must not wait with it
             self._held, self._outbox, self.write = False, None, self._transport.write
-        self._close = close
+        self._close, self._fragments = close, None
+        self._limit = self._limit or HIGH_WATER  # what still comes is dropped: no more of it may wait than that
         self.write(frame(CLOSE, close_payload(close)))
         self.write = _drop
-        self._timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._transport.abort)
+        self._go(_CLOSING, self._patience)
+        if not self._reading:  # its answer comes behind what nobody will handle; later, as this may be a handler's call
+            asyncio.get_running_loop().call_soon(self.resume_reading)
 
-    def end(self, close: Close) -> None:
-        """Close without waiting for the client's answer."""
+    def end(self, close: Close, *, within: float = BROKEN_TIMEOUT) -> None:
+        """Close without waiting for an answer: gone after so many seconds, or once the client took what is left."""
         self.close(close)
-        self._transport.close()
+        self._leave(within)
 
     def hold(self) -> None:
         """Let all messages wait in the outbox until `release`."""
@@ -141,6 +167,8 @@ class WebSocket(asyncio.Protocol):
             self.resume_writing()
 
     def ping(self) -> bool:
+        if self._close is not None:  # it has its deadline; to miss it now would be a second end
+            return True
         # Who is not read for a while, because much waits for its handler, is not silent.
         heard, self._heard = self._heard or not self._reading, False
         self._control(_PING_FRAME)
@@ -163,7 +191,7 @@ class WebSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
-        if self._broken:
+        if self._stage >= _BROKEN:
             return
         if self._tail is None:
             rest = self._take(data)
@@ -177,14 +205,21 @@ class WebSocket(asyncio.Protocol):
                 self._tail = None
 
     def eof_received(self) -> None:
-        """Returning nothing lets the transport close."""
+        """Returning nothing lets the transport close, once it has written what it holds: no more is put behind that."""
+        self._close = self._close or Close(1006)
+        self._outbox, self.write = None, _drop
+        self._go(_LEAVING, self._patience)
 
     def connection_lost(self, error: Exception | None) -> None:
+        if self._stage == _GONE:
+            return
+        self._stage = _GONE
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         self._close = self._close or Close(1006)
         self.write = _drop
-        self._outbox = None
+        self._tail = self._fragments = self._outbox = None
         connection = self._connection
         del self._connection  # which has this socket: a circle would wait for the garbage collector
         self._owner.lost(connection, self._close)
@@ -207,6 +242,9 @@ class WebSocket(asyncio.Protocol):
             if self.is_behind:  # the transport has said so meanwhile
                 self._outbox, self.write = outbox, self._wait
                 return
+        if self._stage == _LEAVING:
+            # Not from here: asyncio's transport, which is calling, would tell twice that it is lost.
+            asyncio.get_running_loop().call_soon(self._finish)
 
     def _control(self, data: bytes) -> None:
         """Write a ping or pong: it does not wait for `release`, but is left out where the client takes nothing."""
@@ -232,6 +270,37 @@ class WebSocket(asyncio.Protocol):
             self._outbox = Outbox()
             self.close(TOO_SLOW)
 
+    # ---- the end
+
+    def _go(self, stage: int, seconds: float) -> None:
+        """Go on to a stage of the end, which is over in so many seconds at most: never later than it was before."""
+        if self._stage == _GONE:
+            return
+        self._stage = max(self._stage, stage)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + min(seconds, self._patience)
+        if self._timer is not None:
+            if self._timer.when() <= deadline:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(deadline, self._cut)
+
+    def _leave(self, seconds: float) -> None:
+        """Let the transport go as soon as everything is written."""
+        self._go(_LEAVING, seconds)
+        if not self.is_behind:
+            self._finish()
+
+    def _finish(self) -> None:
+        # A second close(), or one behind the client's close_notify, takes abort() from asyncio's TLS transport, which
+        # would then wait half a minute for its client.
+        if not self._transport.is_closing():
+            self._transport.close()
+
+    def _cut(self) -> None:
+        self._transport.abort()
+        self.connection_lost(None)  # whether the transport says so or not: it would keep this connection's place
+
     # ---- frames
 
     def _take(self, data: bytes | bytearray) -> int:
@@ -253,12 +322,9 @@ class WebSocket(asyncio.Protocol):
         now would answer it with a reset, and the close frame would be lost.
         """
         self.close(close)
-        self._broken = True
+        self._go(_BROKEN, BROKEN_TIMEOUT)
         if not self.is_behind and self._transport.can_write_eof():
             self._transport.write_eof()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(BROKEN_TIMEOUT, self._transport.close)
 
     def _frame(self, first: int, payload: bytes) -> None:
         opcode = first & 0x0F
@@ -299,7 +365,7 @@ class WebSocket(asyncio.Protocol):
 
     def _closed_by_client(self, close: Close) -> None:
         self.close(close)
-        self._transport.close()
+        self._leave(self._patience)
 
 
 def _drop(data: bytes) -> None:
