@@ -34,6 +34,7 @@ from gateway.reception import PROTOCOLS
 from gateway.service import Service
 from gateway.shortcut import Shortcut
 from gateway.version import __version__
+from gateway.websocket import CLOSE_TIMEOUT
 
 T = TypeVar("T")
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -163,13 +164,16 @@ async def _drain(app: web.Application) -> None:
 
 
 @asynccontextmanager
-async def running_node(settings: Settings, *, shares_port: bool = False) -> AsyncIterator[Standalone]:
+async def running_node(
+    settings: Settings, *, shares_port: bool = False, patience: float = CLOSE_TIMEOUT
+) -> AsyncIterator[Standalone]:
     """Run a standalone node. At the end its clients are sent away while the port still answers.
 
-    Other processes may listen on the port, too, where all of them share it. Raises `CannotStart` and
-    `InvalidSettings`.
+    Other processes may listen on the port, too, where all of them share it. `patience` is how many seconds the end of
+    a connection may take. Raises `CannotStart` and `InvalidSettings`.
     """
     app = create_app(settings)
+    app[SERVICE].patience = patience
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, keepalive_timeout=KEEP_ALIVE)
     try:
         await runner.setup()

@@ -25,7 +25,9 @@ from gateway import (
     setup,
 )
 from gateway.loading import load_handler
+from tests.harness.ports import HOST
 from tests.harness.wait import eventually
+from tests.harness.wire import CLOSE, Wires
 
 Page = Callable[[web.Request], Any]
 Application = TestClient[web.Request, web.Application]
@@ -187,6 +189,45 @@ class TestEnds:
                 assert (message.type, message.data, message.extra) == (WSMsgType.CLOSE, 1011, "internal error")
             await eventually(lambda: not server.app[SERVICE].held.connections)
             await eventually(lambda: not server.handler.connections)
+
+    @pytest.mark.parametrize("cancelling", [True, False], ids=["handlers are cancelled", "handlers are left alone"])
+    @pytest.mark.parametrize("end", ["client closes", "client resets", "server closes", "node ends"])
+    async def test_what_follows_read_loop_is_done(self, wire: Wires, end: str, *, cancelling: bool) -> None:
+        """To its last line, even where aiohttp cancels the handlers of clients that are gone; then it is forgotten."""
+        app, done, ids = web.Application(), asyncio.Event(), asyncio.Queue[str]()
+        service = setup(app, drain_seconds=1)
+
+        async def page(request: web.Request) -> web.StreamResponse:
+            id = await service.upgrade(request, "lobby", Profile("ada"), Chat())
+            ids.put_nowait(id)
+            response = await service.read_loop(id)
+            await asyncio.sleep(0.01)  # as long as it takes to note that somebody has left
+            await service.write_channel("left", None, "lobby")
+            done.set()
+            return response
+
+        app.router.add_get("/", page)
+        runner = web.AppRunner(app, handler_cancellation=cancelling)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, HOST, 0).start()
+            client = await wire(f"ws://{HOST}:{runner.addresses[0][1]}/")
+            id = await ids.get()
+            match end:
+                case "client closes":
+                    await client.send((1000).to_bytes(2, "big"), CLOSE)
+                case "client resets":
+                    client.reset()
+                case "server closes":
+                    await service.disconnect(id)
+                    await client.send((await client.read_close()).payload, CLOSE)
+                case "node ends":
+                    await service.drain()
+            async with asyncio.timeout(10):
+                await done.wait()
+            await eventually(lambda: runner.server is not None and not runner.server.connections)
+        finally:
+            await runner.cleanup()
 
 
 async def test_who_writes_when_it_is_over_is_told_at_once() -> None:

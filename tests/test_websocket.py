@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+import tracemalloc
+
 import pytest
 
 from gateway.codec import frame as server_frame
 from gateway.errors import Close
 from gateway.websocket import HIGH_WATER
 from tests.harness.fakes import Peer
-from tests.harness.wire import CLOSE, PING, PONG, TEXT, frame
+from tests.harness.wait import eventually
+from tests.harness.wire import BINARY, CLOSE, PING, PONG, TEXT, frame
 
 
 def text(number: int, size: int = 0) -> bytes:
@@ -77,6 +82,94 @@ class TestClosing:
         assert not peer.transport.finished
         peer.transport.drain()
         assert (peer.close_code, numbers(peer)) == (1002, list(range(5)))
+
+
+class TestDeadline:
+    """Of an end: set by its first reason, brought forward by others, and never put off."""
+
+    async def test_who_does_not_answer_is_cut_off(self) -> None:
+        """And the owner hears of it even where the transport would not tell."""
+        peer = Peer(patience=0.02)
+        peer.socket.close(Close(4410))
+        assert not peer.transport.closed
+        await eventually(lambda: peer.transport.aborted)
+        assert [close.code for close in peer.lost] == [4410]
+        peer.socket.connection_lost(None)
+        assert len(peer.lost) == 1
+
+    @pytest.mark.parametrize("then", ["breaks", "closes", "is missed", "ends", "is closed again"])
+    async def test_a_later_reason_does_not_put_it_off(self, then: str) -> None:
+        """Nor does it close the transport a second time, which takes abort() from one of asyncio's."""
+        peer = Peer(patience=0.1)
+        peer.transport.room = 1
+        peer.socket.write(text(1))
+        began = time.monotonic()
+        peer.socket.close(Close(4410))
+        while not peer.transport.aborted:
+            match then:
+                case "breaks":
+                    peer.feed(frame("x", mask=None))
+                case "closes":
+                    peer.feed(frame(b"", CLOSE))
+                case "is missed":
+                    assert peer.socket.ping()
+                    peer.socket.end(Close(4408))
+                case "ends":
+                    peer.socket.eof_received()
+                case "is closed again":
+                    peer.socket.close(Close(4408))
+            assert time.monotonic() < began + 10
+            await asyncio.sleep(0.01)
+        assert ([close.code for close in peer.lost], peer.transport.closes) == ([4410], 0)
+
+    async def test_a_later_reason_may_bring_it_forward(self) -> None:
+        """A node that ends does not wait for those who were closed a moment ago."""
+        peer = Peer(patience=60)
+        peer.transport.room = 1
+        peer.socket.write(text(1))
+        peer.socket.close(Close(1012))
+        peer.socket.end(Close(1001), within=0.01)
+        await eventually(lambda: [close.code for close in peer.lost] == [1012])
+
+    async def test_what_waits_is_written_before_the_transport_is_closed(self) -> None:
+        """Once: the client that closed reads on, and gets the answer to its close behind everything else."""
+        peer = Peer()
+        peer.transport.room = 1
+        for number in range(5):
+            peer.socket.write(text(number))
+        peer.feed(frame(b"", CLOSE))
+        peer.socket.end(Close(1001))
+        assert not peer.transport.closed
+        peer.transport.drain()
+        await eventually(lambda: peer.transport.closes == 1)
+        assert (numbers(peer), peer.sent[-1].opcode) == (list(range(5)), CLOSE)
+
+    async def test_a_client_that_was_not_read_is_heard_when_it_answers(self) -> None:
+        """Its close frame comes behind messages that wait for its handler, and that nobody will handle any more."""
+        peer = Peer()
+        peer.pause_after = 1
+        peer.feed(frame("0") + frame("1") + frame(b"", CLOSE))
+        assert not peer.transport.reading
+        peer.socket.close(Close(4410))
+        await eventually(lambda: peer.transport.closed)
+        assert [message.payload for message in peer.received] == [b"0"]
+
+    @pytest.mark.parametrize("limit", [0, 65536])
+    async def test_no_more_is_kept_of_what_comes_behind_an_end(self, limit: int) -> None:
+        """However large a message a client begins, and where a message may be as large as it likes."""
+        peer = Peer(limit=limit)
+        peer.feed(frame("x" * 60_000, fin=False))
+        peer.socket.close(Close(4410))
+        tracemalloc.start()
+        try:
+            peer.feed(frame(b"", BINARY, length=1 << 40))
+            for _ in range(100):
+                peer.feed(bytes(100_000))
+            assert tracemalloc.get_traced_memory()[0] < 1_000_000
+        finally:
+            tracemalloc.stop()
+        peer.socket.connection_lost(None)
+        assert peer.received == []
 
 
 class TestPings:

@@ -93,6 +93,8 @@ class Transport(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.closed = False
+        # How often; asyncio's TLS transport cannot be aborted after the second time.
+        self.closes = 0
         self.aborted = False
         # Whether nothing more is written, though it may still read.
         self.finished = False
@@ -141,6 +143,7 @@ class Transport(asyncio.Transport):
     def close(self) -> None:
         """Note it."""
         self.closed = True
+        self.closes += 1
 
     def abort(self) -> None:
         """Note it."""
@@ -170,8 +173,8 @@ class Received:
 class Peer:
     """A WebSocket of the gateway between a recording transport and a recording owner; needs a running loop."""
 
-    def __init__(self, *, limit: int = 65536, outbox: int = 1 << 20, window: int = 0) -> None:
-        """Sizes are in bytes; with a `window`, compression was agreed on."""
+    def __init__(self, *, limit: int = 65536, outbox: int = 1 << 20, window: int = 0, patience: float = 5) -> None:
+        """Sizes are in bytes; with a `window`, compression was agreed on; an end may take `patience` seconds."""
         self.transport = Transport()
         self.received: list[Received] = []
         # Frames that carried next to nothing.
@@ -184,7 +187,8 @@ class Peer:
         self.pause_after: int | None = None
         connection, _ = make_connection("node~1")
         connection.dialect = dialect_of(window=window)
-        self.socket = WebSocket(self.transport, connection, cast("Any", _Owner(self)), limit=limit, outbox=outbox)
+        owner = cast("Any", _Owner(self))
+        self.socket = WebSocket(self.transport, connection, owner, limit=limit, outbox=outbox, patience=patience)
         self.transport.protocol = self.socket
 
     def feed(self, *pieces: bytes) -> None:
