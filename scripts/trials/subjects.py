@@ -3,6 +3,7 @@
 from trials import (
     access,
     channels,
+    ends,
     everything,
     frames,
     handlers,
@@ -20,7 +21,7 @@ from trials import (
 )
 
 SUBJECTS = (
-    *(channels, history, users, access, frames, slow, limits),
+    *(channels, history, users, access, frames, slow, ends, limits),
     *(handlers, outside, operators, injections, outages, moods, nodes, leaks, everything),
 )
 NAMES = tuple(subject.__name__.rpartition(".")[2] for subject in SUBJECTS)
