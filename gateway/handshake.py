@@ -136,6 +136,7 @@ class Upgraded(web.WebSocketResponse):
         transport = cast(Transport, http.transport)
         transport.set_protocol(socket)
         http.transport = None
+        http.force_close()  # it has nothing to close any more, and waits for no body that the request may have claimed
         self._request.task.add_done_callback(lambda _: http.connection_lost(None))
         tail, http._message_tail = http._message_tail, b""
         if not transport.is_reading():
