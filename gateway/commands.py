@@ -21,9 +21,11 @@ from gateway.errors import (
     Unavailable,
     UnknownCommand,
 )
+from gateway.history import History
 from gateway.limits import Refusals, pace_of
 from gateway.membership import Membership
 from gateway.message import Message, Position, check_channel
+from gateway.rights import Rights, is_being_cancelled
 from gateway.tap import Taps
 
 if TYPE_CHECKING:  # the service makes this and is what commands act on
@@ -40,8 +42,10 @@ Job = Callable[[], Awaitable[object]]
 class Commands:
     """Stands between the sockets and the handlers of one node."""
 
-    def __init__(self, service: Service, membership: Membership, taps: Taps) -> None:
+    def __init__(self, service: Service, rights: Rights, membership: Membership, history: History, taps: Taps) -> None:
         self._service = service
+        self._rights = rights
+        self._kept = history
         self._taps = taps
         self._membership = membership
         self._loop = asyncio.get_running_loop()
@@ -161,7 +165,7 @@ class Commands:
             except GatewayError as error:  # which may hold what nobody can be told
                 self._refuse(connection, error, connection.message)
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and _being_cancelled():
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
                 raise
             self._service.counters.handler_errors += 1
             logger.exception(
@@ -171,14 +175,14 @@ class Commands:
             )
             self._send_error(connection, "internal", "the server failed to handle this", connection.message)
         finally:
-            connection.message = None
+            connection.message, connection.fallback = None, ""
 
     # ---- jobs
 
     async def _open(self, connection: Connection, channels: Sequence[str], done: asyncio.Future[None]) -> None:
         try:
             try:
-                await self._membership.admit(connection, channels)
+                await self._rights.admit(connection, channels)
             finally:
                 self._greet(connection)
             logger.info(
@@ -210,8 +214,10 @@ class Commands:
         if message.cmd.startswith("$"):
             return await self._own(connection, message)
         channel = message.channel or connection.channel
-        if channel and not await self._service.authorize(connection, channel, "send"):
+        if channel and not await self._rights.allow(connection, channel, "send"):
             raise Forbidden(f"not allowed to send to {channel}")
+        if channel not in connection.channels:  # a handler that answers in `connection.target` means another one
+            connection.fallback = await self._rights.fallback(connection)
         connection.message = message if message.channel else message._replace(channel=channel)
         return await connection.handler.on(self._service, connection, message.cmd, message.param)
 
@@ -224,39 +230,41 @@ class Commands:
         return await command(self, connection, channel, message.param)
 
     async def _auth(self, connection: Connection, channel: str, param: object) -> object:
-        """Take a fresh token of the same user: when it ends, and the name and patterns in it, hold from now on."""
+        """Take a fresh token of the same user: when it ends, and the name and patterns in it, hold from now on.
+
+        Answered when its client is out of the channels that it does not allow.
+        """
         fresh = await self._service.tokens.verify(token_of(param))
         if fresh.id != connection.profile.id:
             raise Unauthorized("expected a token of the user who is connected")
-        self._membership.renew(connection, fresh)
+        await self._rights.renew(connection, fresh)
         return {"expires": fresh.expires or None}
 
     async def _join(self, connection: Connection, channel: str, param: object) -> object:
-        since = since_of(param)
-        if not await self._service.authorize(connection, channel, "join"):
-            raise Forbidden(f"not allowed to join {channel}")
-        return await self._service.resume(connection, channel, since)
+        joined = await self._rights.join(connection, channel, since_of(param))
+        at = await self._kept.reached(channel)
+        return {"epoch": at and at.epoch, "offset": at and at.offset, "recovered": joined.recovered}
 
     async def _history(self, connection: Connection, channel: str, param: object) -> object:
         since, limit = since_of(param), limit_of(param)
-        if channel not in connection.channels:
-            raise Forbidden(f"only members of {channel} may read its history")
+        _check_member(connection, channel, "read its history")
         most = self._service.settings.rule(channel).history
         if not most:
             raise Forbidden(f"{channel} keeps no history")
         page = await self._service.history(channel, since=since, limit=most if limit is None else min(limit, most))
+        _check_member(connection, channel, "read its history")  # it may have been taken out meanwhile
         return {"messages": codec.encode_history(page.messages), "epoch": page.epoch, "offset": page.offset}
 
     async def _leave(self, connection: Connection, channel: str, param: object) -> object:
-        await self._service.leave(connection.id, channel)
+        await self._membership.leave(connection, channel)
         return {}
 
     async def _presence(self, connection: Connection, channel: str, param: object) -> object:
-        if channel not in connection.channels:
-            raise Forbidden(f"only members of {channel} may see who is there")
+        _check_member(connection, channel, "see who is there")
         if not self._service.settings.rule(channel).presence:
             raise Forbidden(f"{channel} does not tell who is there")
         count, users = await self._service.directory.online(channel, most=self._presence_max)
+        _check_member(connection, channel, "see who is there")
         return {"count": count} if users is None else {"count": count, "users": users}
 
     # ---- answers
@@ -310,6 +318,11 @@ _COMMANDS: dict[str, Callable[[Commands, Connection, str, object], Awaitable[obj
 }
 
 
+def _check_member(connection: Connection, channel: str, what: str) -> None:
+    if channel not in connection.channels:
+        raise Forbidden(f"only members of {channel} may {what}")
+
+
 def _write(connection: Connection, payload: bytes) -> None:
     connection.socket.write(codec.frame_for(connection.dialect, payload))
 
@@ -348,11 +361,6 @@ def limit_of(param: object) -> int | None:
     if limit is not None and (type(limit) is not int or limit < 0):
         raise InvalidParam("expected limit to be an integer from 0", field="limit")
     return limit
-
-
-def _being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _cmd(message: Message | None) -> str:

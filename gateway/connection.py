@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gateway.codec import Dialect, dialect_of
-from gateway.errors import Close
+from gateway.errors import Close, Forbidden
 from gateway.limits import Refusals
 from gateway.message import Message
 from gateway.outbox import Sparable
@@ -95,6 +95,7 @@ class Connection:
         "channels",
         "closed",
         "dialect",
+        "fallback",
         "full_at",
         "handler",
         "handshake",
@@ -102,6 +103,7 @@ class Connection:
         "inbox",
         "joining",
         "message",
+        "placed",
         "profile",
         "received",
         "refusals",
@@ -135,8 +137,12 @@ class Connection:
         """In the order joined."""
         self.joining: tuple[str, ...] = ()
         """Those of them that it is only on the way into: no other node may know yet."""
+        self.placed: tuple[str, ...] = ()
+        """Those that the server chose for it: it stays there whatever its client itself may do."""
         self.message: Message | None = None
         """The message in hand, while the handler runs."""
+        self.fallback = ""
+        """The channel that the message in hand may go to, where it names one that its sender is not in."""
         self.closed = False
         self.handshake: object = None
         """Where its handshake stands in a trace, if there are traces."""
@@ -162,6 +168,28 @@ class Connection:
     def channel(self) -> str:
         """The first channel joined, "" when it is in none."""
         return self.channels[0] if self.channels else ""
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The channels that it is in by its client's own wish; none of one that is gone."""
+        joined = () if self.closed else self.channels
+        return tuple(channel for channel in joined if channel not in self.placed)
+
+    @property
+    def target(self) -> str:
+        """The channel that the message in hand is about: the one it names if it is in that, else its first, else "".
+
+        The client may send there. Where that would be its first instead of the one it named, and there it may not,
+        reading this raises `Forbidden`.
+        """
+        message, first = self.message, self.channel
+        if message is None:
+            return first
+        if message.channel in self.channels:
+            return message.channel
+        if first and first != self.fallback:
+            raise Forbidden(f"not allowed to send to {first}")
+        return first
 
     @property
     def node(self) -> str:

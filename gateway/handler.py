@@ -35,7 +35,7 @@ class Handler:
 
         Asked last, of what the client's token and the channel's rule allow: it can only restrict. Where the rule
         is `handler`, a handler without a method of its own allows nothing. Say nothing that tells whether the
-        channel exists.
+        channel exists. Asked again, for each channel that a client chose to join, when its token is renewed.
         """
         return True
 
@@ -43,7 +43,11 @@ class Handler:
         """Hear that a client has come, after its first channels are joined and before its first command."""
 
     async def on(self, service: Service, connection: Connection, cmd: str, param: Any) -> object:
-        """Handle one command. What this returns answers the request, if the client asked for an answer."""
+        """Handle one command. What this returns answers the request, if the client asked for an answer.
+
+        What the client says goes to `connection.target`, where it may send; a channel that it wants to join is for
+        `service.join_for`. All else that a service does is the server's own decision, and asks nobody.
+        """
         raise UnknownCommand(f"unknown command {cmd!r}")
 
     async def on_close(self, service: Service, connection: Connection) -> None:

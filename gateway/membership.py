@@ -2,6 +2,8 @@
 
 Joining: hub first, then the subscription, then presence, so that whoever sees a member can reach it.
 Leaving goes the other way, and never waits before the node itself has forgotten.
+
+Nobody is asked here whether it may be: for what clients choose that is `rights.py`.
 """
 
 from __future__ import annotations
@@ -11,11 +13,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from gateway import codec
 from gateway.backplane import Backplane, Target
+from gateway.codec import Envelope
 from gateway.config import Settings
 from gateway.connection import Connection, Profile
 from gateway.errors import ConnectionNotFound, TooManyChannels, Unavailable
 from gateway.expiry import Expiry
+from gateway.fanout import write
 from gateway.history import History
 from gateway.hub import Hub
 from gateway.message import Position
@@ -83,6 +88,11 @@ class Membership:
         if fresh.name != was.name:
             self._presence.open(connection.info(), connection.agent)
 
+    def touch(self, connection: Connection) -> Profile:
+        """Give a connection a profile that is no other's: whoever asked for an earlier one sees that it is over."""
+        connection.profile = replace(connection.profile)
+        return connection.profile
+
     async def admit(self, connection: Connection, channels: Iterable[str]) -> None:
         """Register a connection of the hub and make its first joins, however long Redis stays away."""
         self._expiry.watch(connection)
@@ -92,11 +102,23 @@ class Membership:
         for channel in dict.fromkeys(channels):
             await _persist(connection, self.join, connection, channel)
 
-    async def join(self, connection: Connection, channel: str, since: Position | None = None) -> Joined:
+    async def place(self, connection: Connection, channel: str) -> Joined:
+        """Join a connection by the server's own decision: whatever its client may, it stays."""
+        _note_placed(connection, channel)  # before anything is awaited: a review meanwhile is not to take it out
+        try:
+            return await self.join(connection, channel)
+        finally:
+            if channel not in connection.channels:
+                _note_placed(connection, channel, placed=False)
+
+    async def join(
+        self, connection: Connection, channel: str, since: Position | None = None, *, asked_of: Profile | None = None
+    ) -> Joined:
         """Return once the membership is stored, and what was missed since a position is written.
 
         A join that fails is undone. Raises `TooManyChannels`, `Unavailable`, or `ConnectionNotFound` when
-        the connection left meanwhile. A member that joins again is written what came since the position.
+        the connection left meanwhile, or has no longer the profile it was asked of whether it may.
+        A member that joins again is written what came since the position.
         """
         kept, key = self._history.keeps(channel), (connection.id, channel)
         while (other := self._under_way.get(key)) is not None and channel in connection.channels:
@@ -105,6 +127,9 @@ class Membership:
             raise _has_left(connection, channel)
         if channel in connection.channels:
             return Joined(recovered=kept and await self._history.enter(connection, channel, since))
+        # Nothing is awaited from here until the hub has it: a review sees it then.
+        if asked_of is not None and asked_of is not connection.profile:
+            raise _has_left(connection, channel)
         if 0 < self._most <= len(connection.channels):
             raise TooManyChannels(f"a connection may be in {self._most} channels at most")
         self._hub.join(connection, channel, receiving=not kept)
@@ -119,7 +144,7 @@ class Membership:
             return Joined(await self._stored(self._presence.join(connection.info(), channel)), recovered)
         except (Unavailable, asyncio.CancelledError):  # the latter where a handler waits no longer
             if channel in connection.channels:
-                self._depart(connection, channel)
+                self.take_out(connection, channel)
             raise
         finally:
             _let_know(connection, channel)
@@ -127,9 +152,27 @@ class Membership:
             if self._under_way.get(key) is done:
                 del self._under_way[key]
 
-    async def leave(self, connection: Connection, channel: str) -> bool:
+    async def leave(self, connection: Connection, channel: str, reason: str = "") -> bool:
         """Return once the membership is removed; tell whether that emptied the channel."""
-        return channel in connection.channels and await self._stored(self._depart(connection, channel))
+        _note_placed(connection, channel, placed=False)
+        return channel in connection.channels and await self._stored(self.take_out(connection, channel, reason))
+
+    def take_out(self, connection: Connection, channel: str, reason: str = "") -> Awaitable[bool]:
+        """Take a connection out of a channel it is in, at once; what comes back is done when that is stored.
+
+        With a `reason` its client, if it speaks v1, is told, behind all that it gets of the channel: nothing is
+        awaited between the two.
+        """
+        self._forget(connection, channel)
+        stored = self._presence.leave(connection.info(), channel)
+        if reason and connection.protocol:
+            write(connection, (Envelope(codec.encode("$left", {"reason": reason}, channel)),))
+        return stored
+
+    async def settled(self, changes: Iterable[Awaitable[bool]]) -> None:
+        """Wait until all is stored, or Redis has taken too long: what is noted down is done in any case."""
+        if noted := [asyncio.ensure_future(change) for change in changes]:
+            await asyncio.wait((asyncio.gather(*noted, return_exceptions=True),), timeout=self._timeout)
 
     def drop(self, connection: Connection) -> None:
         """Take a connection that is gone out of everything; does not wait."""
@@ -139,10 +182,6 @@ class Membership:
         if self._hub.remove(connection):
             self._backplane.unsubscribe([Target("user", connection.profile.id)])
         self._presence.lose(last_known)
-
-    def _depart(self, connection: Connection, channel: str) -> Awaitable[bool]:
-        self._forget(connection, channel)
-        return self._presence.leave(connection.info(), channel)
 
     def _forget(self, connection: Connection, channel: str) -> None:
         if self._hub.leave(connection, channel):
@@ -161,6 +200,11 @@ class Membership:
 def _let_know(connection: Connection, channel: str) -> None:
     """Let other nodes know of a membership: it is about to be stored."""
     connection.joining = tuple(other for other in connection.joining if other != channel)
+
+
+def _note_placed(connection: Connection, channel: str, *, placed: bool = True) -> None:
+    others = tuple(other for other in connection.placed if other != channel)
+    connection.placed = (*others, channel) if placed else others
 
 
 def _check_still_in(connection: Connection, channel: str) -> None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from gateway import codec
-from gateway.access import Action, passes
+from gateway.access import Action
 from gateway.backplane import ALL, DIRECT, NODES, Page, Target, open_backplane
 from gateway.backplane.counters import BackplaneCounters
 from gateway.backplane.link import RedisRefused
@@ -37,6 +37,7 @@ from gateway.presence import open_presence
 from gateway.reader import Reader
 from gateway.reception import Reception
 from gateway.remote import Remote
+from gateway.rights import Rights
 from gateway.status import Held, Readiness, Status
 from gateway.tap import Filter, Taps
 from gateway.tokens import Tokens
@@ -84,6 +85,7 @@ class Service(Writing):
         self._membership = Membership(
             *(self._hub, self._backplane, self._history, self._presence, self._expiry), settings
         )
+        self._rights = Rights(self._membership, settings.rule, self.counters)
         self._heartbeat = Heartbeat(settings.heartbeat, self.counters)
         self._watchdog = Watchdog(self._hub, self._presence.hold, self.counters)
         self._journal = Journal(settings.node_id, self._presence, self.counters)
@@ -146,7 +148,9 @@ class Service(Writing):
         node full or stopping), `InvalidChannel` and `InvalidUser`.
         """
         with self.handshaking(request):
-            connection, opened = await self._reception.accept(request, (channel,) if channel else (), profile, handler)
+            channels = (channel,) if channel else ()
+            connection, opened = await self._reception.accept(request, channels, profile, handler)
+            connection.placed = channels  # before its first task runs
             request.task.add_done_callback(lambda _: self._reception.abandon(connection))
             if self.tracing is not None:
                 self.tracing.opened(connection)
@@ -195,31 +199,36 @@ class Service(Writing):
     async def authorize(self, connection: Connection, channel: str, action: Action) -> bool:
         """Tell whether a client may join a channel or send to it: its rule, its token and its handler agree.
 
-        Asked for `?ch=`, `$join` and every command; `join` and `write_channel` themselves ask nobody.
+        Asked for `?ch=`, `$join`, `join_for` and every command; `join` and `write_channel` themselves ask nobody.
         """
-        allowed = passes(self.settings.rule(channel), connection, channel, action)
-        return allowed and await connection.handler.authorize(connection, channel, action)
+        return await self._rights.allow(connection, channel, action)
+
+    async def join_for(self, connection: Connection, channel: str) -> bool:
+        """Do for a client what its `$join` would: the channel is its own choice. Tell whether that created it.
+
+        Raises `Forbidden`, `InvalidChannel`, `TooManyChannels`.
+        """
+        return await self._rights.join_for(connection, check_channel(channel))
+
+    async def review(self, connection: Connection) -> None:
+        """Ask again for each channel that a client of this node chose; take it out where it may not be, and say so."""
+        await self._rights.review(connection)
 
     async def join(self, conn_id: str, channel: str) -> bool:
         """Put a connection, held by any node, in a channel; tell whether that created the channel.
 
-        Returns once Redis has confirmed the subscription and stored the membership. Joining twice is harmless.
+        Nobody is asked whether its client may: what a client chooses is for `join_for`. Returns once Redis has
+        confirmed the subscription and stored the membership. Joining twice is harmless.
         Raises `ConnectionNotFound`, `InvalidChannel`, `TooManyChannels`.
         """
         check_channel(channel)
         connection = self._hub.connections.get(conn_id)
         if connection is None:
             return bool(await self._remote.ask("join", conn_id, channel=channel))
-        return (await self._membership.join(connection, channel)).created
-
-    async def resume(self, connection: Connection, channel: str, since: Position | None) -> dict[str, object]:
-        """Join a client that may have been there before: what it missed first. Answers its `$join`."""
-        joined = await self._membership.join(connection, channel, since)
-        at = await self._history.reached(channel)
-        return {"epoch": at and at.epoch, "offset": at and at.offset, "recovered": joined.recovered}
+        return (await self._membership.place(connection, channel)).created
 
     async def leave(self, conn_id: str, channel: str) -> bool:
-        """Take a connection, held by any node, out of a channel; tell whether that emptied it.
+        """Take a connection, held by any node, out of a channel, and tell its client; tell whether that emptied it.
 
         Leaving twice is harmless. Raises `ConnectionNotFound`, `InvalidChannel`.
         """
@@ -227,7 +236,7 @@ class Service(Writing):
         connection = self._hub.connections.get(conn_id)
         if connection is None:
             return bool(await self._remote.ask("leave", conn_id, channel=channel))
-        return await self._membership.leave(connection, channel)
+        return await self._membership.leave(connection, channel, "removed")
 
     # ---- looking
 
@@ -285,7 +294,7 @@ class Service(Writing):
 
     async def _run(self, started: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
-            commands = Commands(self, self._membership, self._taps)
+            commands = Commands(self, self._rights, self._membership, self._history, self._taps)
             self._reception = Reception(
                 *(self._hub, self._membership, commands, self._heartbeat, self.settings, self.counters),
                 patience=self.patience,
@@ -296,19 +305,12 @@ class Service(Writing):
                 tasks=tasks,
                 tracing=self.tracing,
             )
-            tasks.create_task(self._backplane.run())
-            tasks.create_task(self._presence.run())
-            tasks.create_task(reader.run())
-            tasks.create_task(commands.run())
-            tasks.create_task(self._delivery.run())
-            tasks.create_task(self._history.run())
-            tasks.create_task(self._heartbeat.run())
-            tasks.create_task(self._watchdog.run())
-            tasks.create_task(self._expiry.run())
-            tasks.create_task(self._vitals.run())
-            tasks.create_task(self._journal.run())
-            tasks.create_task(self.operations.copy())
-            tasks.create_task(self.operations.wish())
+            for run in (
+                *(self._backplane.run, self._presence.run, reader.run, commands.run, self._delivery.run),
+                *(self._history.run, self._heartbeat.run, self._watchdog.run, self._expiry.run, self._vitals.run),
+                *(self._journal.run, self.operations.copy, self.operations.wish),
+            ):
+                tasks.create_task(run())
             started.set()
 
     async def _connected(self) -> None:

@@ -16,12 +16,14 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("server",),
+    ("home",),
     ("admin", "api", "handlers", "loading", "metrics", "schema"),
     ("router",),
     ("service",),
     ("drain", "status"),
     ("reception",),
     ("commands", "reader"),
+    ("rights",),
     ("membership",),
     ("operations", "publisher"),
     ("access", "directory", "history", "journal", "visitor", "writing"),
@@ -40,8 +42,8 @@ LAYERS = (
 
 # A library that does I/O, and the only modules that know it.
 OWNERS = {
-    "aiohttp": {"admin", "api", "client", "handshake", "identity", "logs", "server", "shortcut"},
-    "aiohttp_jinja2": {"admin", "server"},
+    "aiohttp": {"admin", "api", "client", "handshake", "home", "identity", "logs", "server", "shortcut"},
+    "aiohttp_jinja2": {"admin", "home", "server"},
     "redis": {"backplane", "presence"},
     "hiredis": {"backplane", "presence"},
 }

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from gateway.backplane import Page, Target
+from gateway.codec import Envelope, encode
 from gateway.config import Rule, Settings
 from gateway.connection import ConnectionInfo
 from gateway.counters import Counters
@@ -27,6 +28,10 @@ class Redis:
     def __init__(self) -> None:
         self.confirmed = asyncio.Event()
         self.members: set[str] = set()
+        # What channels keep, and when that may be read.
+        self.kept: list[Envelope] = []
+        self.readable = asyncio.Event()
+        self.readable.set()
 
     async def subscribe(self, targets: list[Target]) -> None:
         await self.confirmed.wait()
@@ -34,7 +39,8 @@ class Redis:
     def unsubscribe(self, targets: list[Target]) -> None: ...
 
     async def read(self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0) -> Page:
-        return Page("epoch", 7, 0, None, [], False)
+        await self.readable.wait()
+        return Page("epoch", 7, 0, None, self.kept, False)
 
     async def join(self, connection: ConnectionInfo, channel: str) -> bool:
         self.members.add(connection.id)
@@ -144,3 +150,38 @@ async def test_a_join_that_nobody_waits_for_any_more_is_undone() -> None:
     node.redis.confirmed.set()
     assert (await (await node.joining())).created
     assert (node.connection.channels, node.redis.members) == (("lobby",), {"node~1"})
+
+
+async def test_a_join_that_was_asked_for_an_earlier_profile_is_not_made() -> None:
+    """A review cannot see a channel that its client is only waiting to join, behind a join that fails."""
+    node = Node()
+    first = await node.joining()
+    second = asyncio.create_task(
+        node.membership.join(node.connection, "lobby", asked_of=node.connection.profile), name="second"
+    )
+    await asyncio.sleep(0)
+    node.membership.touch(node.connection)
+    first.cancel()
+    await asyncio.wait((first,))
+    with pytest.raises(ConnectionNotFound):
+        await second
+    assert node.connection.channels == ()
+
+
+async def test_who_is_taken_out_while_history_is_read_is_written_none_of_it() -> None:
+    """Though another member keeps the channel's place in it."""
+    node = Node()
+    node.redis.confirmed.set()
+    await node.membership.join(node.connection, "lobby")
+    late, socket = make_connection("node~2")
+    node.hub.add(late)
+    node.redis.kept = [Envelope(encode("news", n, "lobby"), position=Position("epoch", n)) for n in (6, 7)]
+    node.redis.readable.clear()
+    joining = asyncio.create_task(node.membership.join(late, "lobby", Position("epoch", 5)))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    node.membership.take_out(late, "lobby", "removed")
+    node.redis.readable.set()
+    with pytest.raises(ConnectionNotFound):
+        await joining
+    assert socket.writes == []

@@ -341,15 +341,16 @@ class TestExpiry:
         await ada.expect_close(4401, deadline=10)
 
     async def test_name_and_patterns_are_those_of_the_fresh_token(self, node: Node, connect: Clients) -> None:
-        """From then on; what was joined before stays joined. A shorter one ends sooner."""
-        ada = await greeted(connect, node, "lobby", given=token("ada", name="Ada", channels=["lobby"]))
+        """From then on, for what was joined before as well. A shorter one ends sooner."""
+        ada = await greeted(connect, node, "lobby", "tea", given=token("ada", name="Ada", channels=["lobby", "tea"]))
         assert (await ada.request("$join", channel="team"))["param"]["code"] == "forbidden"
-        fresh, _ = soon(name="Ada L.", channels=["team"])
+        fresh, _ = soon(name="Ada L.", channels=["team", "tea"])
         assert (await ada.request("$auth", {"token": fresh}))["cmd"] == "$reply"
         assert (await ada.request("$join", channel="team"))["cmd"] == "$reply"
         assert (await ada.request("$join", channel="lobby2"))["param"]["code"] == "forbidden"
-        await ada.send("chat", {"text": "hi"}, "lobby")
-        assert (await ada.expect("chat", channel="lobby"))["param"]["user"] == "Ada L."
+        assert (await ada.expect("$left"))["channel"] == "lobby"
+        await ada.send("chat", {"text": "hi"}, "tea")
+        assert (await ada.expect("chat", channel="tea"))["param"]["user"] == "Ada L."
         await ada.expect_close(4401, deadline=10)
 
     async def test_a_plain_connection_knows_no_auth(self, node: Node, connect: Clients) -> None:

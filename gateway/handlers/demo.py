@@ -6,9 +6,8 @@ import time
 from typing import Any
 
 from gateway.connection import Connection
-from gateway.errors import Forbidden, InvalidParam, UnknownCommand
+from gateway.errors import InvalidParam, UnknownCommand
 from gateway.handler import Handler
-from gateway.message import check_channel
 from gateway.service import Service
 
 
@@ -22,7 +21,7 @@ class DemoHandler(Handler):
             case "chat":
                 await answer(service, connection, "chat", said(connection, param), sender=connection.user)
             case "join-room":
-                await _join(service, connection, _text(param, "room"))
+                await service.join_for(connection, _text(param, "room"))
             case "leave-room":
                 await service.leave(connection.id, _text(param, "room"))
             case _:
@@ -36,20 +35,9 @@ def said(connection: Connection, param: Any) -> dict[str, object]:
     return {"user": user, "text": _text(param, "text"), "time": _now()}
 
 
-async def _join(service: Service, connection: Connection, room: str) -> None:
-    """Do what `$join` does: the room is the client's choice, not the server's."""
-    if not await service.authorize(connection, check_channel(room), "join"):
-        raise Forbidden(f"not allowed to join {room}")
-    await service.join(connection.id, room)
-
-
 async def answer(service: Service, connection: Connection, cmd: str, param: object, *, sender: str | None) -> None:
-    """Write to the channel the message names, if the sender is in it; else to the first, else to the sender."""
-    named = connection.message.channel if connection.message else ""
-    channel = named if named in connection.channels else connection.channel
-    if channel not in ("", named) and not await service.authorize(connection, channel, "send"):
-        raise Forbidden(f"not allowed to send to {channel}")
-    if channel:
+    """Write to the channel that the message in hand is about; where there is none, to its sender alone."""
+    if channel := connection.target:
         await service.write_channel(cmd, param, channel, sender=sender)
     else:
         await service.write_connection(cmd, param, connection.id, sender=sender)
