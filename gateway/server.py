@@ -24,8 +24,10 @@ from gateway.connection import Connection
 from gateway.door import Doors
 from gateway.errors import CannotStart, Forbidden, GatewayError, InvalidSettings, Unauthorized
 from gateway.handler import Handler
+from gateway.handlers.demo import DemoHandler
 from gateway.handlers.example import ExampleHandler, with_rooms_kept
 from gateway.handshake import answer_to, refuse_foreign_origin, refuse_lone_token
+from gateway.home import home_of
 from gateway.identity import SETTINGS, TOKENS
 from gateway.loading import load_handler
 from gateway.message import check_channel
@@ -45,6 +47,9 @@ logger = logging.getLogger(__name__)
 SERVICE = web.AppKey("gateway", Service)
 """Where an application finds the service: `request.app[gateway.SERVICE]`."""
 HANDLER = web.AppKey("gateway_handler", Handler)
+"""The configured one: whoever wants to connect, by whatever route, is asked of it."""
+EXAMPLE = web.AppKey("gateway_example", ExampleHandler)
+"""That one as the demo's page speaks to it; there while it is the demo."""
 
 STATIC = Path(__file__).parent / "static"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -60,7 +65,7 @@ OWN_FILES = ("/static/gateway.", "/static/admin/", "/static/example")
 FOR_BROWSERS = ("gateway.js", "gateway.mjs", "gateway.d.ts", "gateway.svg")
 """What pages of an application's own need; the others are those of the demo and the admin pages."""
 
-routes = web.RouteTableDef()
+routes, demo_routes = web.RouteTableDef(), web.RouteTableDef()
 
 
 class Standalone(NamedTuple):
@@ -132,9 +137,13 @@ def create_app(settings: Settings) -> web.Application:
     """Make the application of a standalone node, with its handler and all routes."""
     app = web.Application(middlewares=[_look_behind_proxies, _wait_for_body])
     setup(app, with_rooms_kept(settings))
-    app[HANDLER] = load_handler(settings.handler)
+    handler = app[HANDLER] = load_handler(settings.handler)
     aiohttp_jinja2.setup(app, loader=jinja2.FileSystemLoader(TEMPLATES))
     app.add_routes(routes)
+    if isinstance(handler, DemoHandler):
+        app[EXAMPLE] = ExampleHandler(handler)
+        app.add_routes(demo_routes)
+    app.router.add_get("/", home_of(settings, has_demo=EXAMPLE in app))
     for path, handle in OPERATING.items():
         _add_behind(app, path, handle)
     Api(app[SERVICE]).add_to(app)
@@ -144,6 +153,35 @@ def create_app(settings: Settings) -> web.Application:
     return app
 
 
+<<<<<<< HEAD
+=======
+def load_handler(name: str) -> Handler:
+    """Import `module:Class` or `module:router` (any instance). Raises `InvalidSettings`."""
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise InvalidSettings(f"handler: expected module:Class or module:router, got {name!r}")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidSettings(f"handler: expected module:Class or module:router, got {name!r}: {error}") from None
+    if not isinstance(found, Handler) and not (isinstance(found, type) and issubclass(found, Handler)):
+        raise InvalidSettings(f"handler: expected a gateway.Handler, got {name!r}")
+    try:
+        return found() if isinstance(found, type) else found
+    except TypeError as error:
+        raise InvalidSettings(
+            f"handler: expected a class that is called without arguments, got {name!r}: {error}"
+        ) from None
+
+
+def serves_demo(settings: Settings) -> bool:
+    """Tell whether the handler of a node that runs is the demo: its class, or one made of it."""
+    module, _, attribute = settings.handler.partition(":")
+    found = getattr(import_module(module), attribute)
+    return issubclass(found, DemoHandler) if isinstance(found, type) else isinstance(found, DemoHandler)
+
+
+>>>>>>> cd54d06 (Every route that upgrades asks the one configured handler; `/` says what a node is)
 def _add_behind(app: web.Application, path: str, handle: Page) -> None:
     """Add a page behind those that the application has under the same path already."""
     resource = web.PlainResource(path)
@@ -278,9 +316,7 @@ async def _ask_again(request: web.Request, response: web.StreamResponse) -> None
 
 @routes.get("/connect")
 async def _connect(request: web.Request) -> web.StreamResponse:
-    service, handler = request.app[SERVICE], request.app[HANDLER]
-    channels = [channel for channel in request.query.getall("ch", []) if channel]
-    return await _open(request, service, handler, channels)
+    return await _open(request, request.app[HANDLER], _named(request))
 
 
 async def _connect_directly(request: web.Request) -> web.StreamResponse:
@@ -289,13 +325,18 @@ async def _connect_directly(request: web.Request) -> web.StreamResponse:
     return await _answer(through_proxies(request, trusted), _connect)
 
 
-async def _open(request: web.Request, service: Service, handler: Handler, channels: list[str]) -> web.StreamResponse:
-    """Let a client in: what is wrong with the request is said before the upgrade."""
-    with service.handshaking(request):
-        return await _admit(request, service, handler, channels)
+def _named(request: web.Request) -> list[str]:
+    return [channel for channel in request.query.getall("ch", []) if channel]
 
 
-async def _admit(request: web.Request, service: Service, handler: Handler, channels: list[str]) -> web.StreamResponse:
+async def _open(request: web.Request, handler: Handler, channels: list[str]) -> web.StreamResponse:
+    """Let a client in, the one way there is: what is wrong with the request is said before the upgrade."""
+    with request.app[SERVICE].handshaking(request):
+        return await _admit(request, handler, channels)
+
+
+async def _admit(request: web.Request, handler: Handler, channels: list[str]) -> web.StreamResponse:
+    service = request.app[SERVICE]
     most = service.settings.max_channels_per_connection
     if 0 < most < len(set(channels)):
         raise web.HTTPBadRequest(text=f"{len(set(channels))} channels, at most {most} are allowed\n")
@@ -327,7 +368,7 @@ async def _contained(asked: Awaitable[T]) -> T:
 # ---- the demo
 
 
-@routes.get("/example")
+@demo_routes.get("/example")
 async def _example(request: web.Request) -> web.StreamResponse:
     page = {"channel": request.query.get("ch", ""), "version": __version__}
     response = aiohttp_jinja2.render_template("example.html", request, page)
@@ -335,11 +376,10 @@ async def _example(request: web.Request) -> web.StreamResponse:
     return response
 
 
-@routes.get("/example/socket")
+@demo_routes.get("/example/socket")
 async def _example_socket(request: web.Request) -> web.StreamResponse:
-    channels = [channel for channel in request.query.getall("ch", []) if channel]
-    chosen = channels or ["example-" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(8))]
-    return await _open(request, request.app[SERVICE], ExampleHandler(), chosen)
+    chosen = _named(request) or ["example-" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(8))]
+    return await _open(request, request.app[EXAMPLE], chosen)
 
 
 # ---- for operators

@@ -71,7 +71,7 @@ class Cluster:
         if haproxy:
             self._start_balancer(haproxy, entry)
         self._rows.append(("redis", without_password(redis_url), ""))
-        self._rows.append(("chat page", self._url(entry) + "/example", ""))
+        self._rows.append(("start page", self._url(entry) + "/", ""))
         print(table(self._rows), flush=True)
         self._wait()
 

@@ -298,7 +298,7 @@ class TestPages:
         assert "<script>" not in answer.text.partition("</head>")[2]
 
     @pytest.mark.parametrize(
-        "path", ["/", "/nothing", "/static/", "/static/../server.py", "/static/%2e%2e/server.py", "/static"]
+        "path", ["/nothing", "/static/", "/static/../server.py", "/static/%2e%2e/server.py", "/static"]
     )
     async def test_what_is_not_there_is_not_served(self, node: Node, path: str) -> None:
         """Nothing outside of the static files, and no list of them."""

@@ -165,6 +165,11 @@ async def say_what_was_wrong(request: web.Request, handler: Handler) -> web.Stre
         return web.json_response({"error": error.message, "field": error.fields.get("field")}, status=400)
 
 
+def has_pages(settings: Settings) -> bool:
+    """Tell whether a node has admin pages, for anybody."""
+    return bool(settings.admin_password) or is_loopback(settings.host)
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether an address, or a name that is never anything else, is this machine's own."""
     if host.lower().rstrip(".") == "localhost":

@@ -14,11 +14,11 @@ from typing import Any
 
 from gateway import logs
 from gateway.admin import PREFIX
-from gateway.admin.guard import is_loopback
+from gateway.admin.guard import has_pages
 from gateway.cli.options import Commands, add_command
 from gateway.cli.workers import DRAIN, HURRY, UP, supervise
 from gateway.config import Settings
-from gateway.server import running_node
+from gateway.server import running_node, serves_demo
 from gateway.service import Service
 from gateway.version import __version__
 
@@ -121,11 +121,9 @@ async def _run_node(settings: Settings, ending: Ending, line: socket.socket | No
 
 def _announce(settings: Settings, address: str) -> None:
     """Say in one line what a person opens first."""
-    has_pages = settings.admin_password or is_loopback(settings.host)
-    pages = f"{address}{PREFIX}" if has_pages else "off without admin_password"
-    logger.info(
-        "gateway %s node %s: chat demo %s/example - admin pages %s", __version__, settings.node_id, address, pages
-    )
+    first = f"chat demo {address}/example" if serves_demo(settings) else f"at {address}"
+    pages = f"{address}{PREFIX}" if has_pages(settings) else "off without admin_password"
+    logger.info("gateway %s node %s: %s - admin pages %s", __version__, settings.node_id, first, pages)
 
 
 def _calm_collector() -> None:

@@ -1,4 +1,4 @@
-"""The handler of the demo page: the demo chat, and what makes a chat feel alive."""
+"""What the demo page says beside the demo chat, to make a chat feel alive."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from gateway.config import Rule, Settings
 from gateway.connection import Connection
 from gateway.errors import Forbidden, InvalidParam
+from gateway.handler import Handler
 from gateway.handlers.demo import DemoHandler, answer, said
 from gateway.message import is_name
 from gateway.service import Service
@@ -30,12 +31,18 @@ def with_rooms_kept(settings: Settings) -> Settings:
     return settings.model_copy(update={"channels": RULES})
 
 
-class ExampleHandler(DemoHandler):
-    """Adds what the page says on channels of its own beside each room's.
+class ExampleHandler(Handler):
+    """The configured demo, as the page speaks to it: that one is asked whatever it would be asked at `/connect`.
 
-    `hello` and `typing`, so that they never stand in the history of the room. And everything said once more where
-    that is kept and the room is not, so that a room that anybody may use keeps to the letter of the demo.
+    Adds what the page says on channels of its own beside each room's: `hello` and `typing`, so that they never stand
+    in the history of the room. And everything said once more where that is kept and the room is not, so that a room
+    that anybody may use keeps to the letter of the demo.
     """
+
+    def __init__(self, demo: DemoHandler) -> None:
+        self._demo = demo
+        for name in ("authenticate", "authorize", "on_open", "on_close"):
+            setattr(self, name, getattr(demo, name))
 
     async def on(self, service: Service, connection: Connection, cmd: str, param: Any) -> object:
         match cmd:
@@ -43,15 +50,18 @@ class ExampleHandler(DemoHandler):
                 # The page shows both, and knows them as one by their time.
                 what = said(connection, param)
                 await answer(service, connection, cmd, what, sender=connection.user)
-                await service.write_channel(cmd, what, kept, sender=connection.user)
+                if await service.authorize(connection, kept, "send"):
+                    await service.write_channel(cmd, what, kept, sender=connection.user)
                 return None
             case "hello":
                 await _tell_others(service, connection, cmd, _former(param))
-                return {"people": await _names(service, _own(connection))}
+                channel = _own(connection)
+                tells = service.settings.rule(channel).presence
+                return {"people": await _names(service, channel) if tells else {}}
             case "typing":
                 await _tell_others(service, connection, cmd)
                 return None
-        return await super().on(service, connection, cmd, param)
+        return await self._demo.on(service, connection, cmd, param)
 
 
 def _kept(service: Service, connection: Connection) -> str | None:
