@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -9,13 +10,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientError
+from aiohttp import ClientError, WSServerHandshakeError
 
 from tests.harness.client import Client, Clients
 from tests.harness.embedded import Embedded, Member
 from tests.harness.ports import HOST, free_port, release_port
 from tests.harness.process import Process, output_of
-from tests.harness.redis import RedisServer
+from tests.harness.redis import RedisServer, injection
 from tests.harness.wait import eventually
 
 Examples = Callable[..., dict[str, str]]
@@ -35,6 +36,40 @@ django.setup()
 print(Client().post("/articles/7/comments", {"text": "well said"}).status_code)
 """
 CALL_CELERY = "import example; example.report.delay('ada', 2026)"
+
+RULES = {
+    "GATEWAY_CHANNELS": json.dumps(
+        [{"match": "news", "send": "nobody"}, {"match": "secret", "join": "nobody"}, {"match": "lobby"}]
+    )
+}
+WRONG: tuple[object, ...] = (None, {}, [], "x")
+Attempt = tuple[str, object, str | None, str]
+# What a hostile client sends, to which channel, and where that arrives or with which code it is refused.
+ATTEMPTS: dict[str, list[Attempt]] = {
+    "router": [
+        ("chat", {"text": "hello"}, "lobby", "lobby"),
+        ("chat", {"text": "hello"}, "news", "forbidden"),
+        ("chat", {"text": "hello"}, None, "forbidden"),
+        ("chat", {"text": "hello"}, "secret", "forbidden"),
+        ("chat", {"text": "hello"}, "elsewhere", "forbidden"),
+        *(("chat", wrong, "lobby", "invalid-param") for wrong in (*WRONG, {"text": 5}, {"text": None})),
+        ("chat", {"text": "hello"}, "a b", "invalid-channel"),
+        ("$join", None, "secret", "forbidden"),
+        ("dance", None, "lobby", "unknown-command"),
+    ],
+    "application": [
+        ("ping", None, None, "lobby"),
+        ("ping", None, "secret", "lobby"),
+        ("join-room", {"room": "news"}, None, ""),
+        ("ping", None, "news", "forbidden"),
+        ("ping", ["x"], "lobby", "lobby"),
+        ("join-room", {"room": "secret"}, None, "forbidden"),
+        ("join-room", {"room": "secret"}, "secret", "forbidden"),
+        ("join-room", {"room": "a b"}, None, "invalid-channel"),
+        *(("join-room", wrong, None, "invalid-param") for wrong in (*WRONG, {"room": 5}, {"room": None})),
+        ("$join", None, "secret", "forbidden"),
+    ],
+}
 
 
 def example(about: str) -> str:
@@ -94,6 +129,43 @@ async def ada(redis: RedisServer, connect: Clients) -> AsyncIterator[Member]:
     await node.stop()
 
 
+@pytest.fixture
+async def witness(redis: RedisServer, connect: Clients) -> AsyncIterator[Client]:
+    """Somebody whom the server put into the channels that clients may not send to, or not join."""
+    node = Embedded(redis.url)
+    await node.start()
+    member = await node.connect(connect, "news", protocols=["gateway.v1.json"])
+    await node.service.join(member.id, "secret")
+    yield member.client
+    await connect.close()
+    await node.stop()
+
+
+async def attempt(client: Client, attempts: list[Attempt]) -> None:
+    """Send what a hostile client sends; fail where it arrives in another channel, or is answered otherwise."""
+    for cmd, param, channel, expected in attempts:
+        before = len(client.received)
+        answer = await client.request(cmd, param, channel)
+        await client.request("$ping")
+        if expected in ("", "lobby"):
+            assert answer["cmd"] == "$reply", answer
+        else:
+            assert answer["param"].get("code") == expected, (cmd, param, channel, answer)
+        if expected == "lobby":
+            arrived = await client.expect("pong" if cmd == "ping" else cmd)
+            assert arrived["channel"] == "lobby"
+        said = [message for message in client.received[before:] if message["cmd"] in ("chat", "pong")]
+        assert len(said) == (expected == "lobby"), said
+
+
+async def hears_nothing(witness: Client, redis: RedisServer) -> None:
+    """Fail if a client was written anything but who comes and goes."""
+    await witness.expect_nothing_but(
+        *("$welcome", "online-update"),
+        marker=lambda cmd: redis.command("PUBLISH", "gateway:channel:news", injection(cmd)),
+    )
+
+
 async def arrive(process: Process, connect: Clients, url: str) -> Client:
     """Connect to a program as soon as it listens."""
 
@@ -126,6 +198,33 @@ class TestHandlers:
         client = await arrive(process, connect, f"ws://{HOST}:{port}/chat/socket")
         await client.send("ping")
         assert (await client.expect("pong"))["channel"] == "lobby"
+
+
+class TestStrangers:
+    """The samples let nothing into a channel where it may not go, whatever a client sends."""
+
+    async def test_the_router(
+        self, write_example: Examples, start: Starts, connect: Clients, redis: RedisServer, witness: Client, port: int
+    ) -> None:
+        """Its client is in a channel to which nobody may send, first, and in the lobby."""
+        environment = write_example('@router.command("chat")') | RULES
+        serve = ("--port", str(port), "--redis-url", redis.url, "--handler", "example:router")
+        process = start(environment, "-m", "gateway", "serve", *serve)
+        client = await arrive(process, connect, f"ws://{HOST}:{port}/connect?ch=news&ch=lobby")
+        with pytest.raises(WSServerHandshakeError, match="403"):
+            await connect(f"ws://{HOST}:{port}/connect?ch=lobby&ch=secret")
+        await attempt(client, ATTEMPTS["router"])
+        await hears_nothing(witness, redis)
+
+    async def test_the_application(
+        self, write_example: Examples, start: Starts, connect: Clients, redis: RedisServer, witness: Client, port: int
+    ) -> None:
+        """Its client is in the lobby, and asks for more."""
+        own = {REDIS: redis.url, "web.run_app(app)": f"web.run_app(app, host={HOST!r}, port={port})"}
+        process = start(write_example("class ChatHandler", **own) | RULES, "-m", "example")
+        client = await arrive(process, connect, f"ws://{HOST}:{port}/chat/socket")
+        await attempt(client, ATTEMPTS["application"])
+        await hears_nothing(witness, redis)
 
 
 class TestProducers:
