@@ -73,6 +73,8 @@ class Standalone(NamedTuple):
 
     address: str
     service: Service
+    has_demo: bool
+    """Whether its handler is the demo, which has a page."""
 
 
 class SlowBody(Refused, TimeoutError):
@@ -153,35 +155,6 @@ def create_app(settings: Settings) -> web.Application:
     return app
 
 
-<<<<<<< HEAD
-=======
-def load_handler(name: str) -> Handler:
-    """Import `module:Class` or `module:router` (any instance). Raises `InvalidSettings`."""
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise InvalidSettings(f"handler: expected module:Class or module:router, got {name!r}")
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InvalidSettings(f"handler: expected module:Class or module:router, got {name!r}: {error}") from None
-    if not isinstance(found, Handler) and not (isinstance(found, type) and issubclass(found, Handler)):
-        raise InvalidSettings(f"handler: expected a gateway.Handler, got {name!r}")
-    try:
-        return found() if isinstance(found, type) else found
-    except TypeError as error:
-        raise InvalidSettings(
-            f"handler: expected a class that is called without arguments, got {name!r}: {error}"
-        ) from None
-
-
-def serves_demo(settings: Settings) -> bool:
-    """Tell whether the handler of a node that runs is the demo: its class, or one made of it."""
-    module, _, attribute = settings.handler.partition(":")
-    found = getattr(import_module(module), attribute)
-    return issubclass(found, DemoHandler) if isinstance(found, type) else isinstance(found, DemoHandler)
-
-
->>>>>>> cd54d06 (Every route that upgrades asks the one configured handler; `/` says what a node is)
 def _add_behind(app: web.Application, path: str, handle: Page) -> None:
     """Add a page behind those that the application has under the same path already."""
     resource = web.PlainResource(path)
@@ -220,7 +193,7 @@ async def running_node(
         shortcut = Shortcut(app, "/connect", _connect_directly)
         async with _listening(runner.server, shortcut, settings, shares_port=shares_port) as port:
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            yield Standalone(f"http://{host}:{port}", app[SERVICE])
+            yield Standalone(f"http://{host}:{port}", app[SERVICE], has_demo=EXAMPLE in app)
             await app[SERVICE].drain()
     finally:
         await runner.cleanup()

@@ -18,7 +18,7 @@ from gateway.admin.guard import has_pages
 from gateway.cli.options import Commands, add_command
 from gateway.cli.workers import DRAIN, HURRY, UP, supervise
 from gateway.config import Settings
-from gateway.server import running_node, serves_demo
+from gateway.server import Standalone, running_node
 from gateway.service import Service
 from gateway.version import __version__
 
@@ -109,7 +109,7 @@ async def _run_node(settings: Settings, ending: Ending, line: socket.socket | No
     async with running_node(settings, shares_port=line is not None) as node:
         logging.getLogger().setLevel(settings.log_level.upper())
         _calm_collector()
-        _announce(settings, node.address)
+        _announce(settings, node)
         if line is not None:
             line.send(UP)
         crash = asyncio.create_task(node.service.crashed.wait())
@@ -119,10 +119,10 @@ async def _run_node(settings: Settings, ending: Ending, line: socket.socket | No
     return int(node.service.crashed.is_set())
 
 
-def _announce(settings: Settings, address: str) -> None:
+def _announce(settings: Settings, node: Standalone) -> None:
     """Say in one line what a person opens first."""
-    first = f"chat demo {address}/example" if serves_demo(settings) else f"at {address}"
-    pages = f"{address}{PREFIX}" if has_pages(settings) else "off without admin_password"
+    first = f"chat demo {node.address}/example" if node.has_demo else f"at {node.address}"
+    pages = f"{node.address}{PREFIX}" if has_pages(settings) else "off without admin_password"
     logger.info("gateway %s node %s: %s - admin pages %s", __version__, settings.node_id, first, pages)
 
 
