@@ -114,7 +114,7 @@ class TestTime:
 
     async def test_zero_is_no_limit(self, wire: Wires) -> None:
         """Nothing stands before aiohttp then."""
-        async with running_node(Settings(port=0, handshake_timeout=0)) as (address, _):
+        async with running_node(Settings(port=0, handshake_timeout=0)) as (address, *_):
             client = await wire.open(address.replace("http", "ws", 1))
             await client.write(b"GET /healthz HTT")
             await client.write(b"P/1.1\r\nHost: x\r\n\r\n")
@@ -125,7 +125,7 @@ class TestTime:
     ) -> None:
         """Neither when it sends nothing, nor when it sends half of one."""
         monkeypatch.setattr(server, "KEEP_ALIVE", 0.3)
-        async with running_node(Settings(port=0)) as (address, _):
+        async with running_node(Settings(port=0)) as (address, *_):
             clients = [await wire.open(address.replace("http", "ws", 1)) for _ in range(2)]
             for client, further in zip(clients, (b"", b"GET / HTTP/1.1\r\nHo"), strict=True):
                 await client.write(head_of(60))
@@ -137,7 +137,7 @@ class TestTime:
 
     async def test_a_stopping_node_does_not_wait_for_half_a_request(self, wire: Wires) -> None:
         """It breaks the connection."""
-        async with running_node(Settings(port=0, handshake_timeout=100)) as (address, _):
+        async with running_node(Settings(port=0, handshake_timeout=100)) as (address, *_):
             client = await wire.open(address.replace("http", "ws", 1))
             await client.write(b"GET / HT")
             assert (await http.get(f"{address}/healthz")).status == 200

@@ -38,7 +38,7 @@ def paths(node: Settings) -> list[str]:
 @asynccontextmanager
 async def shaking(node: Settings, wire: Wires) -> AsyncIterator[Callable[..., Awaitable[int]]]:
     """Run a node; yield what asks it for an upgrade at a path and returns the status."""
-    async with running_node(node) as (address, _):
+    async with running_node(node) as (address, *_):
 
         async def status(path: str, query: str, **headers: str) -> int:
             client = await wire.open(f"{address.replace('http', 'ws', 1)}{path}?{query}")
@@ -74,7 +74,7 @@ async def test_the_demo_is_there_while_it_is_the_handler(start_node: Callable[..
 
 async def test_the_demo_of_an_application_answers_on_its_page_too(connect: Clients) -> None:
     """With what a class of the application's own makes of it."""
-    async with running_node(settings("sessions:Sessions")) as (address, _):
+    async with running_node(settings("sessions:Sessions")) as (address, *_):
         client = await connect(address.replace("http", "ws", 1) + "/example/socket?ch=tea", protocols=V1)
         assert (await client.request("draw-in", "side"))["param"] is True
         assert (await client.request("hello", None, "tea"))["cmd"] == "$reply"
@@ -82,7 +82,7 @@ async def test_the_demo_of_an_application_answers_on_its_page_too(connect: Clien
 
 async def test_names_are_not_told_where_presence_is_not(connect: Clients) -> None:
     """What the demo's page asks for is a reading of presence as well."""
-    async with running_node(settings("named:Named", channels=[Rule(match="*", presence=False)])) as (address, _):
+    async with running_node(settings("named:Named", channels=[Rule(match="*", presence=False)])) as (address, *_):
         client = await connect(address.replace("http", "ws", 1) + "/example/socket?ch=tea&name=Ada", protocols=V1)
         assert (await client.request("hello", None, "tea"))["param"] == {"people": {}}
 
@@ -122,7 +122,7 @@ async def test_the_root_leads_to_what_the_node_serves(
     fields: dict[str, str], there: set[str], missing: set[str]
 ) -> None:
     """And to nothing that it does not; its policy lets in what it needs, and no more."""
-    async with running_node(Settings.model_validate({"port": 0, **fields})) as (address, service):
+    async with running_node(Settings.model_validate({"port": 0, **fields})) as (address, service, _):
         address = address.replace("0.0.0.0", "127.0.0.1")
         page = await http.get(f"{address}/")
         assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")

@@ -23,7 +23,7 @@ NEWS = "not allowed to send to news"
 async def address() -> AsyncIterator[str]:
     """A node that has a channel to which nobody may send, and one that nobody may join."""
     fields = {"port": 0, "handler": "tests.aiming:Aiming", "channels": RULES}
-    async with running_node(Settings.model_validate(fields)) as (address, _):
+    async with running_node(Settings.model_validate(fields)) as (address, *_):
         yield address.replace("http", "ws", 1) + "/connect"
 
 
