@@ -14,10 +14,9 @@ from __future__ import annotations
 import base64
 import hashlib
 from asyncio import Transport
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, cast
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -166,34 +165,6 @@ _NOTHING_LEFT = web.WebSocketResponse()
 def client_left() -> web.HTTPException:
     """Make the answer that nobody will read."""
     return web.HTTPBadRequest(text="the client left during the handshake\n")
-
-
-def refuse_foreign_origin(request: web.Request, allowed: Collection[str]) -> None:
-    """Raise 403 for a page of another site, which would act with this user's cookies (RFC 6455 section 10.2).
-
-    A request without `Origin` comes from no browser and passes.
-    """
-    if "*" not in allowed and is_foreign(request, allowed):
-        origin = request.headers.get("Origin")
-        raise web.HTTPForbidden(text=f"origin {origin!r} is not allowed to connect; see allowed_origins\n")
-
-
-def is_foreign(request: web.Request, allowed: Collection[str]) -> bool:
-    """Tell whether this comes from a page of another site that is not among those allowed by name."""
-    origin = request.headers.get("Origin")
-    return origin is not None and origin not in allowed and not _is_own(origin, request)
-
-
-def _is_own(origin: str, request: web.Request) -> bool:
-    """Tell whether an origin is where the request went, as far as we and the proxies we trust know."""
-    try:
-        scheme, netloc, *_ = urlsplit(origin.lower())
-    except ValueError:
-        return False
-    if request.secure and scheme != "https":
-        return False
-    default = ":443" if scheme == "https" else ":80"
-    return bool(netloc) and netloc == request.host.lower().removesuffix(default)
 
 
 def refuse_when_full(held: int, most: int, *, stopping: bool) -> None:

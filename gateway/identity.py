@@ -7,7 +7,8 @@ from aiohttp import web
 from gateway.config import Settings
 from gateway.connection import NAME_LENGTH, Profile
 from gateway.errors import Unauthorized
-from gateway.handshake import TOKEN_PROTOCOL, is_foreign, offered_protocols
+from gateway.handshake import TOKEN_PROTOCOL, offered_protocols
+from gateway.origin import is_foreign
 from gateway.tokens import Tokens
 
 TOKENS = web.AppKey("gateway_tokens", Tokens)
@@ -61,6 +62,6 @@ def _cookie(request: web.Request) -> str:
 
     (As with CORS, where `*` and credentials exclude each other.)
     """
-    if is_foreign(request, request.config_dict[SETTINGS].allowed_origins):
+    if is_foreign(request, request.config_dict[SETTINGS]):
         return ""
     return request.cookies.get(COOKIE, "")

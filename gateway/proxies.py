@@ -1,22 +1,24 @@
 """What proxies that we trust say of the client behind them: its address, and how it reached them.
 
 Anybody may send these headers, so they count only from an address in `trusted_proxies`, and of a chain of
-addresses only what trusted proxies wrote: the rightmost one that is not itself trusted.
+addresses only what trusted proxies wrote: the rightmost one that is not itself trusted. Whoever comes over a socket in
+the file system has no address; `unix` trusts them.
 """
 
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Literal, NamedTuple
 
-if TYPE_CHECKING:
-    from aiohttp import web
+from aiohttp import web
 
-Networks = Sequence[IPv4Network | IPv6Network]
+Networks = Sequence[IPv4Network | IPv6Network | Literal["unix"]]
 _Address = IPv4Address | IPv6Address
 
+_BEHIND = web.RequestKey("gateway_behind_proxy", bool)
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 """Some proxies name the scheme of the socket."""
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
@@ -36,22 +38,30 @@ def through_proxies(request: web.Request, trusted: Networks) -> web.Request:
 
     Doing it again changes nothing.
     """
-    if not trusted or not _is_trusted(_read_address(request.remote or ""), trusted):
+    if not trusted or not _came_from_trusted(request, trusted):
         return request
     names = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded")
     client = read({name: ",".join(request.headers.getall(name, ())) for name in names}, trusted)
-    return request.clone(
+    seen = request.clone(
         remote=client.address or request.remote or "",
         scheme=client.scheme or request.scheme,
         host=client.host or request.host,
     )
+    seen[_BEHIND] = any(client)
+    return seen
+
+
+def is_behind_proxy(request: web.Request) -> bool:
+    """Tell whether `through_proxies` found a client behind a trusted proxy; a page cannot have its socket say so."""
+    return bool(request.get(_BEHIND))
 
 
 def read(headers: Mapping[str, str], trusted: Networks) -> Client:
     """Read the headers of a request that a trusted proxy sent; what makes no sense counts as not said.
 
-    `Forwarded` and `X-Forwarded-For` may come together when they agree. When they do not, one of them was passed
-    on from somebody by a proxy that writes only the other, and neither counts.
+    `X-Forwarded-*` goes before `Forwarded`: nearly all proxies write it, and pass a `Forwarded` on as it came, with
+    which a client could otherwise hide. It adds what the others do not say only where both name the same address. A
+    proxy that writes nothing but `Forwarded` must take `X-Forwarded-*` away.
     """
     standard = _standard(headers.get("Forwarded", ""), trusted)
     usual = Client(
@@ -59,8 +69,8 @@ def read(headers: Mapping[str, str], trusted: Networks) -> Client:
         _scheme(_last(headers.get("X-Forwarded-Proto", ""))),
         _legal_host(_last(headers.get("X-Forwarded-Host", ""))),
     )
-    if standard.address and usual.address and standard.address != usual.address:
-        return Client()
+    if usual.address and standard.address != usual.address:
+        return usual
     return Client(*(one or other for one, other in zip(usual, standard, strict=True)))
 
 
@@ -103,22 +113,34 @@ def _nearest(hops: Iterable[str], trusted: Networks) -> str:
     return nearest
 
 
+def _came_from_trusted(request: web.Request, trusted: Networks) -> bool:
+    """Tell whether a trusted proxy sent a request, or it was looked at already, as from a client that is one."""
+    if "unix" in trusted and getattr(request.get_extra_info("socket"), "family", None) == socket.AF_UNIX:
+        return True
+    return _is_trusted(_read_address(request.remote or ""), trusted)
+
+
 def _is_trusted(address: _Address | None, trusted: Networks) -> bool:
-    return address is not None and any(address in network for network in trusted)
+    return address is not None and any(network != "unix" and address in network for network in trusted)
 
 
 def _read_address(text: str) -> _Address | None:
-    """Read an address as proxies write it, with a port or without."""
+    """Read an address as proxies write it, with a port or without.
+
+    The scope of a local one (`%eth0`) means nothing to others, and may be any text: it is left out.
+    """
     host = text.strip()
     if host.startswith("["):
         host = host[1:].partition("]")[0]
     elif host.count(":") == 1:
         host = host.partition(":")[0]
     try:
-        address = ip_address(host)
+        address = ip_address(host.partition("%")[0] if ":" in host else host)
     except ValueError:
         return None
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+    if isinstance(address, IPv6Address):
+        return address.ipv4_mapped or address
+    return address
 
 
 def _shown(address: _Address | None) -> str:

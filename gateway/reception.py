@@ -22,7 +22,6 @@ from gateway.handshake import (
     Upgrade,
     agree,
     reason_of,
-    refuse_foreign_origin,
     refuse_when_full,
     status_of,
     too_many,
@@ -32,6 +31,7 @@ from gateway.heartbeat import Heartbeat
 from gateway.hub import Hub
 from gateway.membership import Membership
 from gateway.message import check_channel, check_user
+from gateway.origin import refuse_foreign_socket
 from gateway.proxies import through_proxies
 from gateway.websocket import CLOSE_TIMEOUT, WebSocket
 
@@ -88,7 +88,7 @@ class Reception:
         if profile.id:
             check_user(profile.id)
         request = through_proxies(request, self._settings.trusted_networks)
-        refuse_foreign_origin(request, self._settings.allowed_origins)
+        refuse_foreign_socket(request, self._settings)
         refuse_when_full(len(self._hub), self._settings.max_connections, stopping=self.stopping)
         terms = agree(request, PROTOCOLS, compress=self._settings.compression)
         upgrade = upgrade_of(request, terms)

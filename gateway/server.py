@@ -26,11 +26,12 @@ from gateway.errors import CannotStart, Forbidden, GatewayError, InvalidSettings
 from gateway.handler import Handler
 from gateway.handlers.demo import DemoHandler
 from gateway.handlers.example import ExampleHandler, with_rooms_kept
-from gateway.handshake import answer_to, refuse_foreign_origin, refuse_lone_token
+from gateway.handshake import answer_to, refuse_lone_token
 from gateway.home import home_of
 from gateway.identity import SETTINGS, TOKENS
 from gateway.loading import load_handler
 from gateway.message import check_channel
+from gateway.origin import refuse_foreign_socket
 from gateway.proxies import through_proxies
 from gateway.reception import PROTOCOLS
 from gateway.service import Service
@@ -313,7 +314,7 @@ async def _admit(request: web.Request, handler: Handler, channels: list[str]) ->
     most = service.settings.max_channels_per_connection
     if 0 < most < len(set(channels)):
         raise web.HTTPBadRequest(text=f"{len(set(channels))} channels, at most {most} are allowed\n")
-    refuse_foreign_origin(request, service.settings.allowed_origins)
+    refuse_foreign_socket(request, service.settings)
     refuse_lone_token(request, PROTOCOLS)
     profile = await _contained(handler.authenticate(request))
     if profile is None:

@@ -31,7 +31,7 @@ LAYERS = (
     ("fanout", "identity", "search"),
     ("meter", "vitals"),
     ("backplane", "hub"),
-    ("client", "handshake", "shortcut", "tokens"),
+    ("client", "handshake", "origin", "shortcut", "tokens"),
     ("websocket",),
     ("connection", "frames"),
     ("codec", "limits", "outbox", "signatures"),
@@ -42,7 +42,19 @@ LAYERS = (
 
 # A library that does I/O, and the only modules that know it.
 OWNERS = {
-    "aiohttp": {"admin", "api", "client", "handshake", "home", "identity", "logs", "server", "shortcut"},
+    "aiohttp": {
+        "admin",
+        "api",
+        "client",
+        "handshake",
+        "home",
+        "identity",
+        "logs",
+        "origin",
+        "proxies",
+        "server",
+        "shortcut",
+    },
     "aiohttp_jinja2": {"admin", "home", "server"},
     "redis": {"backplane", "presence"},
     "hiredis": {"backplane", "presence"},

@@ -126,6 +126,27 @@ class TestSources:
         monkeypatch.setenv("GATEWAY_ALLOWED_ORIGINS", json.dumps(["https://a.example", "http://b"]))
         assert load().allowed_origins == ("https://a.example", "http://b")
 
+    @pytest.mark.parametrize(
+        ("origin", "meant"),
+        [
+            ("HTTPS://A.example", "https://a.example"),
+            ("https://a.example:443/", "https://a.example"),
+            ("http://a.example:8080/", "http://a.example:8080"),
+            ("https://Bücher.example/", "https://xn--bcher-kva.example"),
+            ("https://ü..example", "the name of a site"),
+        ],
+    )
+    def test_what_was_meant_by_an_origin_is_named(self, origin: str, meant: str) -> None:
+        """Where it is plain."""
+        assert f"expected {meant}" in refusal(allowed_origins=origin)
+
+    @pytest.mark.parametrize(
+        ("name", "written"), [("bücher.example", "xn--bcher-kva.example"), ("straße.de:81", "xn--strae-oqa.de:81")]
+    )
+    def test_a_name_in_other_letters_is_what_dns_has_for_it(self, name: str, written: str) -> None:
+        """Browsers send nothing else."""
+        assert load(allowed_origins=f"https://{name}").allowed_origins == (f"https://{written}",)
+
     @pytest.mark.parametrize("origin", ["http://localhost:5173", "https://[::1]:8443", "capacitor://localhost", "null"])
     def test_an_origin_is_what_browsers_write(self, origin: str) -> None:
         """Of pages, of applications made of pages, and of pages without one."""

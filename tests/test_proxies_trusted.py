@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
+from aiohttp import ClientSession, UnixConnector, WSServerHandshakeError, web
 
+from gateway import Handler, Profile, setup
 from gateway.config import load
 from gateway.errors import InvalidSettings
 from gateway.proxies import Client, read
@@ -17,6 +20,8 @@ from tests.harness.wire import Head, Wires
 TRUSTED = tuple(map(ip_network, ("10.0.0.0/8", "192.0.2.7", "2001:db8::/32")))
 
 FOR = "X-Forwarded-For"
+FOR_ = "X_Forwarded_For"
+TLS = {"X_Forwarded_Proto": "https"}
 ADDRESSES = {
     "": "",
     "203.0.113.9": "203.0.113.9",
@@ -97,14 +102,34 @@ def test_the_standard_header_says_the_same(header: str, client: Client) -> None:
     assert read({"Forwarded": header}, TRUSTED) == client
 
 
-def test_headers_that_contradict_each_other_do_not_count() -> None:
-    """One of them was passed on by a proxy that writes the other one only."""
+HIDING = ["for=6.6.6.6;proto=https;host=evil.example", "for=unknown", 'for="', ";;", "for=10.0.0.1", "proto=https"]
+
+
+@pytest.mark.parametrize("forwarded", HIDING)
+def test_nobody_hides_behind_a_header_that_the_proxy_passed_on(forwarded: str) -> None:
+    """Proxies that write `X-Forwarded-For` leave `Forwarded` as it came: it changes nothing that they say."""
+    headers = {FOR: "203.0.113.9", "X-Forwarded-Host": "chat.example", "Forwarded": forwarded}
+    assert read(headers, TRUSTED) == Client("203.0.113.9", "", "chat.example")
+
+
+def test_the_standard_header_adds_to_the_others_what_they_do_not_say() -> None:
+    """Where both name the same address."""
     headers = {FOR: "203.0.113.9", "Forwarded": "for=203.0.113.9;proto=https"}
     assert read(headers, TRUSTED) == Client("203.0.113.9", "https")
-    assert read(headers | {"Forwarded": "for=6.6.6.6;proto=https"}, TRUSTED) == Client()
 
 
-@pytest.mark.parametrize("value", ["10.0.0.0/8", "10.0.0.1", "::1", '["10.0.0.0/8", "::1"]', "10.0.0.0/8, ::1", ""])
+@pytest.mark.parametrize("scope", ["eth0", "1", "anything%at all", "<script>", "\x1b[31m"])
+def test_an_address_has_no_text_behind_it(scope: str) -> None:
+    """The scope of a local address means nothing on another machine."""
+    assert read({FOR: f"fe80::1%{scope}"}, TRUSTED).address == "fe80::1"
+    assert read({"Forwarded": f'for="[fe80::1%{scope}]"'}, TRUSTED).address == "fe80::1"
+    assert read({FOR: f"203.0.113.9, 2001:db8::5%{scope}"}, TRUSTED).address == "203.0.113.9"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["unix", "10.0.0.0/8,unix", "10.0.0.0/8", "10.0.0.1", "::1", '["10.0.0.0/8", "::1"]', "10.0.0.0/8, ::1", ""],
+)
 def test_proxies_are_addresses_or_networks(value: str) -> None:
     """In a list, as lists are written."""
     load(trusted_proxies=value)
@@ -165,18 +190,31 @@ async def test_a_connection_is_where_its_client_is(node: Node, distrustful: Node
     ("headers", "trusting", "other"),
     [
         ({"Origin": "https://chat.example"}, 403, 403),
-        ({"Origin": "https://chat.example", "X_Forwarded_Host": "chat.example"}, 101, 403),
-        ({"Origin": "https://chat.example", "X_Forwarded_Host": "chat.example:443"}, 101, 403),
+        ({"Origin": "https://chat.example", "X_Forwarded_Host": "chat.example"}, 403, 403),  # it came by http
+        ({"Origin": "http://chat.example", "X_Forwarded_Host": "chat.example"}, 101, 403),
+        ({"Origin": "https://chat.example", "X_Forwarded_Host": "chat.example:443", **TLS}, 101, 403),
+        ({"Origin": "https://chat.example", "Host": "chat.example:443", **TLS}, 101, 403),
+        ({"Origin": "https://chat.example", "Host": "CHAT.example", **TLS}, 101, 403),
+        ({"Origin": "http://chat.example:443", "Host": "chat.example", **TLS}, 403, 403),
         ({"Origin": "https://chat.example", "X_Forwarded_Host": "CHAT.example", "X_Forwarded_Proto": "wss"}, 101, 403),
         ({"Origin": "https://chat.example", "Forwarded": "for=203.0.113.9;host=chat.example;proto=https"}, 101, 403),
         ({"Origin": "https://chat.example:8443", "X_Forwarded_Host": "chat.example"}, 403, 403),
         ({"Origin": "http://chat.example", "X_Forwarded_Host": "chat.example", "X_Forwarded_Proto": "https"}, 403, 403),
         ({"Origin": "https://evil.example", "X_Forwarded_Host": "chat.example"}, 403, 403),
-        ({"Origin": "https://chat.example", "Host": "chat.example"}, 101, 101),
-        ({"Origin": "https://chat.example", "Host": "Chat.Example:443"}, 101, 101),
-        ({"Origin": "http://chat.example", "Host": "chat.example:80"}, 101, 101),
+        ({"Origin": "https://chat.example", "Host": "chat.example"}, 403, 403),
+        ({"Origin": "http://chat.example", "Host": "chat.example:80", FOR_: "203.0.113.9"}, 101, 403),
+        # Led here by its DNS: a page has its own name for ours, and cannot have its socket say where it came through.
+        ({"Origin": "http://evil.example:8080", "Host": "evil.example:8080"}, 403, 403),
+        ({"Origin": "http://127.0.0.1.nip.io:8080", "Host": "127.0.0.1.nip.io:8080"}, 403, 403),
+        ({"Origin": "http://localhost:8080", "Host": "LOCALHOST:8080"}, 101, 101),
+        ({"Origin": "http://app.localhost:80", "Host": "app.localhost"}, 101, 101),
+        ({"Origin": "http://[::1]:8080", "Host": "[::1]:8080"}, 101, 101),
+        ({"Origin": "https://localhost:8080", "Host": "localhost:8080"}, 403, 403),
+        ({"Host": "evil.example:8080"}, 101, 101),  # no page at all
         ({"Origin": "http://chat.example", "Host": "chat.example:443"}, 403, 403),
         ({"Origin": "null", "Host": "chat.example"}, 403, 403),
+        ({"Origin": "http://localhost/", "Host": "localhost"}, 403, 403),
+        ({"Origin": "http://user@localhost", "Host": "localhost"}, 403, 403),
         ({"Origin": "https://[", "Host": "chat.example"}, 403, 403),
         ({"Origin": "http://", "Host": " "}, 403, 403),
         ({"Origin": "http://", "Host": ""}, 400, 400),
@@ -189,3 +227,30 @@ async def test_a_page_s_own_site_is_what_the_browser_asked_for(
     """Behind a proxy that speaks TLS and another host name, too."""
     assert (await upgrade(wire, node, **headers)).status == trusting
     assert (await upgrade(wire, distrustful, **headers)).status == other
+
+
+@pytest.mark.parametrize(("trusted", "remote", "status"), [("unix", "203.0.113.9", 101), ("10.0.0.0/8", "", 403)])
+async def test_a_proxy_on_a_socket_file_can_be_trusted(tmp_path: Path, trusted: str, remote: str, status: int) -> None:
+    """It has no address that could be named."""
+
+    async def socket(request: web.Request) -> web.StreamResponse:
+        connection = await service.upgrade(request, "", Profile(), Handler())
+        return await service.read_loop(connection)
+
+    app = web.Application()
+    service = setup(app, trusted_proxies=trusted)
+    app.router.add_get("/socket", socket)
+    runner, path = web.AppRunner(app), str(tmp_path / "gateway")
+    await runner.setup()
+    try:
+        await web.UnixSite(runner, path).start()
+        headers = {FOR: "6.6.6.6, 203.0.113.9", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "chat.example"}
+        async with ClientSession(connector=UnixConnector(path)) as session:
+            try:
+                async with session.ws_connect("ws://x/socket", headers=headers, origin="https://chat.example"):
+                    seen = [connection.remote async for connection in service.get_connections()]
+                    assert (status, seen) == (101, [remote])
+            except WSServerHandshakeError as refused:
+                assert refused.status == status
+    finally:
+        await runner.cleanup()

@@ -31,14 +31,15 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from gateway.config.origins import as_browsers_write
 from gateway.config.redis_url import RedisAddress
 from gateway.config.rules import Rule, Rules, first_match, parsed
 from gateway.errors import InvalidSettings
 from gateway.message import is_name
 
 ENVIRONMENT_PREFIX = "GATEWAY_"
-ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\sA-Z*/?#@]+(?<!:80)(?<!:443)|null|\*")
-"""As browsers write it: in small letters, without the port that the scheme implies, without a path."""
+UNIX: Literal["unix"] = "unix"
+"""Names, among the proxies that are trusted, whoever comes over a socket in the file system: it has no address."""
 REDIS_SCHEMES = (
     *("memory", "redis", "rediss", "unix"),
     *("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"),
@@ -102,7 +103,8 @@ class Settings(BaseSettings):
         default="gateway.handlers.demo:DemoHandler", description="your handler: module:Class, module:router"
     )
     trusted_proxies: Names = Field(
-        default=(), description="addresses or networks of proxies whose X-Forwarded-For counts"
+        default=(),
+        description="addresses or networks of proxies whose X-Forwarded-For counts, or unix",
     )
     allowed_origins: Names = Field(default=(), description="origins allowed to connect beside the node's own; * is any")
     jwt_secret: Unasked = Field(default="", repr=False, description="secret of tokens signed with HS256")
@@ -122,7 +124,9 @@ class Settings(BaseSettings):
         default="", repr=False, description="key that programs show to the server API; without one it is off"
     )
     admin_password: str = Field(
-        default="", repr=False, description="password of the admin pages; without one they exist on this machine alone"
+        default="",
+        repr=False,
+        description="password of the admin pages; without one a node on loopback prints a link",
     )
     max_message_bytes: int = Field(default=65536, ge=0, description="largest message a client may send")
     max_connections: int = Field(default=0, ge=0, description="connections this node holds at most")
@@ -166,26 +170,22 @@ class Settings(BaseSettings):
         return first_match(self.channels)
 
     @cached_property
-    def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+    def trusted_networks(self) -> tuple[IPv4Network | IPv6Network | Literal["unix"], ...]:
         """Where the proxies are that may say who is behind them."""
-        return tuple(map(ip_network, self.trusted_proxies))
+        return tuple(UNIX if proxy == UNIX else ip_network(proxy) for proxy in self.trusted_proxies)
 
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
         for proxy in proxies:
-            ip_network(proxy)
+            if proxy != UNIX:
+                ip_network(proxy)
         return proxies
 
     @field_validator("allowed_origins")
     @classmethod
     def _as_browsers_write_them(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(map(ORIGIN.fullmatch, origins)):
-            raise ValueError(
-                "expected origins as browsers write them, such as https://chat.example.org (no port where it is the "
-                "usual one, no path, no slash at the end), or *"
-            )
-        return origins
+        return tuple(map(as_browsers_write, origins))
 
     @field_validator("port", mode="before")
     @classmethod
