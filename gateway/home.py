@@ -9,7 +9,6 @@ import aiohttp_jinja2
 from aiohttp import web
 
 from gateway.admin import PREFIX
-from gateway.admin.guard import has_pages
 from gateway.config import Settings
 from gateway.version import __version__
 
@@ -45,9 +44,11 @@ OPERATION = (
 )
 
 
-def home_of(settings: Settings, *, has_demo: bool) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def home_of(
+    settings: Settings, *, has_demo: bool, has_pages: bool
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Make the page at `/` of a node; it links to nothing that the node does not serve."""
-    pages = [*([DEMO] if has_demo else []), *([ADMIN] if has_pages(settings) else [])]
+    pages = [*([DEMO] if has_demo else []), *([ADMIN] if has_pages else [])]
     sections = {"Open": pages, "Documentation": DOCUMENTATION, "Operation": OPERATION}
     known = {"version": __version__, "node": settings.node_id, "sections": sections}
 

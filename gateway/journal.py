@@ -1,4 +1,4 @@
-"""What happened in the cluster, and what operators did: two bounded lists in Redis that any node shows.
+"""What happened in the cluster, what operators did, and who was not let in: bounded lists in Redis that any node shows.
 
 A node watches its own counters as often as its vital figures are taken, so that a thousand slow readers make
 one entry and not a thousand. Nothing is read or written while nothing happens.
@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from gateway.counters import Counters
 from gateway.errors import Unavailable
@@ -20,10 +20,10 @@ from gateway.vitals import Vital
 logger = logging.getLogger(__name__)
 audit_logger = logging.getLogger("gateway.audit")
 
-Book = Literal["events", "audit"]
+Book = Literal["events", "audit", "refusals"]
 
 MOST_WAITING = 100
-"""Entries that wait for Redis; past that the oldest is forgotten."""
+"""Entries of each book that wait for Redis; past that the oldest is forgotten."""
 RETRY = 1.0
 DRAINING = "draining"
 """Noted by who drains, for whom no sample may come again, and a state that samples tell."""
@@ -53,7 +53,8 @@ class Journal:
         self._counters = counters
         self._state = "ok"
         self._counted = self._counts()
-        self._waiting: deque[tuple[Book, str]] = deque(maxlen=MOST_WAITING)
+        self._waiting: dict[Book, deque[str]] = {book: deque(maxlen=MOST_WAITING) for book in get_args(Book)}
+        """Of each book its own: what strangers do must not push out what operators did."""
         self._due = asyncio.Event()
         self._written = asyncio.Event()
         self._written.set()
@@ -67,11 +68,12 @@ class Journal:
                 await asyncio.sleep(RETRY)
 
     async def _write(self) -> None:
-        while self._waiting:
-            oldest = self._waiting[0]
-            await self._books.record(*oldest)
-            if self._waiting and self._waiting[0] is oldest:
-                self._waiting.popleft()
+        while waiting := next(filter(lambda item: item[1], self._waiting.items()), None):
+            book, entries = waiting
+            oldest = entries[0]
+            await self._books.record(book, oldest)
+            if entries and entries[0] is oldest:  # it may have been pushed out meanwhile
+                entries.popleft()
         self._due.clear()
         self._written.set()
 
@@ -89,6 +91,10 @@ class Journal:
         """Note what an operator did; logged, too, because whoever reads logs may not read Redis."""
         audit_logger.info("who=%s action=%s target=%s details=%s", *map(ascii, (who, action, target, details)))
         self._note("audit", {"who": who, "action": action, "target": target, "details": details})
+
+    def refusal(self, who: str, text: str) -> None:
+        """Note that somebody was not let in to the pages."""
+        self._note("refusals", {"who": who, "text": text})
 
     def sampled(self, vital: Vital) -> None:
         """Note what has changed since the last look."""
@@ -111,7 +117,7 @@ class Journal:
         return [_entry(id, line) for id, line in await self._books.records(book, limit=limit, before=before)]
 
     def _note(self, book: Book, fields: dict[str, object]) -> None:
-        self._waiting.append((book, entry(self._node, **fields)))
+        self._waiting[book].append(entry(self._node, **fields))
         self._written.clear()
         self._due.set()
 

@@ -117,7 +117,8 @@ _STATUSES = (400, 401, 403, 426, 429, 500, 503)
 
 
 def _refusals(statuses: Mapping[int, int]) -> Metric:
-    refusals = CounterMetricFamily("gateway_connections_refused", "Handshakes refused, by status", labels=["status"])
+    told = "Handshakes, and log-ins and actions of operators, that were refused, by status"
+    refusals = CounterMetricFamily("gateway_connections_refused", told, labels=["status"])
     for status, count in sorted((dict.fromkeys(_STATUSES, 0) | dict(statuses)).items()):
         refusals.add_metric([str(status)], count)
     return refusals

@@ -14,10 +14,11 @@ from gateway.errors import ConnectionNotFound, InvalidParam, Unavailable
 from gateway.journal import Book, Journal
 from gateway.presence import Presence
 from gateway.remote import Remote
+from gateway.revocations import Revocations
 from gateway.tap import RENEW, Filter, Tap, Taps
 from gateway.vitals import Sample, Vitals, of_cluster
 
-QUESTIONS = frozenset({"series", "rates", "drain"})
+QUESTIONS = frozenset({"series", "rates", "drain", "log-out"})
 """What nodes ask each other about themselves."""
 WITHIN = 2.0
 """Seconds a node has to answer what a page asks."""
@@ -35,6 +36,8 @@ class Operations:
         self._vitals = vitals
         self._journal = journal
         self._taps = taps
+        self.revocations = Revocations(presence)
+        """Which sessions of operators are over."""
         self._changed = asyncio.Event()
         """Whether what the observers here want to see has yet to be told."""
 
@@ -75,6 +78,17 @@ class Operations:
         heard = await self._remote.ask_all([node], "drain", within=WITHIN)
         if heard.silent:
             raise InvalidParam(f"no node {node!r} answers", field="node")
+
+    def refusal(self, who: str, text: str) -> None:
+        """Note that somebody was not let in to the pages, apart from what operators did."""
+        self._journal.refusal(who, text)
+
+    async def end_session(self, session: str, seconds: int) -> None:
+        """End an operator's session on all nodes, open pages included: those that are cut off hear of it later."""
+        await self.revocations.end(session, seconds)
+        with suppress(Unavailable):
+            nodes = [known.id for known in await self._presence.nodes()]
+            await self._remote.ask_all(nodes, "log-out", within=WITHIN, session=session)
 
     # ---- taps
 
@@ -119,6 +133,9 @@ class Operations:
                 return self._vitals.since(since)
             case "rates", {"channels": [*channels]}:
                 return self._taps.meter.rates(map(str, channels), asyncio.get_running_loop().time())
+            case "log-out", {"session": str(session)}:
+                self.revocations.heard(session[:100])
+                return None
             case "drain", _:
                 asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)  # the answer first
                 return None

@@ -17,6 +17,8 @@ from gateway.config import Settings
 from gateway.proxies import is_behind_proxy, through_proxies
 
 _ANY = "*"
+_NOBODY = "null"
+"""What browsers send for pages of no site, such as a sandboxed frame of any."""
 _ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(?::(\d{1,5}))?", re.IGNORECASE)
 _PORTS = {"http": "80", "https": "443"}
 
@@ -38,13 +40,13 @@ def refuse_foreign_socket(request: web.Request, settings: Settings) -> None:
 
 
 def refuse_foreign_page(request: web.Request, settings: Settings) -> None:
-    """Raise 403 unless one of an operator's pages asks: `*` lets nobody act with an operator's session.
+    """Raise 403 unless one of an operator's pages asks: `*` lets nobody act with an operator's session, nor `null`.
 
     What the browser itself calls foreign is, whatever is allowed: nobody else has a reason to ask this.
     """
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
         raise web.HTTPForbidden(text="this may only be asked from the admin pages themselves\n")
-    _refuse(request, settings, _named(settings))
+    _refuse(request, settings, [origin for origin in _named(settings) if origin != _NOBODY])
 
 
 def is_foreign(request: web.Request, settings: Settings) -> bool:
@@ -88,8 +90,8 @@ def _trouble(request: web.Request, settings: Settings, allowed: Collection[str])
         return f"{refused}; see allowed_origins"
     if page.scheme != here.scheme and page.port in (here.port, _PORTS[page.scheme]):
         return (
-            f"{refused}: it came to this node by {here.scheme}. Where a proxy in front of it speaks {page.scheme}, name "
-            "that in trusted_proxies and have it send X-Forwarded-Proto, or name the origin in allowed_origins"
+            f"{refused}: it came to this node by {here.scheme}. Where a proxy in front speaks {page.scheme}, name it "
+            "in trusted_proxies and have it send X-Forwarded-Proto, or name the origin in allowed_origins"
         )
     if page != here:
         return f"{refused}; see allowed_origins"

@@ -17,6 +17,7 @@ import jinja2
 from aiohttp import web
 
 from gateway import admin, metrics
+from gateway.admin import Links
 from gateway.api import Api
 from gateway.api.problems import Refused
 from gateway.config import Settings, load, misspelled
@@ -76,6 +77,8 @@ class Standalone(NamedTuple):
     service: Service
     has_demo: bool
     """Whether its handler is the demo, which has a page."""
+    has_pages: bool
+    """Whether it has admin pages, and somebody a way in."""
 
 
 class SlowBody(Refused, TimeoutError):
@@ -136,8 +139,11 @@ def _chosen(settings: object, fields: dict[str, Any]) -> Settings:
     return settings
 
 
-def create_app(settings: Settings) -> web.Application:
-    """Make the application of a standalone node, with its handler and all routes."""
+def create_app(settings: Settings, links: Links | None = None) -> web.Application:
+    """Make the application of a standalone node, with its handler and all routes.
+
+    There are admin pages where there is a way in to them: the password, or `links`.
+    """
     app = web.Application(middlewares=[_look_behind_proxies, _wait_for_body])
     setup(app, with_rooms_kept(settings))
     handler = app[HANDLER] = load_handler(settings.handler)
@@ -146,14 +152,19 @@ def create_app(settings: Settings) -> web.Application:
     if isinstance(handler, DemoHandler):
         app[EXAMPLE] = ExampleHandler(handler)
         app.add_routes(demo_routes)
-    app.router.add_get("/", home_of(settings, has_demo=EXAMPLE in app))
+    app.router.add_get("/", home_of(settings, has_demo=EXAMPLE in app, has_pages=_has_pages(settings, links)))
     for path, handle in OPERATING.items():
         _add_behind(app, path, handle)
     Api(app[SERVICE]).add_to(app)
-    app.add_subapp(admin.PREFIX, admin.create_admin(app[SERVICE]))
+    if settings.admin_password or links:
+        app.add_subapp(admin.PREFIX, admin.create_admin(app[SERVICE], links))
     app.router.add_static("/static/", STATIC)
     app.on_response_prepare.append(_ask_again)
     return app
+
+
+def _has_pages(settings: Settings, links: Links | None) -> bool:
+    return bool(settings.admin_password) or links is not None
 
 
 def _add_behind(app: web.Application, path: str, handle: Page) -> None:
@@ -177,14 +188,15 @@ async def _drain(app: web.Application) -> None:
 
 @asynccontextmanager
 async def running_node(
-    settings: Settings, *, shares_port: bool = False, patience: float = CLOSE_TIMEOUT
+    settings: Settings, *, shares_port: bool = False, links: Links | None = None, patience: float = CLOSE_TIMEOUT
 ) -> AsyncIterator[Standalone]:
     """Run a standalone node. At the end its clients are sent away while the port still answers.
 
-    Other processes may listen on the port, too, where all of them share it. `patience` is how many seconds the end of
-    a connection may take. Raises `CannotStart` and `InvalidSettings`.
+    Other processes may listen on the port, too, where all of them share it. `links` are the way in to the admin pages
+    where there is no password. `patience` is how many seconds the end of a connection may take. Raises `CannotStart`
+    and `InvalidSettings`.
     """
-    app = create_app(settings)
+    app = create_app(settings, links)
     app[SERVICE].patience = patience
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, keepalive_timeout=KEEP_ALIVE)
     try:
@@ -194,7 +206,11 @@ async def running_node(
         shortcut = Shortcut(app, "/connect", _connect_directly)
         async with _listening(runner.server, shortcut, settings, shares_port=shares_port) as port:
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            yield Standalone(f"http://{host}:{port}", app[SERVICE], has_demo=EXAMPLE in app)
+            address = f"http://{host}:{port}"
+            if links is not None:
+                links.page = f"{address}{admin.PREFIX}/login"
+            has_pages = _has_pages(settings, links)
+            yield Standalone(address, app[SERVICE], has_demo=EXAMPLE in app, has_pages=has_pages)
             await app[SERVICE].drain()
     finally:
         await runner.cleanup()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -59,6 +60,8 @@ class Cluster:
         self._nodes: list[Child] = []
         # What to tell the user: what it is, where, and by which program.
         self._rows: list[tuple[str, str, str]] = []
+        self._password = "" if self._has_password() else secrets.token_urlsafe(9)
+        """Of the admin pages: a link of one node would be none of the others'."""
 
     def run(self) -> None:
         """Start everything, say where it is, and return when the last node was drained or killed."""
@@ -72,8 +75,17 @@ class Cluster:
             self._start_balancer(haproxy, entry)
         self._rows.append(("redis", without_password(redis_url), ""))
         self._rows.append(("start page", self._url(entry) + "/", ""))
+        if self._password:
+            self._rows.append(("admin pages", self._url(entry) + "/admin/websocket", f"password {self._password}"))
         print(table(self._rows), flush=True)
         self._wait()
+
+    def _has_password(self) -> bool:
+        """Tell whether the nodes are given one, or may be by a file."""
+        given = [option.partition("=")[0] for option in self._serve]
+        return bool({"--admin-password", "--config"} & {*given}) or any(
+            os.environ.get(name) for name in ("GATEWAY_ADMIN_PASSWORD", "GATEWAY_CONFIG")
+        )
 
     def stop(self) -> None:
         """End all of it, the nodes together and before what they need."""
@@ -94,6 +106,8 @@ class Cluster:
         gateway = str(Path(sys.executable).with_name("gateway"))
         # A URL may hold a password, and every user of the machine may read a command line.
         env = {"GATEWAY_REDIS_URL": redis_url}
+        if self._password:
+            env["GATEWAY_ADMIN_PASSWORD"] = self._password
         if behind_balancer:
             env["GATEWAY_TRUSTED_PROXIES"] = os.environ.get("GATEWAY_TRUSTED_PROXIES", "127.0.0.1,::1")
         for port in self.ports:

@@ -26,7 +26,7 @@ LAYERS = (
     ("rights",),
     ("membership",),
     ("operations", "publisher"),
-    ("access", "directory", "history", "journal", "visitor", "writing"),
+    ("access", "directory", "history", "journal", "revocations", "visitor", "writing"),
     ("delivery", "expiry", "handler", "heartbeat", "presence", "remote", "tap", "track", "tracing", "watchdog"),
     ("fanout", "identity", "search"),
     ("meter", "vitals"),

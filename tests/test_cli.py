@@ -452,13 +452,15 @@ class TestCannotStart:
 
 class TestEnd:
     async def test_a_node_says_where_it_is(self, start_node: Callable[..., Awaitable[Node]]) -> None:
-        """Once it can be reached, one line has its name, and the addresses of the demo and of the admin pages."""
+        """Once it can be reached, one line has its name, the address of the demo and the way in to the admin pages."""
         node = await start_node(id="ada")
         await eventually(lambda: node.url("/example") in node.output)
         (line,) = node.output.splitlines()
         assert " INFO " in line
         assert "node ada:" in line
-        assert line.endswith(node.url("/admin/websocket"))
+        assert f"admin pages, log in once by {node.url('/admin/websocket/login')}#" in line
+        named = await start_node(id="bob", admin_password="hunter2")
+        await eventually(lambda: named.output.strip().endswith(f"admin pages {named.url('/admin/websocket')}"))
 
     async def test_pages_that_do_not_exist_have_no_address(self, start_node: Callable[..., Awaitable[Node]]) -> None:
         """Open to the network and without a password, a node says how to have them."""

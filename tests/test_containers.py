@@ -333,6 +333,8 @@ class TestBalancer:
         foreign = made_up | {"Origin": "http://elsewhere.example"}
         with pytest.raises(WSServerHandshakeError, match="403"):
             await connect(balancer, "lobby", headers=foreign)
+        own = await connect(balancer, "lobby", protocols=V1, headers=made_up | {"Origin": balancer.url("").rstrip("/")})
+        await own.expect("$welcome")
 
 
 class TestRedis:

@@ -7,12 +7,14 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+from aiohttp import ClientSession
 
 from gateway.counters import Counters
 from gateway.errors import Unavailable
 from gateway.journal import MOST_WAITING, Journal
 from gateway.presence.books import KEPT, MemoryBooks
 from gateway.vitals import Vital
+from tests.harness.admin import PASSWORD, log_in
 from tests.harness.wait import eventually
 
 
@@ -99,23 +101,46 @@ async def test_an_audit_line_is_logged_and_cannot_forge_another(notes: Notes, ca
     assert "\n" not in caplog.messages[0]
 
 
-async def test_books_are_bounded_and_paged(start_nodes, redis) -> None:
+async def test_books_are_bounded_and_paged(start_nodes, redis, session) -> None:
     """The newest entries come first; the id of the last one gives those before it, from any node."""
     from gateway.backplane.keys import Keys
 
     for i in range(30):
         await redis.command("XADD", Keys("gateway").book("audit"), "*", "entry", json.dumps({"n": i}))
     await redis.command("XADD", Keys("gateway").book("audit"), "*", "entry", "a person was here")
-    nodes = await start_nodes(2, redis)
-    first = await eventually(lambda: _audit(nodes[0]))
-    second = await _audit(nodes[1])
+    nodes = await start_nodes(2, redis, admin_password=PASSWORD)
+    async with await log_in(session, nodes[0]):
+        pass
+
+    async def noted() -> dict:
+        page = await _audit(session, nodes[0])
+        assert page["items"][0]["action"] == "log-in"
+        return page
+
+    first = await eventually(noted)
+    second = await _audit(session, nodes[1])
     assert first["items"] == second["items"]
-    assert len(first["items"]) == 31
-    assert first["items"][0]["node"] == ""
-    assert [entry.get("n") for entry in first["items"][1:4]] == [29, 28, 27]
+    assert len(first["items"]) == 32
+    assert first["items"][1]["node"] == ""
+    assert [entry.get("n") for entry in first["items"][2:5]] == [29, 28, 27]
     assert KEPT["audit"] == 10_000
 
 
-async def _audit(node) -> dict:
-    page = (await node.get("/admin/websocket/audit")).text
+async def test_what_strangers_do_washes_nothing_away(notes: Notes) -> None:
+    """Neither while Redis is away, when little can wait, nor later: what operators did stands in a book of its own."""
+    notes.books.away = True
+    notes.journal.audit("operator", "drain", "node x")
+    for i in range(KEPT["refusals"] + MOST_WAITING):
+        notes.journal.refusal("198.51.100.7", str(i))
+    notes.books.away = False
+    for _ in range(KEPT["audit"] + KEPT["refusals"]):
+        await notes.books.record("refusals", "{}")
+    await asyncio.wait_for(notes.journal.flushed(), 5)
+    (entry,) = await notes.journal.read("audit", limit=10)
+    assert (entry["who"], entry["action"]) == ("operator", "drain")
+
+
+async def _audit(session: ClientSession, node) -> dict:
+    async with session.get(node.url("/admin/websocket/audit")) as answer:
+        page = await answer.text()
     return json.loads(page.split('id="picture">')[1].split("</script>")[0])

@@ -27,7 +27,7 @@ PAGES = {
     "/static/gateway.js": "javascript",
     "/static/gateway.mjs": "javascript",
     "/static/gateway.d.ts": "",
-    "/admin/websocket": "text/html",
+    "/admin/websocket/login": "text/html",
     "/api/openapi.json": "application/json",
     "/metrics": "text/plain",
 }

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from aiohttp import ClientSession
+
 from gateway.backplane.keys import Keys
 from gateway.connection import make_id
 from gateway.presence.registry import info_of
+from tests.harness.admin import log_in_by_link
 from tests.harness.client import Clients
 from tests.harness.node import Node
 from tests.harness.redis import RedisServer
@@ -30,7 +33,7 @@ NONSENSE: dict[str, tuple[str | bytes, ...]] = {
 
 
 async def test_a_node_outlives_nonsense_in_the_sets(
-    own_redis: RedisServer, start_node: Callable[..., Awaitable[Node]], connect: Clients
+    own_redis: RedisServer, start_node: Callable[..., Awaitable[Node]], connect: Clients, session: ClientSession
 ) -> None:
     """It goes on reaping what is dead, too."""
     node = await start_node(own_redis)
@@ -49,4 +52,7 @@ async def test_a_node_outlives_nonsense_in_the_sets(
     await client.send("ping")
     await client.expect("pong")
     assert "crashed" not in node.output
-    assert (await node.get("/admin/websocket")).status == 200
+    async with await log_in_by_link(session, node) as answer:
+        assert answer.status == 303
+    async with session.get(node.url("/admin/websocket")) as overview:
+        assert overview.status == 200

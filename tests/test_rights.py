@@ -106,7 +106,7 @@ async def node(redis: RedisServer) -> AsyncIterator[tuple[str, Service]]:
     """A node with tokens and rules, in this process."""
     handler = "tests.judging:Judging"
     settings = Settings(port=0, redis_url=redis.url, jwt_secret=SECRET, channels=tuple(RULES), handler=handler)
-    async with running_node(settings) as (address, service, _):
+    async with running_node(settings) as (address, service, *_):
         yield address.replace("http", "ws", 1) + "/connect", service
 
 

@@ -122,7 +122,7 @@ async def test_the_root_leads_to_what_the_node_serves(
     fields: dict[str, str], there: set[str], missing: set[str]
 ) -> None:
     """And to nothing that it does not; its policy lets in what it needs, and no more."""
-    async with running_node(Settings.model_validate({"port": 0, **fields})) as (address, service, _):
+    async with running_node(Settings.model_validate({"port": 0, **fields})) as (address, service, *_):
         address = address.replace("0.0.0.0", "127.0.0.1")
         page = await http.get(f"{address}/")
         assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")

@@ -11,11 +11,13 @@ import jinja2
 from aiohttp import web
 
 from gateway.admin.actions import act
-from gateway.admin.guard import PREFIX, SESSION, Guard, refuse_foreign, say_what_was_wrong
+from gateway.admin.guard import PREFIX, SESSION, Guard, Refused, say_what_was_wrong
+from gateway.admin.links import Links
 from gateway.admin.live import Live
 from gateway.admin.session import begin
 from gateway.admin.views import VIEWS
-from gateway.errors import GatewayError, InvalidParam
+from gateway.errors import GatewayError, InvalidParam, Unavailable
+from gateway.origin import refuse_foreign_page
 from gateway.service import Service
 from gateway.version import __version__
 
@@ -37,9 +39,12 @@ PAGES = {
 """Path, view and title of each page."""
 
 
-def create_admin(service: Service) -> web.Application:
-    """Make the application of the admin pages, to be added to a node's at `PREFIX`."""
-    guard, live = Guard(service.settings), Live(service)
+def create_admin(service: Service, links: Links | None = None) -> web.Application:
+    """Make the application of the admin pages, to be added to a node's at `PREFIX`.
+
+    Operators log in by the password of the settings or, where there is none, by `links`.
+    """
+    guard, live = Guard(service, links), Live(service)
     app = web.Application(middlewares=[guard.middleware(), say_what_was_wrong])
     aiohttp_jinja2.setup(app, loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined)
     admin = Admin(service, guard, live)
@@ -85,8 +90,8 @@ class Admin:
         )
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
-        refuse_foreign(request)
-        return await self._live.open(request, request[SESSION].until - time.time())
+        refuse_foreign_page(request, self._service.settings)
+        return await self._live.open(request, request[SESSION])
 
     async def act(self, request: web.Request) -> web.StreamResponse:
         """Carry out an action that a page asks for."""
@@ -102,30 +107,40 @@ class Admin:
     async def login(self, request: web.Request) -> web.StreamResponse:
         if request[SESSION].is_operator:
             raise web.HTTPFound(PREFIX)
-        return self._render("login.html", request, 200, title="Log in", wrong="")
+        return await self._show_login(request)
 
     async def log_in(self, request: web.Request) -> web.StreamResponse:
-        password = str((await request.post()).get("password", ""))
-        wait = self._guard.wait(request)  # from here on nothing is awaited: many may have sent all but their passwords
-        if wait > 0:
-            text = f"Too many wrong passwords. Try again in {wait:.0f} seconds."
-            response = self._render("login.html", request, 429, title="Log in", wrong=text)
-            response.headers["Retry-After"] = str(int(wait) + 1)
-            return response
-        session = self._guard.log_in(request, password)
-        if session is None:
-            self._service.operations.audit(self._who(request), "log-in", "", failed="wrong password")
-            return self._render("login.html", request, 403, title="Log in", wrong="This is not the password.")
+        form = await request.post()
+        try:
+            session = await self._guard.log_in(request, str(form.get("password", "")), str(form.get("token", "")))
+        except Unavailable:
+            session = Refused(503, "Redis is away, where it is noted that a link is used. The link is still good.")
+        if isinstance(session, Refused):
+            self._guard.note(request, session.status, session.text)
+            return await self._show_login(request, session)
         self._service.operations.audit(f"{request.remote} {session.name}", "log-in", "")
         response = web.HTTPSeeOther(_inside(request.query.get("next", "")))
         self._guard.set_cookie(request, response, session)
         raise response
 
     async def log_out(self, request: web.Request) -> web.StreamResponse:
+        """End the session wherever it is in use, and give this browser one that is nobody's."""
         self._service.operations.audit(self._who(request), "log-out", "")
-        response = web.HTTPSeeOther(f"{PREFIX}/login" if self._guard.asks_password else PREFIX)
-        self._guard.set_cookie(request, response, begin(time.time(), is_operator=not self._guard.asks_password))
+        await self._guard.log_out(request[SESSION])
+        response = web.HTTPSeeOther(f"{PREFIX}/login")
+        self._guard.set_cookie(request, response, begin(time.time(), is_operator=False))
         raise response
+
+    async def _show_login(self, request: web.Request, refused: Refused | None = None) -> web.StreamResponse:
+        links = self._guard.links
+        if links is not None:
+            await links.offer(self._service.operations.revocations)
+        status, wrong, wait = refused or (200, "", 0)
+        by_link = links is not None
+        response = self._render("login.html", request, status, title="Log in", wrong=wrong, by_link=by_link)
+        if wait:
+            response.headers["Retry-After"] = str(int(wait) + 1)
+        return response
 
     def _who(self, request: web.Request) -> str:
         return f"{request.remote} {request[SESSION].name}"
@@ -136,7 +151,6 @@ class Admin:
             "node": self._service.node_id,
             "prefix": PREFIX,
             "csrf": request[SESSION].csrf,
-            "asks_password": self._guard.asks_password,
             "key_prefix": self._service.settings.prefix,
             "is_cluster": "+cluster:" in self._service.settings.redis_url,
         }

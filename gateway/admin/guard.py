@@ -1,29 +1,36 @@
-"""What stands before every admin page: whether the pages exist at all, who asks, and from which page.
+"""What stands before every admin page: who asks, and from which page.
 
-Without a password the pages exist only for a browser on the node's own machine: the node is bound to a loopback
-address, the request came straight from one, and its `Host` is a loopback name, which a page that was led here by
-its DNS cannot have.
+Nobody is let in for where he comes from: an address, like a `Host`, is no proof of who asks. A session is begun by the
+password, or where there is none by a link from the node's log.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import logging
 import time
 from collections.abc import Awaitable, Callable
-from urllib.parse import quote, urlsplit
+from typing import NamedTuple
+from urllib.parse import quote
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from gateway.admin.session import Attempts, Session, Signer, begin
-from gateway.config import Settings
+from gateway.admin.attempts import PER_ADDRESS, Attempts
+from gateway.admin.links import Links
+from gateway.admin.session import LONGEST, Session, Signer, begin
 from gateway.errors import GatewayError, Unavailable
+from gateway.origin import refuse_foreign_page
+from gateway.proxies import is_behind_proxy, through_proxies
+from gateway.service import Service
+
+logger = logging.getLogger(__name__)
 
 COOKIE = "gateway_admin"
 PREFIX = "/admin/websocket"
 SAFE = ("GET", "HEAD")
 OPEN_TO_ALL = ("/login",)
-_FORWARDED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
+REFUSED = (401, 403, 429)
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -43,17 +50,26 @@ SESSION = web.RequestKey("gateway_admin_session", Session)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class Refused(NamedTuple):
+    """Why somebody is not let in."""
+
+    status: int
+    text: str
+    wait: float = 0.0
+    """Seconds after which there is another try."""
+
+
 class Guard:
     """Lets operators in."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._signer = Signer(settings.admin_password, settings.prefix) if settings.admin_password else None
+    def __init__(self, service: Service, links: Links | None) -> None:
+        self._service = service
+        self._settings = service.settings
+        self._revocations = service.operations.revocations
+        self.links = links
+        """How to get in without a password."""
+        self._signer = links.signer if links else Signer(self._settings.admin_password, self._settings.prefix)
         self._attempts = Attempts()
-
-    @property
-    def asks_password(self) -> bool:
-        return self._signer is not None
 
     # ---- for each request
 
@@ -62,88 +78,98 @@ class Guard:
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if not self.exists_for(request):
-                raise web.HTTPNotFound
-            session = request[SESSION] = self._session(request)
-            if not session.is_operator and request.path.removeprefix(PREFIX) not in OPEN_TO_ALL:
-                return self._to_login(request)
-            if request.method not in SAFE:
-                refuse_foreign(request)
-                await _refuse_forged(request, session)
+            request = through_proxies(request, self._settings.trusted_networks)
             try:
-                response = await handler(request)
+                return await self._answer(request, handler)
             except web.HTTPException as error:
                 error.headers.update(HEADERS)
+                if error.status in REFUSED:
+                    self.note(request, error.status, (error.text or "").strip())
                 raise
-            if not response.prepared:
-                response.headers.update(HEADERS)
-                self._renew(request, response, session)
-            return response
 
         return guard
 
-    def exists_for(self, request: web.Request) -> bool:
-        """Tell whether there are admin pages for this request."""
-        if self.asks_password:
-            return True
-        remote = request.remote or ""
-        return (
-            is_loopback(self._settings.host)
-            and is_loopback(remote)
-            and is_loopback(_host_of(f"//{request.headers.get('Host', '')}"))
-            and not any(name in request.headers for name in _FORWARDED)
-        )
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        session = request[SESSION] = await self._session(request)
+        if not session.is_operator and request.path.removeprefix(PREFIX) not in OPEN_TO_ALL:
+            self._to_login(request)
+        if request.method not in SAFE:
+            refuse_foreign_page(request, self._settings)
+            await _refuse_forged(request, session)
+        response = await handler(request)
+        if not response.prepared:
+            response.headers.update(HEADERS)
+            self._renew(request, response, session)
+        return response
 
-    def _session(self, request: web.Request) -> Session:
-        cookie, now = request.cookies.get(COOKIE, ""), time.time()
-        if self._signer is not None:
-            return self._signer.read(cookie, now) or begin(now, is_operator=False)
-        known = begin(now, is_operator=True)  # nothing to sign: the cookie only stands against forged requests
-        return Session(cookie, known.began, known.until, True) if 20 <= len(cookie) <= 100 else known
+    async def _session(self, request: web.Request) -> Session:
+        now = time.time()
+        session = self._signer.read(request.cookies.get(COOKIE, ""), now)
+        if session is None or (session.is_operator and await self._revocations.has(session.digest)):
+            return begin(now, is_operator=False)
+        return session
 
     def _renew(self, request: web.Request, response: web.StreamResponse, session: Session) -> None:
         now = time.time()
         if COOKIE in response.cookies:
             return
-        if self.asks_password and session.is_operator and session.is_due(now):
+        if session.is_operator and session.is_due(now):
             self.set_cookie(request, response, session.renewed(now))
-        elif not session.is_operator or self._written(session) != request.cookies.get(COOKIE):
+        elif not session.is_operator or self._signer.write(session) != request.cookies.get(COOKIE):
             self.set_cookie(request, response, session)
 
-    def _written(self, session: Session) -> str:
-        return session.id if self._signer is None else self._signer.write(session)
-
     def set_cookie(self, request: web.Request, response: web.StreamResponse, session: Session) -> None:
+        """Give a browser its session. Whoever ends TLS before the node says so; to lie harms only the liar."""
         is_secure = request.secure or request.headers.get("X-Forwarded-Proto", "").split(",")[0].strip() == "https"
-        response.set_cookie(
-            COOKIE, self._written(session), path=PREFIX, httponly=True, samesite="Strict", secure=is_secure
+        written = self._signer.write(session)
+        response.set_cookie(COOKIE, written, path=PREFIX, httponly=True, samesite="Strict", secure=is_secure)
+
+    def _to_login(self, request: web.Request) -> None:
+        if request.method not in SAFE or request.headers.get("Upgrade"):
+            raise web.HTTPUnauthorized(text="the session is over: log in again\n")
+        raise web.HTTPFound(f"{PREFIX}/login?next={quote(request.path_qs, safe='')}")
+
+    def note(self, request: web.Request, status: int, reason: str) -> None:
+        """Count a refusal as those of handshakes are, and say why in the log."""
+        self._service.counters.refusals[status] += 1
+        logger.info(
+            "refused: node=%s remote=%s status=%s path=%s reason=%s",
+            *(self._settings.node_id, request.remote, status, ascii(request.path[:100]), ascii(reason)),
         )
 
-    def _to_login(self, request: web.Request) -> web.StreamResponse:
-        if request.method not in SAFE or request.headers.get("Upgrade"):
-            raise web.HTTPUnauthorized(text="the session is over: log in again\n", headers=HEADERS)
-        raise web.HTTPFound(f"{PREFIX}/login?next={quote(request.path_qs, safe='')}", headers=HEADERS)
+    # ---- logging in and out
 
-    # ---- logging in
+    async def log_in(self, request: web.Request, password: str, token: str) -> Session | Refused:
+        """Return the session of who knows the password, or has a link that was not used before.
 
-    def wait(self, request: web.Request) -> float:
-        """Return how many seconds must pass before this address may try a password again."""
-        return self._attempts.wait(request.remote or "", time.monotonic())
-
-    def log_in(self, request: web.Request, password: str) -> Session | None:
-        """Return the session of who knows the password."""
-        if self._signer is not None and self._signer.is_password(password):
+        Raises `Unavailable` where Redis has to note that a link is used.
+        """
+        address, now = request.remote or "", time.monotonic()
+        # From here on nothing is awaited until the try is counted: many may have sent all but their passwords.
+        if (wait := self._attempts.wait(address, now)) > 0:
+            return Refused(429, f"Too many wrong tries. Try again in {wait:.0f} seconds.{self._advice(request)}", wait)
+        ticket = self._signer.read_ticket(token, time.time()) if self.links else None
+        if self.links is None and self._signer.is_password(password):
             return begin(time.time(), is_operator=True)
-        self._attempts.failed(request.remote or "", time.monotonic())
-        return None
+        if self.links is not None and ticket is not None:
+            if await self.links.use(ticket, self._revocations):
+                return begin(time.time(), is_operator=True)
+            return Refused(403, "This link has been used.")
+        failed = self._attempts.failed(address, now)
+        if failed in (1, PER_ADDRESS):  # the first of a minute, and the last
+            said = "wrong password" if self.links is None else "wrong link"
+            self._service.operations.refusal(address, said if failed == 1 else f"{said} for the {failed}th time")
+        return Refused(403, "This is not the password." if self.links is None else "This is no link of this node.")
 
+    async def log_out(self, session: Session) -> None:
+        """End a session on every node."""
+        await self._service.operations.end_session(session.digest, LONGEST)
 
-def refuse_foreign(request: web.Request) -> None:
-    """Raise 403 unless the request comes from one of our own pages."""
-    origin = request.headers.get("Origin")
-    site = request.headers.get("Sec-Fetch-Site", "same-origin")
-    if site != "same-origin" or (origin is not None and origin.partition("://")[2] != request.headers.get("Host")):
-        raise web.HTTPForbidden(text="this may only be asked from the admin pages themselves\n", headers=HEADERS)
+    def _advice(self, request: web.Request) -> str:
+        """Say what to do where all who come through a proxy count as one."""
+        if is_behind_proxy(request) or not any(name in request.headers for name in _FORWARDED):
+            return ""
+        return f" All who come through the proxy at {request.remote} count as one: name it in trusted_proxies."
 
 
 async def _refuse_forged(request: web.Request, session: Session) -> None:
@@ -151,7 +177,7 @@ async def _refuse_forged(request: web.Request, session: Session) -> None:
     if token is None:
         token = str((await request.post()).get("csrf", ""))
     if not session.is_csrf(token):
-        raise web.HTTPForbidden(text="this page is too old: load it again\n", headers=HEADERS)
+        raise web.HTTPForbidden(text="this page is too old: load it again\n")
 
 
 @web.middleware
@@ -163,25 +189,3 @@ async def say_what_was_wrong(request: web.Request, handler: Handler) -> web.Stre
         return web.json_response({"error": error.message}, status=503)
     except GatewayError as error:
         return web.json_response({"error": error.message, "field": error.fields.get("field")}, status=400)
-
-
-def has_pages(settings: Settings) -> bool:
-    """Tell whether a node has admin pages, for anybody."""
-    return bool(settings.admin_password) or is_loopback(settings.host)
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether an address, or a name that is never anything else, is this machine's own."""
-    if host.lower().rstrip(".") == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def _host_of(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""

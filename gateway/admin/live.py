@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from aiohttp import web
 
 from gateway import codec
+from gateway.admin.session import Session
 from gateway.admin.traffic import show_traffic
 from gateway.admin.views import VIEWS, Query
 from gateway.connection import Connection, Profile, make_id
@@ -44,8 +46,10 @@ OVER = Close(1012, "the session must be shown again; retry_after=0")
 class Screen:
     """One open page: what it shows, and the task that keeps it up to date."""
 
-    def __init__(self, connection: Connection, until: float) -> None:
+    def __init__(self, connection: Connection, session: str, until: float) -> None:
         self.connection = connection
+        self.session = session
+        """What all nodes call the session that it was opened with."""
         self.until = until
         """Loop time at which the session is over."""
         self.showing: asyncio.Task[None] | None = None
@@ -80,6 +84,8 @@ class Live:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._revocations = service.operations.revocations
+        self._revocations.listeners.append(self._end_session)
         self._screens: dict[str, Screen] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -88,6 +94,7 @@ class Live:
     async def running(self, _: web.Application) -> AsyncIterator[None]:
         """Own the tasks of all pages, as long as the application runs."""
         self._start(self._keep_alive())
+        self._start(self._revocations.run())
         yield
         for task in self._tasks:
             task.cancel()
@@ -102,6 +109,7 @@ class Live:
     async def _keep_alive(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT)
+            self._start(self._revocations.catch_up({screen.session for screen in self._screens.values()}))
             now = asyncio.get_running_loop().time()
             for screen in list(self._screens.values()):
                 socket = screen.connection.socket
@@ -110,18 +118,26 @@ class Live:
                 elif not socket.ping():
                     socket.close(GOING_AWAY)
 
-    async def open(self, request: web.Request, seconds: float) -> web.StreamResponse:
-        """Turn a request into the socket of a page, for so many seconds."""
+    def _end_session(self, session: str) -> None:
+        """Close the pages of a session that was logged out of, wherever that was."""
+        for screen in [screen for screen in self._screens.values() if screen.session == session]:
+            screen.rest()
+            screen.connection.socket.close(OVER)
+
+    async def open(self, request: web.Request, session: Session) -> web.StreamResponse:
+        """Turn a request into the socket of a page, until its session is over."""
         if len(self._screens) >= MOST_PAGES:
             raise web.HTTPServiceUnavailable(text="too many admin pages are open on this node\n")
         upgrade = upgrade_of(request, agree(request, (codec.JSON,)))
         connection = Connection(make_id(self._service.node_id, secrets.token_hex(5)), Profile(), Handler())
-        until = asyncio.get_running_loop().time() + seconds
+        until = asyncio.get_running_loop().time() + session.until - time.time()
         transport = await upgrade.answer()
         socket = connection.socket = WebSocket(transport, connection, self, limit=MOST_BYTES, outbox=OUTBOX)
-        screen = self._screens[connection.id] = Screen(connection, until)
+        screen = self._screens[connection.id] = Screen(connection, session.digest, until)
         screen.send("$welcome", self._welcome(connection))
         upgrade.hand_over(socket)
+        if self._revocations.knows(session.digest):  # logged out while the handshake was under way
+            self._end_session(session.digest)
         return upgrade.release()
 
     def _welcome(self, connection: Connection) -> dict[str, object]:
@@ -194,17 +210,17 @@ class Live:
     async def _watch(self, screen: Screen, message: Message, view: str, query: dict[str, str]) -> None:
         """Answer with a view, and send it again whenever it has changed, until something else is shown."""
         await self._look(screen, message, view, query)
-        before, took, time = b"", 0.0, asyncio.get_running_loop().time
+        before, took, clock = b"", 0.0, asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(max(PERIOD, took * RARELY))
             if screen.is_behind:
                 continue
-            began = time()
+            began = clock()
             try:
                 picture = await VIEWS[view](self._service, query)
             except GatewayError as error:
                 picture = {"trouble": error.message}
-            took = time() - began
+            took = clock() - began
             if "mark" in picture:
                 query["mark"] = str(picture["mark"])
             written = codec.encode("view", picture)

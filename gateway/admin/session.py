@@ -1,6 +1,7 @@
 """Who an operator's browser is: a signed cookie that every node of the cluster can check, and a token against CSRF.
 
-The key comes from the password, so a session holds on every node, and ends everywhere when the password changes.
+The key comes from the password, so a session holds on every node, and ends everywhere when the password changes; where
+there is none, from a secret of the node.
 Plain rules, no waiting.
 """
 
@@ -9,16 +10,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections import deque
 from dataclasses import dataclass
+
+from gateway import revocations
 
 IDLE = 3600
 """Seconds a session holds without being renewed."""
-LONGEST = 12 * 3600
+LONGEST = revocations.LONGEST
 """Seconds after which the password is asked for again, however busy the session was."""
-PER_ADDRESS, IN_ALL = 5, 60
-"""Wrong passwords within a minute after which no further one is looked at."""
-WINDOW = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,12 @@ class Session:
     @property
     def name(self) -> str:
         """What logs call this session: not enough to take it over."""
-        return _digest(self.id).hex()[:8]
+        return self.digest[:8]
+
+    @property
+    def digest(self) -> str:
+        """What all nodes call it, as little enough."""
+        return _digest(self.id).hex()[:32]
 
     def is_due(self, now: float) -> bool:
         """Tell whether it is time to renew it."""
@@ -51,6 +55,14 @@ class Session:
     def renewed(self, now: float) -> Session:
         until = min(int(now) + IDLE, self.began + LONGEST)
         return Session(self.id, self.began, until, self.is_operator)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """The right to log in, once, which is what a link carries."""
+
+    id: str
+    until: int
 
 
 def begin(now: float, *, is_operator: bool) -> Session:
@@ -66,15 +78,16 @@ class Signer:
         self._password = _digest(password)
         # scrypt: from a cookie the password cannot be guessed quickly either.
         self._key = hashlib.scrypt(password.encode(), salt=salt, n=1 << 14, r=8, p=1)
+        self._ticket_key = hmac.new(self._key, b"ticket", hashlib.sha256).digest()  # no ticket can pass for a session
 
     def write(self, session: Session) -> str:
         text = f"{session.id}.{session.began}.{session.until}.{int(session.is_operator)}"
-        return f"{text}.{self._sign(text)}"
+        return f"{text}.{_sign(self._key, text)}"
 
     def read(self, cookie: str, now: float) -> Session | None:
         """Return the session in a cookie; None for what was not signed here, or is over."""
         text, _, signature = cookie.rpartition(".")
-        if not text or not hmac.compare_digest(_bytes(self._sign(text)), _bytes(signature)):
+        if not text or not hmac.compare_digest(_bytes(_sign(self._key, text)), _bytes(signature)):
             return None
         id, began, until, is_operator = text.split(".")
         session = Session(id, int(began), int(until), is_operator == "1")
@@ -84,27 +97,25 @@ class Signer:
         """Compare in a time that tells nothing."""
         return hmac.compare_digest(self._password, _digest(given))
 
-    def _sign(self, text: str) -> str:
-        return hmac.new(self._key, _bytes(text), hashlib.sha256).hexdigest()
+    def ticket(self, now: float) -> Ticket:
+        """Make a new one; it holds as long as the longest session."""
+        return Ticket(secrets.token_hex(16), int(now) + LONGEST)
+
+    def write_ticket(self, ticket: Ticket) -> str:
+        text = f"{ticket.id}.{ticket.until}"
+        return f"{text}.{_sign(self._ticket_key, text)}"
+
+    def read_ticket(self, token: str, now: float) -> Ticket | None:
+        """Return the ticket in a token; None for what was not signed here, or is too old."""
+        text, _, signature = token.rpartition(".")
+        if not text or not hmac.compare_digest(_bytes(_sign(self._ticket_key, text)), _bytes(signature)):
+            return None
+        id, until = text.split(".")
+        return Ticket(id, int(until)) if now < int(until) else None
 
 
-class Attempts:
-    """Wrong passwords of the last minute. Remembers a bounded number of them, however many addresses try."""
-
-    def __init__(self) -> None:
-        self._failed: deque[tuple[float, str]] = deque()
-
-    def wait(self, address: str, now: float) -> float:
-        """Return how many seconds an address must wait before its next try; 0 when it need not."""
-        while self._failed and self._failed[0][0] <= now - WINDOW:
-            self._failed.popleft()
-        own = [when for when, who in self._failed if who == address]
-        if len(self._failed) >= IN_ALL:
-            return self._failed[-IN_ALL][0] + WINDOW - now
-        return own[-PER_ADDRESS] + WINDOW - now if len(own) >= PER_ADDRESS else 0.0
-
-    def failed(self, address: str, now: float) -> None:
-        self._failed.append((now, address))
+def _sign(key: bytes, text: str) -> str:
+    return hmac.new(key, _bytes(text), hashlib.sha256).hexdigest()
 
 
 def _digest(text: str) -> bytes:

@@ -27,6 +27,7 @@ View = Callable[[Service, Query], Awaitable[dict[str, Any]]]
 ROWS = 50
 EVENTS = 40
 HISTORY = 50
+REFUSALS = 20
 SILENT = 6.5
 """Seconds without a renewed lease after which a node is called lost: two in a row are missing."""
 REMEMBERED = 3600_000
@@ -155,10 +156,11 @@ async def user(service: Service, query: Query) -> dict[str, Any]:
 
 
 async def audit(service: Service, query: Query) -> dict[str, Any]:
-    """What operators did, newest first."""
+    """What operators did, newest first; and who was not let in of late."""
+    refusals = await service.operations.read("refusals", limit=REFUSALS)
     entries = await service.operations.read("audit", limit=ROWS + 1, before=query.get("cursor", ""))
     more = len(entries) > ROWS
-    return {"items": entries[:ROWS], "cursor": entries[ROWS - 1]["id"] if more else None}
+    return {"items": entries[:ROWS], "cursor": entries[ROWS - 1]["id"] if more else None, "refusals": refusals}
 
 
 async def receivers(service: Service, query: Query) -> dict[str, Any]:

@@ -61,8 +61,12 @@ class Keys:
         return f"{self.prefix}:rules"
 
     def book(self, name: str) -> str:
-        """The newest entries of one of the cluster's books: `events`, `audit`."""
+        """The newest entries of one of the cluster's books: `events`, `audit`, `refusals`."""
         return f"{self.prefix}:{name}"
+
+    def revoked(self, id: str) -> str:
+        """There when an operator's session was ended, or a log-in link used, as long as it would have held."""
+        return f"{self.prefix}:revoked:{self._tag(id)}"
 
     def position(self, channel: str) -> str:
         """Epoch and newest offset of a channel's history."""

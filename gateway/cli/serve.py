@@ -7,16 +7,16 @@ import asyncio
 import gc
 import logging
 import os
+import secrets
 import signal
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from gateway import logs
-from gateway.admin import PREFIX
-from gateway.admin.guard import has_pages
+from gateway.admin import PREFIX, Links
 from gateway.cli.options import Commands, add_command
-from gateway.cli.workers import DRAIN, HURRY, UP, supervise
+from gateway.cli.workers import DRAIN, HURRY, UP, Greeting, supervise
 from gateway.config import Settings
 from gateway.server import Standalone, running_node
 from gateway.service import Service
@@ -37,10 +37,19 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     logs.use(settings.log_format, settings.node_id, logging.ERROR)
     if settings.workers > 1 and arguments.worker is None:
         logging.getLogger().setLevel(settings.log_level.upper())
-        return supervise(settings)
+        return supervise(settings, Greeting(_link_secret(settings), is_first=True))
     line = None if arguments.worker is None else socket.socket(fileno=arguments.worker)
+    greeting = Greeting(_link_secret(settings), is_first=True) if line is None else Greeting.read(line)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(settings, line))
+        return runner.run(_serve(settings, line, greeting))
+
+
+def _link_secret(settings: Settings) -> str:
+    """Make what log-in links are signed with, "" where there are none: by a password operators log in as themselves.
+
+    A node that others than this machine reach has no pages without one: whoever reads its log may be anybody.
+    """
+    return secrets.token_hex(32) if is_loopback(settings.host) and not settings.admin_password else ""
 
 
 class Ending:
@@ -76,11 +85,11 @@ class Ending:
         await self._asked.wait()
 
 
-async def _serve(settings: Settings, line: socket.socket | None) -> int:
+async def _serve(settings: Settings, line: socket.socket | None, greeting: Greeting) -> int:
     """Run a node until it is asked to end: by a signal, or by its supervisor. Return the exit code."""
     node: asyncio.Task[int]
     ending = Ending(lambda: node.cancel())
-    node = asyncio.create_task(_run_node(settings, ending, line))
+    node = asyncio.create_task(_run_node(settings, ending, line, greeting))
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, ending.terminate)
     loop.add_signal_handler(signal.SIGINT, ending.hurry)
@@ -105,11 +114,12 @@ async def _obey(line: socket.socket | None, ending: Ending) -> None:
         (ending.hurry if order == HURRY else ending.drain)()
 
 
-async def _run_node(settings: Settings, ending: Ending, line: socket.socket | None) -> int:
-    async with running_node(settings, shares_port=line is not None) as node:
+async def _run_node(settings: Settings, ending: Ending, line: socket.socket | None, greeting: Greeting) -> int:
+    links = Links(greeting.secret, settings.prefix) if greeting.secret else None
+    async with running_node(settings, shares_port=line is not None, links=links) as node:
         logging.getLogger().setLevel(settings.log_level.upper())
         _calm_collector()
-        _announce(settings, node)
+        _announce(settings, node, links if greeting.is_first else None)
         if line is not None:
             line.send(UP)
         crash = asyncio.create_task(node.service.crashed.wait())
@@ -119,11 +129,16 @@ async def _run_node(settings: Settings, ending: Ending, line: socket.socket | No
     return int(node.service.crashed.is_set())
 
 
-def _announce(settings: Settings, node: Standalone) -> None:
-    """Say in one line what a person opens first."""
+def _announce(settings: Settings, node: Standalone, links: Links | None) -> None:
+    """Say in one line what a person opens first; of several nodes on one port the first has a link for all."""
     first = f"chat demo {node.address}/example" if node.has_demo else f"at {node.address}"
-    pages = f"{node.address}{PREFIX}" if has_pages(settings) else "off without admin_password"
-    logger.info("gateway %s node %s: %s - admin pages %s", __version__, settings.node_id, first, pages)
+    if links is not None:
+        pages = f"admin pages, log in once by {links.make()}"
+    elif node.has_pages:
+        pages = f"admin pages {node.address}{PREFIX}"
+    else:
+        pages = "admin pages off without admin_password"
+    logger.info("gateway %s node %s: %s - %s", __version__, settings.node_id, first, pages)
 
 
 def _calm_collector() -> None:

@@ -1,8 +1,9 @@
 """Several nodes that share a port: the supervisor that starts them, and starts anew whichever dies.
 
-Each has a line to the supervisor. The node says on it that it is up; the supervisor, that it is to drain, or to
-hurry. A signal would not do: whoever signals a whole group of processes would then have each signalled twice, and
-the second one ends a node at once. A line that breaks has the node drain: its supervisor is gone.
+Each has a line to the supervisor. What the supervisor says first is for nobody else to read: what log-in links are
+signed with, the same for all, since any may be asked. Later the node says on it that it is up; the supervisor, that it
+is to drain, or to hurry. A signal would not do: whoever signals a whole group of processes would then have each
+signalled twice, and the second one ends a node at once. A line that breaks has the node drain: its supervisor is gone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from gateway.config import Settings
 from gateway.errors import CannotStart
@@ -28,20 +30,42 @@ YOUNG = 10.0
 """Seconds."""
 
 
-def supervise(settings: Settings) -> int:
+class Greeting(NamedTuple):
+    """What a worker is told first."""
+
+    secret: str
+    """Of log-in links, in hex; "" where there are none."""
+    is_first: bool
+    """Whether it is the first of all workers to start, which says how to log in."""
+
+    def written(self) -> bytes:
+        return f"{self.secret} {self.is_first:d}\n".encode()
+
+    @classmethod
+    def read(cls, line: socket.socket) -> Greeting:
+        """Wait for it; a supervisor that is gone before says nothing, and has no node that would run for long."""
+        came = b""
+        while not came.endswith(b"\n") and (byte := line.recv(1)):
+            came += byte
+        secret, _, is_first = came.decode().rstrip("\n").partition(" ")
+        return cls(secret, is_first == "1")
+
+
+def supervise(settings: Settings, greeting: Greeting) -> int:
     """Run as many workers as the settings say until SIGTERM or SIGINT; return the exit code.
 
     The first one starts alone: what keeps it from starting would keep all, and is said once.
     """
     with _reserved(settings) as port, asyncio.Runner() as runner:
-        return runner.run(Supervisor(settings, port).run())
+        return runner.run(Supervisor(settings, port, greeting).run())
 
 
 class Worker:
     """One place among the workers, and the process that has it now."""
 
-    def __init__(self, id: str, port: int) -> None:
+    def __init__(self, id: str, port: int, greeting: Greeting) -> None:
         self.id = id
+        self._greeting = greeting
         # What is given last wins over what the supervisor itself was given.
         own = ["--node-id", id, "--port", str(port)]
         self._command = [sys.executable, "-m", "gateway", *sys.argv[1:], *own]
@@ -56,6 +80,8 @@ class Worker:
             fd = theirs.fileno()
             self._process = await asyncio.create_subprocess_exec(*self._command, "--worker", str(fd), pass_fds=[fd])
         self._reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._writer.write(self._greeting.written())
+        self._greeting = self._greeting._replace(is_first=False)
 
     async def up(self) -> bool:
         """Wait until it has started; tell whether it has."""
@@ -81,8 +107,11 @@ class Worker:
 class Supervisor:
     """Keeps the workers running until it is asked to end."""
 
-    def __init__(self, settings: Settings, port: int) -> None:
-        self._workers = [Worker(f"{settings.node_id}-{number}", port) for number in range(1, settings.workers + 1)]
+    def __init__(self, settings: Settings, port: int, greeting: Greeting) -> None:
+        self._workers = [
+            Worker(f"{settings.node_id}-{number}", port, greeting._replace(is_first=greeting.is_first and number == 1))
+            for number in range(1, settings.workers + 1)
+        ]
         self._order = b""
         """The last one given."""
         self._ending = asyncio.Event()

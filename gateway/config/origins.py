@@ -6,9 +6,6 @@ import re
 
 import idna
 
-ANY = "*"
-NOBODY = "null"
-"""What browsers send for pages that are of no site: sandboxed frames, files."""
 _WRITTEN = re.compile(r"[a-z][a-z0-9+.-]*://[^\sA-Z*/?#@]+(?<!:80)(?<!:443)|null|\*")
 """In small letters, without the port that the scheme implies, without a path."""
 _PARTS = re.compile(r"\s*([a-z][a-z0-9+.-]*)://([^\s/?#@:\[\]*]+)(:\d+)?/?\s*", re.IGNORECASE)

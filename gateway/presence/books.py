@@ -1,4 +1,4 @@
-"""The cluster's books, of which only the newest entries are kept: one stream each."""
+"""The cluster's books, of which only the newest entries are kept: one stream each; and what is over before its time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from itertools import count
 from gateway.backplane.keys import Keys
 from gateway.presence.store import Store
 
-KEPT = {"events": 500, "audit": 10_000}
+KEPT = {"events": 500, "audit": 10_000, "refusals": 500}
+"""Who is refused is no operator, and has a book that holds nothing else: what operators did is not washed away."""
 
 
 def entry(node: str, **fields: object) -> str:
@@ -35,6 +36,14 @@ class Books:
         found = await self._store.ask(key, ("XREVRANGE", key, f"({before}" if before else "+", "-", "COUNT", limit))
         return [(id.decode(), fields[1].decode(errors="replace")) for id, fields in found]
 
+    async def revoke(self, id: str, seconds: int) -> bool:
+        key = self._keys.revoked(id)
+        return await self._store.ask(key, ("SET", key, 1, "NX", "EX", seconds)) is not None
+
+    async def is_revoked(self, id: str) -> bool:
+        key = self._keys.revoked(id)
+        return bool(await self._store.ask(key, ("EXISTS", key)))
+
 
 class MemoryBooks:
     """The same of a node that is alone."""
@@ -42,6 +51,8 @@ class MemoryBooks:
     def __init__(self) -> None:
         self._numbers = count(1)
         self._books: dict[str, deque[tuple[int, str]]] = {name: deque(maxlen=kept) for name, kept in KEPT.items()}
+        self._revoked: dict[str, float] = {}
+        """Until when each would have held."""
 
     async def record(self, book: str, entry: str) -> None:
         self._books[book].append((next(self._numbers), entry))
@@ -50,3 +61,13 @@ class MemoryBooks:
         end = int(before) if before.isdigit() else None
         found = [(str(id), entry) for id, entry in reversed(self._books[book]) if end is None or id < end]
         return found[:limit]
+
+    async def revoke(self, id: str, seconds: int) -> bool:
+        now = time.time()
+        self._revoked = {id: until for id, until in self._revoked.items() if until > now}
+        is_first = id not in self._revoked
+        self._revoked.setdefault(id, now + seconds)
+        return is_first
+
+    async def is_revoked(self, id: str) -> bool:
+        return self._revoked.get(id, 0) > time.time()

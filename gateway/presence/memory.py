@@ -149,6 +149,12 @@ class MemoryPresence:
     async def records(self, book: str, *, limit: int, before: str = "") -> list[tuple[str, str]]:
         return await self._books.records(book, limit=limit, before=before)
 
+    async def revoke(self, id: str, seconds: int) -> bool:
+        return await self._books.revoke(id, seconds)
+
+    async def is_revoked(self, id: str) -> bool:
+        return await self._books.is_revoked(id)
+
     def _say_farewell(self, connection: ConnectionInfo, channel: str, grace: float) -> None:
         def over() -> None:
             self._leaving.pop((channel, connection.user), None)

@@ -107,6 +107,11 @@ class Presence(Protocol):
     async def records(self, book: str, *, limit: int, before: str = "") -> list[tuple[str, str]]:
         """Read the newest entries, or those before an id, with their ids, newest first."""
 
+    async def revoke(self, id: str, seconds: int) -> bool:
+        """Keep for so long that something is over; tell whether that is news."""
+
+    async def is_revoked(self, id: str) -> bool: ...
+
 
 def announcement(user: str, channel: str, *, connected: bool, exclude: str = "") -> bytes:
     """Make the envelope that tells a channel who came or went."""

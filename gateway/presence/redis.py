@@ -178,3 +178,9 @@ class RedisPresence:
 
     async def records(self, book: str, *, limit: int, before: str = "") -> list[tuple[str, str]]:
         return await self._books.records(book, limit=limit, before=before)
+
+    async def revoke(self, id: str, seconds: int) -> bool:
+        return await self._books.revoke(id, seconds)
+
+    async def is_revoked(self, id: str) -> bool:
+        return await self._books.is_revoked(id)

@@ -9,6 +9,7 @@ from typing import Any
 import msgpack
 
 from trials.arena import Arena
+from trials.operators import Operator
 from trials.scenario import eventually, scenario
 
 WRONG_JSON: list[object] = [
@@ -115,10 +116,11 @@ async def a_hand_in_the_keys(arena: Arena) -> None:
             "/api/channels",
             "/api/channels/touched",
             "/api/connections",
-            "/admin/websocket/channels",
         ):
             status, _ = await node.ask("GET", path)
             arena.equal(f"{path} of {node}", 200, status)
+        status, _ = await (await Operator.enter(node)).see("/channels")
+        arena.equal(f"the page of channels of {node}", 200, status)
     await peers[0].request("$presence", None, "touched")
     await commands.set("gateway:members:wrong", "a string")
     for peer in peers[:4]:

@@ -21,6 +21,7 @@ from trials.scenario import Wrong, eventually
 
 SCRIPTS = Path(__file__).parents[1]
 API_KEY = "stress-key"
+ADMIN_PASSWORD = "stress-password"
 SECRET = "a secret of thirty-two characters"
 RULES = [
     {"match": "kept-*", "history": 5000, "ttl": 300},
@@ -37,6 +38,7 @@ SETTINGS: dict[str, object] = {
     "host": "127.0.0.1",
     "handler": "trials.handler:Asked",
     "api_key": API_KEY,
+    "admin_password": ADMIN_PASSWORD,
     "jwt_secret": SECRET,
     "allow_anonymous": True,
     "message_rate": 0,

@@ -8,10 +8,10 @@ import re
 from functools import partial
 from typing import Any
 
-from aiohttp import ClientSession, DummyCookieJar
+from aiohttp import ClientSession, CookieJar, DummyCookieJar
 
 from trials.arena import NODES, Arena
-from trials.node import Node
+from trials.node import ADMIN_PASSWORD, Node
 from trials.peer import JSON, Peer
 from trials.scenario import eventually, scenario
 
@@ -25,15 +25,18 @@ class Operator:
 
     def __init__(self, node: Node, cookie: str, csrf: str) -> None:
         self.node = node
-        self._headers = {"Cookie": f"{COOKIE}={cookie}", "X-CSRF-Token": csrf}
+        self.headers = {"Cookie": f"{COOKIE}={cookie}", "X-CSRF-Token": csrf}
 
     @classmethod
     async def enter(cls, node: Node) -> Operator:
-        """Open the first page, which gives the token that actions ask for."""
-        async with ClientSession(cookie_jar=DummyCookieJar()) as session, session.get(cls.url(node, "")) as page:
-            found = re.search(r'data-csrf="(\w+)"', await page.text())
-            assert found is not None, f"expected a page of {node}, got {page.status}"
-            return cls(node, page.cookies[COOKIE].value, found[1])
+        """Log in, and open the first page, which gives the token that actions ask for."""
+        async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as session:
+            async with session.get(cls.url(node, "/login")) as login:
+                form = {"csrf": _found(r'name="csrf" value="(\w+)"', await login.text()), "password": ADMIN_PASSWORD}
+            async with session.post(cls.url(node, "/login"), data=form) as page:
+                csrf = _found(r'data-csrf="(\w+)"', await page.text())
+            (cookie,) = (cookie.value for cookie in session.cookie_jar if cookie.key == COOKIE)
+        return cls(node, cookie, csrf)
 
     @staticmethod
     def url(node: Node, path: str) -> str:
@@ -43,11 +46,25 @@ class Operator:
         """Do something; return the status and what came of it."""
         url = self.url(self.node, f"/actions/{action}")
         async with (
-            ClientSession(cookie_jar=DummyCookieJar(), headers=self._headers) as session,
+            ClientSession(cookie_jar=DummyCookieJar(), headers=self.headers) as session,
             session.post(url, json=fields) as answer,
         ):
             text = await answer.text()
-            return answer.status, json.loads(text) if answer.status != 403 else text
+            return answer.status, json.loads(text) if "json" in answer.content_type else text
+
+    async def see(self, path: str) -> tuple[int, str]:
+        """Open a page; return the status and what is on it."""
+        async with (
+            ClientSession(cookie_jar=DummyCookieJar(), headers=self.headers) as session,
+            session.get(self.url(self.node, path), allow_redirects=False) as page,
+        ):
+            return page.status, await page.text()
+
+
+def _found(pattern: str, page: str) -> str:
+    found = re.search(pattern, page)
+    assert found is not None, f"expected {pattern} in {page[:300]}"
+    return found[1]
 
 
 @scenario()
@@ -75,13 +92,13 @@ async def operators_act_from_every_node(arena: Arena) -> None:
     arena.equal("the end of a user", (200, {"ended": 12}), await operators[0].act("disconnect-user", user="suspect"))
     for tab in tabs:
         arena.equal(f"the end of {tab}", 4410, await tab.wait_end())
-    await eventually("the audit tells of it", partial(audited, arena.any_node(), "suspect"))
+    await eventually("the audit tells of it", partial(audited, operators[arena.random.randrange(NODES)], "suspect"))
     forged = Operator(arena.nodes[0], "x" * 30, "0" * 40)
-    arena.equal("what is forged", 403, (await forged.act("send", kind="all", cmd="x"))[0])
+    arena.equal("what is forged", 401, (await forged.act("send", kind="all", cmd="x"))[0])
 
 
-async def audited(node: Node, word: str) -> bool:
-    status, page = await node.ask("GET", f"{ADMIN}/audit")
+async def audited(operator: Operator, word: str) -> bool:
+    status, page = await operator.see("/audit")
     return status == 200 and word in page
 
 
@@ -116,8 +133,11 @@ async def pages_follow_a_busy_cluster(arena: Arena) -> None:
             number += 5
         return number
 
+    operators = [await Operator.enter(node) for node in arena.nodes]
+
     async def operate(number: int) -> None:
-        page = await arena.peer(arena.nodes[number % NODES], path=f"{ADMIN}/socket", protocol=JSON)
+        operator = operators[number % NODES]
+        page = await arena.peer(operator.node, path=f"{ADMIN}/socket", protocol=JSON, headers=operator.headers)
         for _ in range(12):
             match arena.random.randrange(6):
                 case 0:

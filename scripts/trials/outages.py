@@ -252,7 +252,7 @@ async def operators_during_an_outage(arena: Arena) -> None:
     await arena.redis.stop(keep=True)
     pages = ("", "/connections", "/channels", "/channels/shop", f"/connections/{here.id}", "/users", "/tap", "/audit")
     for page in pages:
-        status, _ = await node.ask("GET", f"/admin/websocket{page}")
+        status, _ = await operator.see(page)
         arena.true(f"an answer of the page {page or '/'}, got {status}", status in (200, 503))
     asked: list[tuple[str, str, object, tuple[int, ...]]] = [
         ("GET", "/healthz", None, (200,)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -70,6 +70,7 @@ class Peer:
         name: str = "",
         compress: int = 0,
         path: str = "/connect",
+        headers: Mapping[str, str] | None = None,
         wait: bool = True,
     ) -> Peer:
         """Connect; return once the first joins are made. Raises `Refused` with the status."""
@@ -79,7 +80,7 @@ class Peer:
             socket = await session.ws_connect(
                 URL(node.url(*channels, path=path, **query), encoded=True),
                 protocols=(protocol,) if protocol else (),
-                headers={"Authorization": f"Bearer {shown}"} if shown else {},
+                headers={"Authorization": f"Bearer {shown}"} if shown else headers,
                 max_msg_size=0,
                 compress=compress,
             )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import urldefrag
 
 from aiohttp import ClientResponse, ClientSession
 from playwright.async_api import Browser, Page, expect
 
 from .browser import Pages
 from .node import Node
+from .wait import eventually
 
-__all__ = ["ADMIN", "PASSWORD", "Operator", "csrf_of", "log_in", "open_window"]
+__all__ = ["ADMIN", "PASSWORD", "Operator", "csrf_of", "link_of", "log_in", "log_in_by_link", "open_window"]
 
 ADMIN = "/admin/websocket"
 PASSWORD = "correct horse battery staple"
@@ -30,6 +32,24 @@ async def log_in(session: ClientSession, node: Node, password: str = PASSWORD, *
         csrf = csrf_of(await page.text())
     form = {"csrf": csrf, "password": password}
     return await session.post(node.url(f"{ADMIN}/login"), data=form, allow_redirects=False, **options)
+
+
+async def link_of(node: Node, *, other_than: str = "") -> str:
+    """Return the newest log-in link that a node without a password has written to its log."""
+
+    def links() -> list[str]:
+        return [link for link in re.findall(r"log in once by (\S+)", node.output) if link != other_than]
+
+    await eventually(links, what="a log-in link")
+    return links()[-1]
+
+
+async def log_in_by_link(session: ClientSession, node: Node, link: str = "", **options: Any) -> ClientResponse:
+    """Open a log-in link, the newest if none is given, and press the button."""
+    page, token = urldefrag(link or await link_of(node))
+    async with session.get(page) as login:
+        form = {"csrf": csrf_of(await login.text()), "token": token}
+    return await session.post(page, data=form, allow_redirects=False, **options)
 
 
 class Operator:

@@ -1,6 +1,6 @@
 // What operators did.
 
-import { h } from "./dom.js";
+import { $, h } from "./dom.js";
 import { day } from "./format.js";
 import { list } from "./list.js";
 import { link } from "./page.js";
@@ -28,7 +28,25 @@ function details({ details: told = {} }) {
   );
 }
 
+/** Show who was not let in: strangers, so apart from what operators did. */
+function showRefusals({ refusals = [] }) {
+  $("#refusals").hidden = refusals.length === 0;
+  $("#refused").replaceChildren(
+    ...refusals.map(({ at, who, text, node }) =>
+      h(
+        "li",
+        {},
+        h("span", { class: "soft number" }, day(at)),
+        h("span", { class: "mono" }, who ?? ""),
+        h("span", {}, text ?? ""),
+        link("node", node),
+      ),
+    ),
+  );
+}
+
 list("audit", {
+  heard: showRefusals,
   columns: [
     { label: "When", cell: (row) => day(row.at), class: "number left" },
     { label: "Who", cell: (row) => row.who ?? "", class: "mono clip" },
