@@ -156,7 +156,7 @@ def create_app(settings: Settings, links: Links | None = None) -> web.Applicatio
     for path, handle in OPERATING.items():
         _add_behind(app, path, handle)
     Api(app[SERVICE]).add_to(app)
-    if settings.admin_password or links:
+    if _has_pages(settings, links):
         app.add_subapp(admin.PREFIX, admin.create_admin(app[SERVICE], links))
     app.router.add_static("/static/", STATIC)
     app.on_response_prepare.append(_ask_again)

@@ -18,6 +18,7 @@ from gateway.admin import PREFIX, Links
 from gateway.cli.options import Commands, add_command
 from gateway.cli.workers import DRAIN, HURRY, UP, Greeting, supervise
 from gateway.config import Settings
+from gateway.origin import is_loopback
 from gateway.server import Standalone, running_node
 from gateway.service import Service
 from gateway.version import __version__
