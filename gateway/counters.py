@@ -31,6 +31,10 @@ class Counters:
 
     opened: int = 0
     closed: int = 0
+    http: int = 0
+    """TCP connections to the node's port now that are no WebSocket, or not yet."""
+    transports_most: int = 0
+    """All that there may be; 0 where the port is an application's."""
     refusals: Counter[int] = field(default_factory=Counter)
     """Handshakes that did not become a connection, by the status of the answer."""
     closes: Counter[int] = field(default_factory=Counter)
@@ -68,3 +72,8 @@ class Counters:
     """From what arrived in one read of the backplane to the last socket it was written to."""
     handling: Histogram = field(default_factory=Histogram)
     """From the moment a client's command is taken up until its handler has returned or raised."""
+
+    @property
+    def transports(self) -> int:
+        """TCP connections to the node's port now; of WebSockets no more is kept than these two counts."""
+        return self.http + self.opened - self.closed

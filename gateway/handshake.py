@@ -3,10 +3,10 @@
 Where the request came the short way (`shortcut.py`), the 101 is written and the door hands its transport over. Where
 aiohttp's server had it, which runs middlewares and signals, its `WebSocketResponse` would keep a request, a
 parser, a reader and a task for every connection (15 KB measured, this keeps 1.4); so its answer is sent and the
-transport taken over. Two of its private names are needed: `_message_tail`, the bytes that came with the
-handshake, and `request.protocol.transport`, so that it lets go of the socket. That the connection is lost it hears
-when its task for it is done: before, it would cancel what an application does after `read_loop` wherever handlers are
-cancelled with their clients (`handler_cancellation`, which its test server sets).
+transport taken over. Three of its private names are needed: `_upgraded`, whether its parser knew a handshake,
+`_message_tail`, the bytes that came with it, and `request.protocol.transport`, so that it lets go of the socket. That
+the connection is lost it hears when its task for it is done: before, it would cancel what an application does after
+`read_loop` wherever handlers are cancelled with their clients (`handler_cancellation`, which its test server sets).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11
 
 from gateway.deflate import agreement, chosen_window
 from gateway.door import Door
@@ -83,9 +84,20 @@ class Upgrade(Protocol):
 
 
 def upgrade_of(request: web.Request, terms: Terms) -> Upgrade:
-    """Choose the way, by where the request came in."""
+    """Choose the way, by where the request came in.
+
+    aiohttp's parser stops where a handshake ends only if `Upgrade` names nothing but the WebSocket; from a list it reads
+    on, and frames that follow are lost or taken for requests. A node's own port gives it no list (`heads.py`); one that
+    comes to an application's server, or behind other requests, is refused: a client can do without, not without a frame.
+    """
     door: object = request.protocol
-    return Direct(door, terms) if isinstance(door, Door) else Upgraded(request, terms)
+    if isinstance(door, Door):
+        return Direct(door, terms)
+    if not request.protocol._upgraded:
+        raise web.HTTPUpgradeRequired(
+            text="expected Upgrade to name websocket alone\n", headers={"Upgrade": "websocket"}
+        )
+    return Upgraded(request, terms)
 
 
 class Direct:
@@ -207,27 +219,37 @@ def reason_of(error: Exception) -> str:
 
 def offered_protocols(request: web.Request) -> list[str]:
     """Return the subprotocols a client offers, in its order; they may stand in several headers."""
-    return _tokens(",".join(request.headers.getall("Sec-WebSocket-Protocol", ())), lower=False)
+    return _tokens(_joined(request, "Sec-WebSocket-Protocol"), lower=False)
 
 
 def _answer(request: web.Request) -> dict[str, str]:
     """Check the client's part of the handshake (RFC 6455 section 4.2.1) and return ours."""
-    headers = request.headers
-    if "websocket" not in _tokens(headers.get("Upgrade", "")) or "upgrade" not in _tokens(
-        headers.get("Connection", "")
+    if request.method != "GET":
+        raise web.HTTPMethodNotAllowed(request.method, ["GET"])
+    # An `Upgrade` in HTTP/1.0 is to be ignored (RFC 9110 section 7.8): a proxy of that age would not know what follows.
+    if (
+        request.version < HttpVersion11
+        or "websocket" not in _tokens(_joined(request, "Upgrade"))
+        or "upgrade" not in _tokens(_joined(request, "Connection"))
     ):
         raise web.HTTPUpgradeRequired(
             text="this is a WebSocket: connect with ws:// or wss://\n", headers={"Upgrade": "websocket"}
         )
-    if headers.get("Sec-WebSocket-Version") != "13":
+    # What is no list may stand there once (RFC 6455 section 11.3): joined, two of them are no version and no key.
+    if _joined(request, "Sec-WebSocket-Version") != "13":
         raise web.HTTPUpgradeRequired(
             text="expected Sec-WebSocket-Version 13\n", headers={"Sec-WebSocket-Version": "13"}
         )
-    key = headers.get("Sec-WebSocket-Key", "")
+    key = _joined(request, "Sec-WebSocket-Key")
     if not _is_key(key):
         raise web.HTTPBadRequest(text="expected Sec-WebSocket-Key to be 16 bytes in base64\n")
     accept = base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest())
     return {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accept.decode()}
+
+
+def _joined(request: web.Request, name: str) -> str:
+    """Return a header that may stand in several lines as if it stood in one (RFC 9110 section 5.3)."""
+    return ",".join(request.headers.getall(name, ()))
 
 
 def _choose(request: web.Request, protocols: Sequence[str]) -> str:

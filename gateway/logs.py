@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import traceback
 from datetime import UTC, datetime
 from typing import Literal
@@ -63,6 +64,25 @@ def without_noise(record: logging.LogRecord) -> bool:
     record.msg, record.args = "a request did not parse: %s", (type(error).__name__,)
     record.exc_info = record.exc_text = None
     return logging.getLogger().isEnabledFor(logging.DEBUG)
+
+
+class Seldom:
+    """Logs what strangers can cause as often as they like: a line a second, which tells of the others."""
+
+    def __init__(self, logger: logging.Logger, level: int) -> None:
+        self._logger = logger
+        self._level = level
+        self._said = float("-inf")
+        self._unsaid = 0
+
+    def __call__(self, message: str, *arguments: object) -> None:
+        now = time.monotonic()
+        if now - self._said < 1:
+            self._unsaid += 1
+            return
+        more = f" (and {self._unsaid} times before)" if self._unsaid else ""
+        self._said, self._unsaid = now, 0
+        self._logger.log(self._level, "%s%s", message % arguments, more)
 
 
 def printable(text: str) -> str:

@@ -64,6 +64,12 @@ class _Collector:
         held = service.held
         yield _gauge("ready", "1, or 0 when clients should be sent elsewhere", service.readiness.serves)
         yield _gauge("connections", "Connections held by this node", held.connections)
+        yield _gauge("transports", "TCP connections to the node's port, of any kind", service.counters.transports)
+        yield _gauge(
+            "transports_max",
+            "TCP connections that the node's port may hold; 0 where it is an application's",
+            service.counters.transports_most,
+        )
         yield _gauge("channels", "Channels with a member on this node", held.channels)
         yield _gauge("users", "Identified users with a connection on this node", held.users)
         yield _gauge("outbox_bytes", "Bytes that wait for clients that read too slowly", held.outbox_bytes)
@@ -112,7 +118,7 @@ def _closes(codes: Mapping[int, int]) -> Metric:
     return closes
 
 
-_STATUSES = (400, 401, 403, 426, 429, 500, 503)
+_STATUSES = (400, 401, 403, 405, 408, 426, 429, 431, 500, 503)
 """Told from the start: the rate of a counter that begins with its first event does not know that one."""
 
 

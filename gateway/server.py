@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import string
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,14 +21,14 @@ from gateway.api import Api
 from gateway.api.problems import Refused
 from gateway.config import Settings, load, misspelled
 from gateway.connection import Connection
-from gateway.door import Doors
-from gateway.errors import CannotStart, Forbidden, GatewayError, InvalidSettings, Unauthorized
+from gateway.errors import Forbidden, GatewayError, InvalidSettings, Unauthorized
 from gateway.handler import Handler
 from gateway.handlers.demo import DemoHandler
 from gateway.handlers.example import ExampleHandler, with_rooms_kept
 from gateway.handshake import answer_to, refuse_lone_token
 from gateway.home import home_of
 from gateway.identity import SETTINGS, TOKENS
+from gateway.listener import listening
 from gateway.loading import load_handler
 from gateway.message import check_channel
 from gateway.origin import refuse_foreign_socket
@@ -59,8 +58,6 @@ _CONTENT_SECURITY = "default-src 'self'; connect-src 'self' ws: wss:; img-src 's
 
 KEEP_ALIVE = 75.0
 """Seconds for which a connection may wait between two requests; balancers give up theirs after 60."""
-BACKLOG = 4096
-"""Connections the kernel may hold for us: a whole cluster's clients come back at once."""
 
 OWN_FILES = ("/static/gateway.", "/static/admin/", "/static/example")
 """Where an application has files of its own, beside ours, they are its business."""
@@ -93,6 +90,9 @@ def setup(app: web.Application, settings: Settings | None = None, **fields: Any)
 
     `fields` are fields of `Settings`, as in `setup(app, redis_url="redis://localhost:6379/0")`; what is not
     given comes from the environment, then from the defaults. Raises `InvalidSettings`.
+
+    The server is the application's own. For heads of up to 32 KiB, as a node of its own takes them, tell it so:
+    `web.run_app(app, max_line_size=32768, max_field_size=32768)`; aiohttp's default is 8190 bytes a line.
 
     Adds no routes, see `add_routes`. What request handlers let through of `InvalidChannel`, `InvalidUser`,
     `Unauthorized`, `Forbidden` and `Unavailable` is answered with 400, 401, 403 and 503.
@@ -199,12 +199,14 @@ async def running_node(
     app = create_app(settings, links)
     app[SERVICE].patience = patience
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, keepalive_timeout=KEEP_ALIVE)
+    shortcut = Shortcut(app, "/connect", _connect_directly)
     try:
         await runner.setup()
         assert runner.server is not None
-        runner.server.request_handler = _without_expectations(runner.server.request_handler)
-        shortcut = Shortcut(app, "/connect", _connect_directly)
-        async with _listening(runner.server, shortcut, settings, shares_port=shares_port) as port:
+        counters = app[SERVICE].counters
+        async with listening(
+            runner.server, shortcut, settings, counters, keep_alive=KEEP_ALIVE, shares_port=shares_port
+        ) as port:
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             address = f"http://{host}:{port}"
             if links is not None:
@@ -214,38 +216,6 @@ async def running_node(
             await app[SERVICE].drain()
     finally:
         await runner.cleanup()
-
-
-@asynccontextmanager
-async def _listening(
-    serve: Callable[[], asyncio.Protocol], shortcut: Shortcut, settings: Settings, *, shares_port: bool
-) -> AsyncIterator[int]:
-    """Take connections in; yield the port."""
-    doors = Doors(serve, shortcut, timeout=settings.handshake_timeout)
-    try:
-        server = await asyncio.get_running_loop().create_server(
-            *(doors, settings.host, settings.port), backlog=BACKLOG, reuse_port=shares_port or None
-        )
-    except OSError as error:
-        # asyncio's own words repeat the address; a failed look-up has no errno of the system's
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise CannotStart(f"cannot listen on {settings.host} port {settings.port}: {why}") from None
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        await doors.close()
-
-
-def _without_expectations(handle: Handle) -> Handle:
-    """Answer what nobody can meet: aiohttp would repeat it, and fail where it is no text."""
-
-    async def checked(request: web.BaseRequest) -> web.StreamResponse:
-        if request.headers.get("Expect", "100-continue").lower() != "100-continue":
-            return web.Response(status=417, text="expected no Expect but 100-continue\n")
-        return await handle(request)
-
-    return checked
 
 
 @web.middleware

@@ -17,7 +17,9 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpProcessingError, HttpRequestParser
 from aiohttp.streams import EMPTY_PAYLOAD
 
-from gateway.door import Answering, Door
+from gateway.door import Door
+from gateway.doors import Answering
+from gateway.heads import LIMITS
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ class Shortcut:
         """Return what answers a request, or None where it is for the server."""
         if not head.startswith(self._heads):
             return None
-        parser = HttpRequestParser(cast(Any, door), loop, READ_BYTES)
+        parser = HttpRequestParser(cast(Any, door), loop, READ_BYTES, **LIMITS)
         try:
             messages, upgraded, _ = parser.feed_data(head)
         except HttpProcessingError:

@@ -15,6 +15,7 @@ from tests.harness.wait import eventually
 GAUGES = {
     *("ready", "connections", "channels", "users", "outbox_bytes", "loop_lag_seconds", "loop_lag_max_seconds"),
     *("backplane_lag_seconds", "publish_queue_messages", "publish_queue_bytes", "memory_blocks"),
+    *("transports", "transports_max"),
 }
 COUNTERS = {
     *("connections_opened", "connections_closed", "connections_refused", "closes", "slow_consumers", "pongs_missed"),

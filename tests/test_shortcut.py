@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from gateway.config import Settings
-from gateway.door import HEAD_BYTES
+from gateway.heads import HEAD_BYTES
 from gateway.server import Standalone, running_node
 from tests.curious import Curious
 from tests.harness.wait import eventually
