@@ -86,9 +86,9 @@ class Upgrade(Protocol):
 def upgrade_of(request: web.Request, terms: Terms) -> Upgrade:
     """Choose the way, by where the request came in.
 
-    aiohttp's parser stops where a handshake ends only if `Upgrade` names nothing but the WebSocket; from a list it reads
-    on, and frames that follow are lost or taken for requests. A node's own port gives it no list (`heads.py`); one that
-    comes to an application's server, or behind other requests, is refused: a client can do without, not without a frame.
+    aiohttp's parser stops where a handshake ends only if `Upgrade` names nothing but the WebSocket; from a list it
+    reads on, and frames that follow are lost or taken for requests. A node's own port gives it no list (`heads.py`).
+    One that comes to an application's server, or behind other requests, is refused: a client can do without it.
     """
     door: object = request.protocol
     if isinstance(door, Door):

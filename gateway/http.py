@@ -89,8 +89,11 @@ class Http(RequestHandler):
     # ---- for the doors
 
     def too_late(self) -> None:
-        """End: a head has begun and does not come to its end."""
-        self._refuse(TOO_LATE)
+        """End: a head has begun and does not come to its end. Empty lines are nothing that could be answered."""
+        if self._head.came or self._unread:
+            self._refuse(TOO_LATE)
+        else:
+            self._own.close()
 
     def make_way(self) -> bool:
         """End for somebody else, unless something is being answered."""

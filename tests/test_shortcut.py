@@ -73,6 +73,77 @@ async def test_a_handshake_is_answered(node: Standalone, wire: Wires, before: by
     assert [connection.name for connection in connections] == [repr(("GET", "/connect", "b", "c", "", "127.0.0.1"))]
 
 
+def head(*headers: str, request: str = "GET /connect HTTP/1.1") -> bytes:
+    """Write down a handshake; headers of a name that it has already take its place."""
+    usual = ["Host: x", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", f"{KEY}AA=="]
+    names = {header.partition(":")[0].lower() for header in headers}
+    kept = [line for line in usual if line.partition(":")[0].lower() not in names]
+    return "\r\n".join([request, *kept, *headers, "", ""]).encode()
+
+
+KEY = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAA"
+LISTS = {
+    "connection in two lines": head("Connection: keep-alive", "Connection: Upgrade"),
+    "connection in one": head("Connection: keep-alive, Upgrade"),
+    "several upgrades": head("Upgrade: h2c, websocket"),
+    "several upgrades in two lines": head("Upgrade: h2c", "Upgrade: websocket"),
+    "another one last": head("Upgrade: WebSocket , h2c", "Connection: close, upgrade"),
+    "protocols in two lines": head("Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Protocol: gateway.v1.json"),
+    "extensions in two lines": head("Sec-WebSocket-Extensions: x", "Sec-WebSocket-Extensions: permessage-deflate"),
+    "much": head("Cookie: " + "x" * 20_000, "X: " + "y" * 10_000),
+    "a long line": head(request="GET /connect?ch=lobby&x=" + "x" * 20_000 + " HTTP/1.1"),
+}
+
+
+@every_way
+@pytest.mark.parametrize("request_head", LISTS.values(), ids=LISTS)
+async def test_headers_that_are_lists_may_stand_in_many_lines(
+    node: Standalone, wire: Wires, before: bytes, request_head: bytes
+) -> None:
+    """And a frame that came in the same packet is handled, whatever else was offered."""
+    client = await opened(wire, node, "/connect", before)
+    await client.write(request_head + frame('{"cmd": "ping"}'))
+    answer = await client.read_head()
+    assert answer.status == 101
+    assert answer.headers.get("sec-websocket-protocol") == ("gateway.v1.json" if b"v1.json" in request_head else None)
+    while (await client.read_frame()).json["cmd"] != "pong":
+        pass
+
+
+REFUSED = {
+    "a key twice": (head(f"{KEY}AA==", f"{KEY}AA=="), 400),
+    "a version twice": (head("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13"), 426),
+    "another version beside it": (head("Sec-WebSocket-Version: 8", "Sec-WebSocket-Version: 13"), 426),
+    "no websocket in the list": (head("Upgrade: h2c", "Upgrade: websocket/13"), 426),
+    "HTTP/1.0": (head(request="GET /connect HTTP/1.0"), 426),
+    "HEAD": (head(request="HEAD /connect HTTP/1.1"), 405),
+    "POST": (head(request="POST /connect HTTP/1.1"), 405),
+    "too long a line": (head("Cookie: " + "x" * HEAD_BYTES), 431),
+    "too many lines": (head(*["X: " + "x" * 1000] * 40), 431),
+    "too long a request": (head(request="GET /connect?" + "x" * HEAD_BYTES + " HTTP/1.1"), 431),
+    "no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),
+    "no header": (head("X\x00: y"), 400),
+}
+
+
+@pytest.mark.parametrize(("request_head", "status"), REFUSED.values(), ids=REFUSED)
+async def test_what_is_no_handshake_is_refused_alike(
+    node: Standalone, wire: Wires, caplog: pytest.LogCaptureFixture, request_head: bytes, status: int
+) -> None:
+    """Counted each time, and without a trace of it in the log."""
+    caplog.set_level("INFO")
+    refusals = node.service.counters.refusals
+    for before in (b"", ANOTHER):
+        counted = refusals[status]
+        client = await opened(wire, node, "/connect", before)
+        await client.write(request_head)
+        assert (await client.read_head()).status == status
+        if "POST" not in str(request_head):  # which has no handler, and so is no handshake
+            assert refusals[status] == counted + 1
+    assert not [record for record in caplog.records if record.exc_info]
+    assert "xxx" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("path", "headers", "status"),
     [
