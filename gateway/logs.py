@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import stat
+import sys
 import time
 import traceback
 from datetime import UTC, datetime
 from typing import Literal
 
 from aiohttp.http_exceptions import HttpProcessingError
+
+from gateway.log_writer import LogWriter
 
 Format = Literal["text", "json"]
 
@@ -48,11 +53,30 @@ class JsonLines(logging.Formatter):
 
 
 def use(format: Format, node: str, level: int) -> None:
-    """Log to standard error from now on."""
-    output = logging.StreamHandler()
+    """Log to standard error from now on; nobody waits until it is read, see `LogWriter`."""
+    output = _writer()
     output.setFormatter(JsonLines(node) if format == "json" else TextLines())
     logging.basicConfig(level=level, handlers=[output], force=True)
     logging.getLogger("aiohttp.server").addFilter(without_noise)
+
+
+def _writer() -> logging.Handler:
+    if sys.stderr is None:  # it was closed before we began
+        return logging.NullHandler()
+    # A file has no reader to wait for, and a line that is written at once is there even if the process is killed.
+    is_file = stat.S_ISREG(os.fstat(sys.stderr.fileno()).st_mode)
+    return logging.StreamHandler() if is_file else LogWriter(sys.stderr.fileno())
+
+
+def dropped() -> int:
+    """Return how many lines were dropped because nobody read them as fast as they came."""
+    return sum(writer.dropped for writer in logging.getLogger().handlers if isinstance(writer, LogWriter))
+
+
+def flush() -> None:
+    """Wait, but not for ever, until what was logged is written."""
+    for writer in logging.getLogger().handlers:
+        writer.flush()
 
 
 def without_noise(record: logging.LogRecord) -> bool:

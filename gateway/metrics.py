@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from gateway import logs
 from gateway.counters import BOUNDS, Histogram
 from gateway.service import Service
 
@@ -78,6 +79,7 @@ class _Collector:
         yield _gauge(
             "memory_blocks", "Blocks of memory that Python objects of this process use", sys.getallocatedblocks()
         )
+        yield _counter("log_lines_dropped", "Log lines dropped because nobody read them", logs.dropped())
         for field, (name, text) in _COUNTERS.items():
             yield _counter(name, text, getattr(service.counters, field))
         for field, (name, text) in _BACKPLANE_COUNTERS.items():

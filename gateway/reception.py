@@ -113,7 +113,7 @@ class Reception:
         if status != 500:  # an application's exception is logged with its traceback
             remote = through_proxies(request, self._settings.trusted_networks).remote
             logger.info(
-                "refused: node=%s remote=%s status=%s reason=%s",
+                "refused: node=%s remote=%s status=%s reason=%.300s",
                 *(self._settings.node_id, remote, status, ascii(reason_of(error))),
             )
 

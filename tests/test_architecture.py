@@ -37,7 +37,7 @@ LAYERS = (
     ("codec", "limits", "outbox", "signatures"),
     ("config", "doors"),
     ("door", "logs", "message", "json_values", "proxies"),
-    ("counters", "deflate", "errors", "heads", "version"),
+    ("counters", "deflate", "errors", "heads", "log_writer", "version"),
 )
 
 # A library that does I/O, and the only modules that know it.

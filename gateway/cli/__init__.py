@@ -9,6 +9,7 @@ import sys
 from difflib import get_close_matches
 from typing import NoReturn
 
+from gateway import logs
 from gateway.cli import completion, config, publish, schema, serve, status, tap, token, top
 from gateway.cli.options import read_settings
 from gateway.config import misspelled
@@ -77,5 +78,6 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _fail(line: str, code: int) -> NoReturn:
+    logs.flush()  # what led to it comes first
     print(f"gateway: {line}", file=sys.stderr)
     sys.exit(code)
