@@ -64,8 +64,11 @@ def _writer() -> logging.Handler:
     if sys.stderr is None:  # it was closed before we began
         return logging.NullHandler()
     # A file has no reader to wait for, and a line that is written at once is there even if the process is killed.
-    is_file = stat.S_ISREG(os.fstat(sys.stderr.fileno()).st_mode)
-    return logging.StreamHandler() if is_file else LogWriter(sys.stderr.fileno())
+    try:
+        descriptor = sys.stderr.fileno()
+    except (OSError, ValueError):  # somebody has put an object of his own in its place
+        return logging.StreamHandler()
+    return logging.StreamHandler() if stat.S_ISREG(os.fstat(descriptor).st_mode) else LogWriter(descriptor)
 
 
 def dropped() -> int:

@@ -8,7 +8,7 @@ from gateway.backplane.options import check
 from gateway.backplane.redis import RedisBackplane
 from gateway.backplane.target import ALL, DIRECT, GAP, NODES, TAP, Arrival, Backplane, Page, Target
 from gateway.config import Settings, without_password
-from gateway.config.redis_url import RedisAddress
+from gateway.config.redis_url import RedisAddress, without_secrets
 from gateway.errors import InvalidSettings
 
 __all__ = [
@@ -38,5 +38,7 @@ def open_backplane(settings: Settings) -> Backplane:
         address = RedisAddress.parse(settings.redis_url)
         check(address)
     except ValueError as error:
-        raise InvalidSettings(f"redis_url: {error}, got {without_password(settings.redis_url)!r}") from None
+        url = settings.redis_url
+        said = without_secrets(str(error), url) or "expected a URL whose password is percent-encoded"
+        raise InvalidSettings(f"redis_url: {said}, got {without_password(url)!a}") from None
     return ClusterBackplane(settings) if address.kind == "cluster" else RedisBackplane(settings)

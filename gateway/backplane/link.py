@@ -42,6 +42,10 @@ class RedisRefused(GatewayError):
 
     code = "unavailable"
 
+    def __init__(self, text: str) -> None:
+        # A server that does not know AUTH, or HELLO, repeats what it was given with it: the password.
+        super().__init__(text.partition(", with args beginning with")[0])
+
     @property
     def elsewhere(self) -> bool:
         """Whether another server of the cluster has to be asked, or this one a little later."""

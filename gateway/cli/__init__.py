@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 from difflib import get_close_matches
 from typing import NoReturn
@@ -58,6 +59,13 @@ def _arguments() -> argparse.Namespace:
         near = get_close_matches(wrong.replace("_", "-"), arguments.command._option_string_actions, 1)
         arguments.command.error(f"unrecognized argument {wrong}" + (f"; did you mean {near[0]}?" if near else ""))
     return arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line, but for the URLs in it."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(re.sub(r"\S*://(.*@)?\S*", "***", message, flags=re.DOTALL))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -81,7 +81,7 @@ def _host(name: str, default: int, form: str) -> Host:
     if not colon or name.endswith("]"):
         host, port = name, str(default)
     if not host.strip("[]") or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"expected {form}, with {name!r} a host and a port")
+        raise ValueError(f"expected {form}, with ports from 1 to 65535")
     return host.strip("[]"), int(port)
 
 
@@ -89,6 +89,76 @@ def _query(options: dict[str, str]) -> str:
     return f"?{urlencode(options)}" if options else ""
 
 
+# ---- what may be shown
+
+_SCHEMES = frozenset({"redis", "rediss", "unix", "memory", "sentinel", "cluster", "http", "https", "tcp", "valkey"})
+_HOST = r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?:\d{1,5}|port|PORT))?"
+"""With what may be a port, or is where examples have one."""
+_PLAIN = re.compile(
+    rf"""([A-Za-z+]{{1,30}})://
+    ([^/?#]*@)?                                    # whatever stands before the last @ is the log-in, or a part of it
+    ((?:{_HOST}(?:,{_HOST})*)?)
+    ((?:/[A-Za-z0-9._-]{{1,64}})?(?:/\d{{0,4}})?|(?<=://)/[A-Za-z0-9._/-]{{1,200}}|(?<=@)/[A-Za-z0-9._/-]{{1,200}})
+    (?:\?([^@]*))?""",
+    re.VERBOSE,
+)
+_LOGIN = re.compile(r"([A-Za-z0-9._-]{1,64}):[^:@\s]+@")
+_OPTION = re.compile(r"([a-z_]{1,40})=(.*)", re.DOTALL)
+_SECRET = re.compile("pass|pwd|user|secret|token|auth|login|cred|^key")
+_HARMLESS = re.compile(r"\d{1,3}(?:\.\d)?|true|false", re.IGNORECASE)
+_TLS = re.compile(r"[A-Za-z0-9._/-]{1,200}")
+_STUB = re.compile(r"localhost(?::\d{1,5})?|rediss?:?/?\w?|:/*")
+"""What is too short of a URL to hide anything."""
+HIDDEN = "***"
+
+
 def without_password(url: str) -> str:
-    """Return a URL as it may be shown in a log: a password may stand before the hosts, and in the query."""
-    return re.sub(r"(?<=password=)[^&]*", "***", re.sub(r"(?<=://)([^/@]*):[^/]*@", r"\1:***@", url))
+    """Return of a URL what may be shown to anybody, in a log or on a page.
+
+    Only what is known to be harmless is: scheme, user, hosts, database or service, names of options, and the values
+    of a few. A password that was not encoded may stand anywhere, cut in two by its own `@`, `/`, `?` or `#`: of a URL
+    that does not have exactly the form of one, no more than the scheme is shown.
+    """
+    if _STUB.fullmatch(url):
+        return url
+    scheme, separator, _ = url.partition("://")
+    known = scheme.lower() if separator and _SCHEMES.issuperset(scheme.lower().split("+")) else HIDDEN
+    found = _PLAIN.fullmatch(url)
+    if found is None or not _is_plausible(known, *found.group(2, 3, 4)):
+        return f"{known}://{HIDDEN}" if separator else HIDDEN
+    _, login, hosts, path, query = found.groups()
+    user = _LOGIN.fullmatch(login or "")
+    shown_login = f"{user[1]}:{HIDDEN}@" if user else f"{HIDDEN}@" if login else ""
+    options = "?" + "&".join(map(_shown_option, query.split("&"))) if query else ""
+    return f"{known}://{shown_login}{hosts}{path}{options}"
+
+
+def without_secrets(text: str, url: str) -> str:
+    """Return what somebody else says of a URL, or "" where that could tell what is hidden of it."""
+    shown = set(_words(without_password(url)))
+    return "" if any(word in text for word in _words(url) if word not in shown) else text
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[^A-Za-z0-9_.-]+", text) if len(word) > 1]
+
+
+def _is_plausible(scheme: str, login: str | None, hosts: str, path: str) -> bool:
+    """Tell whether the parts can be what they stand for: where they cannot, one may be a password."""
+    if login == "@":
+        return False
+    if scheme in ("unix", "memory"):
+        return not hosts
+    is_database = "sentinel" in scheme or re.fullmatch(r"(/\d{0,4})?", path) is not None
+    is_one = "," not in hosts or "+" in scheme
+    return bool(hosts) and is_database and is_one
+
+
+def _shown_option(option: str) -> str:
+    found = _OPTION.fullmatch(option)
+    if found is None:
+        return HIDDEN
+    name, value = found.groups()
+    is_secret = _SECRET.search(name)
+    is_shown = not is_secret and (_HARMLESS.fullmatch(value) or (name.startswith("ssl_") and _TLS.fullmatch(value)))
+    return option if is_shown else f"{name}={HIDDEN}"

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
-from gateway.config.redis_url import without_password
+from gateway.config.redis_url import HIDDEN, without_password
 from gateway.config.rules import Rule
 from gateway.config.settings import ENVIRONMENT_PREFIX, Settings, readable
 from gateway.errors import InvalidSettings
@@ -45,7 +45,7 @@ def shown(name: str, value: object) -> object:
         return "***" if value else ""
     if isinstance(value, tuple):
         return [each.model_dump(exclude_defaults=True) if isinstance(each, Rule) else each for each in value]
-    return without_password(value) if isinstance(value, str) else value
+    return _masked(name, value)
 
 
 def use_file(path: str) -> None:
@@ -84,9 +84,21 @@ def _line(error: Any) -> str:
     said = f"{name}: {error['msg'].removeprefix('Value error, ')}"
     field = Settings.model_fields.get(name)
     is_secret = field is not None and not field.repr
-    return said if is_secret else f"{said}, got {_shown(error['input'])}"
+    return said if is_secret else f"{said}, got {_shown(name, error['input'])}"
 
 
-def _shown(value: object) -> str:
-    text = ascii(without_password(value) if isinstance(value, str) else value)
+def _shown(name: str, value: object) -> str:
+    text = ascii(_masked(name, value))
     return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _masked(name: str, value: object) -> object:
+    """Return a value as it may be shown: a URL of Redis may stand, by mistake, in any setting."""
+    if isinstance(value, str):
+        may_be = name == "redis_url" or "@" in value or value.lower().startswith(("redis", "unix:"))
+        return without_password(value) if may_be else value
+    if isinstance(value, list | tuple):
+        return [_masked(name, each) for each in value]
+    if isinstance(value, dict):
+        return {key: _masked(name, each) for key, each in value.items()}
+    return HIDDEN if name == "redis_url" else value
