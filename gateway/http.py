@@ -130,6 +130,11 @@ class Http(RequestHandler):
         response.force_close()
         return response
 
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Log a fault of ours; a body that cannot be read is none, even where nobody wanted to read it."""
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kw)
+
     # ----
 
     @property

@@ -36,7 +36,7 @@ async def listening(
     shares_port: bool,
 ) -> AsyncIterator[int]:
     """Take connections in; yield the port. Raises `CannotStart`."""
-    server.request_handler = _without_expectations(server.request_handler)
+    server.request_handler = _as_a_server(server.request_handler)
     doors = Doors(
         lambda doors, is_spare: Http(server, doors, is_spare=is_spare, keep_alive=keep_alive),
         shortcut,
@@ -72,10 +72,17 @@ def _lengthen_queue(listening: int) -> None:
         queue.listen(BACKLOG)
 
 
-def _without_expectations(handle: Handle) -> Handle:
-    """Answer what nobody can meet: aiohttp would repeat it, and fail where it is no text."""
+def _as_a_server(handle: Handle) -> Handle:
+    """Answer what nobody asks of a server, before anybody reads an address in it that is none.
+
+    An expectation that nobody can meet aiohttp would repeat, and fail where it is no text.
+    """
 
     async def checked(request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "CONNECT":
+            response = web.Response(status=405, text="this is no proxy\n", headers={"Allow": "GET"})
+            response.force_close()
+            return response
         if request.headers.get("Expect", "100-continue").lower() != "100-continue":
             return web.Response(status=417, text="expected no Expect but 100-continue\n")
         return await handle(request)

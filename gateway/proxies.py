@@ -42,7 +42,9 @@ def through_proxies(request: web.Request, trusted: Networks) -> web.Request:
         return request
     names = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded")
     client = read({name: ",".join(request.headers.getall(name, ())) for name in names}, trusted)
+    target = request.rel_url  # of a request to a proxy it has a host, which aiohttp cannot replace by one with a port
     seen = request.clone(
+        rel_url=target.relative() if target.absolute else target,
         remote=client.address or request.remote or "",
         scheme=client.scheme or request.scheme,
         host=client.host or request.host,

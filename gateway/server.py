@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import secrets
 import string
@@ -244,7 +245,14 @@ async def _wait_for_body(request: web.Request, handler: Any) -> web.StreamRespon
 
 @web.middleware
 async def _say_what_was_wrong(request: web.Request, handler: Any) -> web.StreamResponse:
-    return await _answer(request, handler)
+    try:
+        return await _answer(request, handler)
+    except web.RequestPayloadError:
+        raise web.HTTPBadRequest(text="the body cannot be read\n") from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG or not request.path.startswith("/static/"):
+            raise
+        raise web.HTTPNotFound from None  # no file has so long a name
 
 
 async def _answer(request: web.Request, handler: Callable[[web.Request], Awaitable[T]]) -> T:

@@ -11,7 +11,7 @@ import jinja2
 from aiohttp import web
 
 from gateway.admin.actions import act
-from gateway.admin.guard import PREFIX, SESSION, Guard, Refused, say_what_was_wrong
+from gateway.admin.guard import PREFIX, SESSION, Guard, Refused, form_of, say_what_was_wrong
 from gateway.admin.links import Links
 from gateway.admin.live import Live
 from gateway.admin.session import begin
@@ -97,7 +97,7 @@ class Admin:
         """Carry out an action that a page asks for."""
         try:
             fields = await request.json()
-        except ValueError:
+        except (ValueError, LookupError, RecursionError):  # no JSON, no such encoding, too deep
             raise InvalidParam("expected JSON") from None
         result = await act(self._service, self._who(request), request.match_info["action"], fields)
         return web.json_response(result)
@@ -110,7 +110,7 @@ class Admin:
         return await self._show_login(request)
 
     async def log_in(self, request: web.Request) -> web.StreamResponse:
-        form = await request.post()
+        form = await form_of(request)
         try:
             session = await self._guard.log_in(request, str(form.get("password", "")), str(form.get("token", "")))
         except Unavailable:

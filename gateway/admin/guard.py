@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -175,9 +175,17 @@ class Guard:
 async def _refuse_forged(request: web.Request, session: Session) -> None:
     token = request.headers.get("X-CSRF-Token")
     if token is None:
-        token = str((await request.post()).get("csrf", ""))
+        token = str((await form_of(request)).get("csrf", ""))
     if not session.is_csrf(token):
         raise web.HTTPForbidden(text="this page is too old: load it again\n")
+
+
+async def form_of(request: web.Request) -> Mapping[str, object]:
+    """Read a form; raise 400 for what is none, whatever aiohttp has to say about it: anybody may send it."""
+    try:
+        return await request.post()
+    except (ValueError, LookupError, RuntimeError):
+        raise web.HTTPBadRequest(text="expected a form\n", headers=HEADERS) from None
 
 
 @web.middleware
