@@ -41,6 +41,13 @@ HEADERS = (
     *("Sec-WebSocket-Extensions: permessage-deflate; =;", "Origin: http://evil", "Origin: null", "Origin: http://[::"),
     *("Content-Length: 5", "Content-Length: -1", "Content-Length: 5, 6", "Transfer-Encoding: chunked", "Expect: x"),
     *("Authorization: Bearer \x80", "Cookie: gateway_token=;;=", "X-Forwarded-For: ,,,", "X: " + "y" * 5000, ": z"),
+    *(
+        "Upgrade: h2c, websocket",
+        "Upgrade: h2c",
+        "Connection: keep-alive",
+        "Cookie: " + "c" * 9000,
+        "X: " + "z" * 40_000,
+    ),
     *("no colon", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", " folded", "X-Nul: \0", "Accept-Encoding: gzip"),
 )
 
@@ -74,6 +81,8 @@ class Fuzzer:
             )
         if self.flips(0.2):
             lines[0] = lines[0].replace(b"HTTP/1.1", dice.choice([b"HTTP/1.0", b"HTTP/9", b"", b"HTTP/1.1.1", b"\xff"]))
+        if self.flips(0.1):
+            lines.insert(0, b"")
         data = dice.choice([b"\r\n"] * 9 + [b"\n", b"\r"]).join([*lines, b"", b""])
         return self._mutated(data) if self.flips(0.5) else data
 

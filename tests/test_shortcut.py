@@ -12,6 +12,7 @@ from gateway.config import Settings
 from gateway.heads import HEAD_BYTES
 from gateway.server import Standalone, running_node
 from tests.curious import Curious
+from tests.fuzzing import Fuzzer
 from tests.harness.wait import eventually
 from tests.harness.wire import Wire, Wires, frame
 
@@ -195,6 +196,27 @@ async def test_what_is_not_the_plain_case_is_for_aiohttp(node: Standalone, wire:
     client = await wire.open(node.address.replace("http", "ws", 1))
     await client.write(head)
     assert 400 <= (await client.read_head()).status < 500
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_comes_first_is_answered_as_if_it_came_later(wire: Wires, seed: int) -> None:
+    """The same status for heads as they should not be."""
+    fuzzer = Fuzzer(seed)
+
+    async def status_of(head: bytes, before: bytes) -> int:
+        client = await opened(wire, node, "", before)
+        try:
+            await client.write(head)
+            return (await client.read_head()).status
+        except (EOFError, ConnectionError):  # ended without an answer, as for nothing but empty lines
+            return 0
+
+    async with running_node(Settings(port=0, handshake_timeout=0.3)) as node:
+        heads = [fuzzer.head() for _ in range(100)]
+        short, later = await asyncio.gather(
+            *(asyncio.gather(*(status_of(head, before) for head in heads)) for before in (b"", ANOTHER))
+        )
+        assert not [answers for answers in zip(short, later, heads, strict=True) if answers[0] != answers[1]]
 
 
 async def test_a_header_that_would_be_two_is_a_fault(node: Standalone, wire: Wires) -> None:
