@@ -22,6 +22,9 @@ from gateway.log_writer import LogWriter
 
 Format = Literal["text", "json"]
 
+_NO_DESCRIPTOR = "socket.accept() out of system resource"
+"""What asyncio's own loop says for each connection that it cannot take; uvloop ends those without a word."""
+
 
 class TextLines(logging.Formatter):
     """Time, level, logger and message; tracebacks on lines of their own."""
@@ -58,6 +61,7 @@ def use(format: Format, node: str, level: int) -> None:
     output.setFormatter(JsonLines(node) if format == "json" else TextLines())
     logging.basicConfig(level=level, handlers=[output], force=True)
     logging.getLogger("aiohttp.server").addFilter(without_noise)
+    logging.getLogger("asyncio").addFilter(_Once(_NO_DESCRIPTOR))
 
 
 def _writer() -> logging.Handler:
@@ -91,6 +95,26 @@ def without_noise(record: logging.LogRecord) -> bool:
     record.msg, record.args = "a request did not parse: %s", (type(error).__name__,)
     record.exc_info = record.exc_text = None
     return logging.getLogger().isEnabledFor(logging.DEBUG)
+
+
+class _Once(logging.Filter):
+    """Lets one of the records through in a second that begin so, without its traceback."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+        self._said = float("-inf")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.getMessage().startswith(self._text):
+            return True
+        record.exc_info = record.exc_text = None
+        record.msg, record.args = self._text, None
+        now = time.monotonic()
+        if now - self._said < 1:
+            return False
+        self._said = now
+        return True
 
 
 class Seldom:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 from aiohttp.http_exceptions import BadStatusLine
 
-from gateway.logs import JsonLines, TextLines, printable, without_noise
+from gateway.logs import JsonLines, Seldom, TextLines, flush, printable, use, without_noise
 from tests.harness.client import Clients
 from tests.harness.node import Node, Nodes, lasting
 from tests.harness.wait import eventually
@@ -93,6 +93,24 @@ class TestLines:
         without_noise(record)
         assert TextLines().format(record).endswith("DEBUG gateway.some a request did not parse: BadStatusLine")
         assert without_noise(failed("of an application"))
+
+    def test_what_can_happen_often_is_said_seldom(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Once a second, with how often it was not said."""
+        seldom = Seldom(logging.getLogger("gateway.some"), logging.WARNING)
+        for number in range(100):
+            seldom("refused: %s", number)
+        seldom._said -= 1
+        seldom("refused: %s", "again")
+        assert caplog.messages == ["refused: 0", "refused: again (and 99 times before)"]
+
+    def test_a_lack_of_descriptors_is_one_line(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """However many connections cannot be taken, and without a traceback."""
+        use("text", "node", logging.INFO)
+        for _ in range(100):
+            error = OSError(24, "Too many open files")
+            logging.getLogger("asyncio").error("socket.accept() out of system resource\nsocket: x", exc_info=error)
+        flush()
+        assert capfd.readouterr().err.count("\n") == 1
 
 
 @pytest.fixture(scope="module", params=["text", "json"])
