@@ -185,7 +185,7 @@ async def form_of(request: web.Request) -> Mapping[str, object]:
     try:
         return await request.post()
     except (ValueError, LookupError, RuntimeError):
-        raise web.HTTPBadRequest(text="expected a form\n", headers=HEADERS) from None
+        raise web.HTTPBadRequest(text="expected a form\n") from None
 
 
 @web.middleware

@@ -62,10 +62,11 @@ def _arguments() -> argparse.Namespace:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line, but for the URLs in it."""
+    """Says what is wrong with a command line, but for the URLs in it, and without the usage, which may be a page."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(re.sub(r"\S*://(.*@)?\S*", "***", message, flags=re.DOTALL))
+        said = re.sub(r"\S*://(.*@)?\S*", "***", message, flags=re.DOTALL)
+        self.exit(WRONG_USE, f"{self.prog}: {said}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,13 +77,6 @@ def _parser() -> argparse.ArgumentParser:
         command.add(commands)
     parser.set_defaults(parser=parser)
     return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what was wrong in one line; of some commands the usage alone, which argparse puts before it, is a page."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(WRONG_USE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def _fail(line: str, code: int) -> NoReturn:
