@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from gateway import codec
 from gateway.backplane import DIRECT, GAP, NODES, TAP, Arrival, Backplane, Target
-from gateway.codec import Envelope
 from gateway.counters import Counters
 from gateway.delivery import Delivery
-from gateway.errors import GatewayError, InvalidEnvelope, Unavailable
+from gateway.errors import GatewayError, InvalidEnvelope
 from gateway.history import History
 from gateway.remote import Remote
 from gateway.tap import Taps
@@ -90,7 +88,7 @@ class Reader:
             if self._tracing is not None:
                 self._tracing.arrived(target, envelope)
         if self._taps.wanted and self._taps.arrived(target, data):
-            self._tasks.create_task(self._report(data, target, envelope))
+            self._taps.report(data, target, envelope)
 
     def _gap(self, channel: str) -> None:
         """Let what came before the loss be written, then see to it."""
@@ -109,11 +107,6 @@ class Reader:
                 self._tracing.arrived(DIRECT, envelope)
         else:
             self._tasks.create_task(self._talk(data))
-
-    async def _report(self, data: bytes, target: Target, envelope: Envelope) -> None:
-        """Copy what a person published to the taps, which no node did."""
-        with suppress(Unavailable):
-            await self._backplane.publish(TAP, self._taps.injection(data, target, envelope))
 
     async def _talk(self, data: bytes) -> None:
         try:

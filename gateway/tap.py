@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import blake2b
 from typing import NamedTuple
 
 from gateway import codec
@@ -28,6 +30,8 @@ RENEW = 3.0
 EXPIRE = 10.0
 REPORTED_WITHIN = 5.0
 """Seconds in which all nodes have reported the same injection."""
+MOST_REPORTED = 20_000
+"""Injections whose reports are compared; in a flood the oldest ones, reported again, would be shown again."""
 MOST_WAITING = 1000
 """Messages that wait for one observer; further ones are not shown to it, and counted."""
 FLUSH = 0.05
@@ -70,7 +74,13 @@ class Sight(NamedTuple):
     @property
     def message(self) -> Message:
         """The message itself. Raises `InvalidEnvelope`."""
-        return codec.read(self.payload)
+        return _read(self.payload)
+
+
+@lru_cache(maxsize=1)
+def _read(payload: bytes) -> Message:
+    """Look inside a message once, however many filters ask about it one after the other."""
+    return codec.read(payload)
 
 
 class Tap:
@@ -104,8 +114,19 @@ class _Buffer:
     """Copies that wait to be published."""
 
     sights: list[Sight] = field(default_factory=list)
+    reports: list[bytes] = field(default_factory=list)
+    """Of what people published."""
     size: int = 0
     missed: int = 0
+    unreported: int = 0
+    """Reports for which there was no room."""
+
+    def takes(self, size: int) -> bool:
+        """Count one more copy in, if there is room for it."""
+        if len(self.sights) + len(self.reports) >= MOST_COPIED or self.size + size > MOST_COPIED_BYTES:
+            return False
+        self.size += size
+        return True
 
 
 class Taps:
@@ -119,7 +140,10 @@ class Taps:
         self._wishes: dict[str, _Wish] = {}
         self._buffer = _Buffer()
         self._due = asyncio.Event()
-        self._injected: dict[bytes, tuple[Counter[str], float]] = {}
+        self._injected: OrderedDict[tuple[Target, bytes], tuple[Counter[str], float]] = OrderedDict()
+        """By where it went and a digest: how often each node has reported it, and when last; the latest at the end."""
+        self._unreported: Counter[str] = Counter()
+        """By node: how many it had no room to report."""
 
     @property
     def wanted(self) -> bool:
@@ -156,15 +180,16 @@ class Taps:
         return Sight(now, self._node, direction, kind, name, connection, user, payload)
 
     def _copy(self, sight: Sight) -> None:
-        if not any(fits(wanted, sight) for wish in self._wishes.values() for wanted in wish.filters):
+        if not self._is_wanted(sight):
             return
-        buffer = self._buffer
-        if len(buffer.sights) >= MOST_COPIED or buffer.size + len(sight.payload) > MOST_COPIED_BYTES:
-            buffer.missed += 1
+        if self._buffer.takes(len(sight.payload)):
+            self._buffer.sights.append(sight)
         else:
-            buffer.sights.append(sight)
-            buffer.size += len(sight.payload)
+            self._buffer.missed += 1
         self._due.set()
+
+    def _is_wanted(self, sight: Sight) -> bool:
+        return any(fits(wanted, sight) for wish in self._wishes.values() for wanted in wish.filters)
 
     async def run(self, publish: Callable[[bytes], Awaitable[object]]) -> None:
         """Publish the copies, until cancelled."""
@@ -172,11 +197,14 @@ class Taps:
             await asyncio.sleep(FLUSH)
             self._due.clear()
             full, self._buffer = self._buffer, _Buffer()
+            copies = {"node": self._node, "sights": full.sights, "missed": full.missed}
+            if full.reports or full.unreported:
+                copies |= {"reports": full.reports, "unreported": full.unreported}
             try:
-                copies = {"node": self._node, "sights": full.sights, "missed": full.missed}
                 await publish(codec.pack_map(copies))
             except Unavailable:
                 self._buffer.missed += len(full.sights) + full.missed
+                self._buffer.unreported += len(full.reports) + full.unreported
 
     # ---- what observers want
 
@@ -198,15 +226,29 @@ class Taps:
     def show(self, data: bytes) -> None:
         """Show the observers here what a node saw. Raises `InvalidEnvelope`."""
         match codec.unpack_map(data):
-            case {"node": str(), "sights": [*sights], "missed": int(missed)}:
-                for tap in self.here:
-                    tap.missed += missed
+            case {"node": str(node), "sights": [*sights], "missed": int(missed), **rest}:
+                self._miss(missed)
                 for sight in map(_sight_of, sights):
                     self._show(sight)
-            case {"node": str(node), "injected": bytes(injected), "kind": str(kind), "name": str(name), **rest}:
-                self._show_injected(node, injected, Target(kind, name), _envelope_of(rest))
+                self._show_reports(node, rest)
+            case {"injected": bytes()} as report:
+                self._show_injected(report)
             case _:
                 raise InvalidEnvelope("expected copies of messages")
+
+    def _show_reports(self, node: str, parts: dict[str, object]) -> None:
+        """Show what people published; what several nodes had no room to report is missed once, too."""
+        match parts:
+            case {"reports": [*reports], "unreported": int(unreported)}:
+                for report in reports:
+                    self._show_injected(codec.unpack_map(report if isinstance(report, bytes) else b""))
+                before = max(self._unreported.values(), default=0)
+                self._unreported[node] += unreported
+                self._miss(max(0, self._unreported[node] - before))
+
+    def _miss(self, count: int) -> None:
+        for tap in self.here:
+            tap.missed += count
 
     def _show(self, sight: Sight) -> None:
         for tap in self.here:
@@ -221,12 +263,23 @@ class Taps:
             self.meter.count(target.name, asyncio.get_running_loop().time())
         return data[:1] == b"{" and bool(self._wishes)
 
+    def report(self, data: bytes, target: Target, envelope: Envelope) -> None:
+        """Copy what a person published, which no node did, if anybody wants to see it."""
+        if not self._is_wanted(self._written(target, envelope)):
+            return
+        report = self.injection(data, target, envelope)
+        if self._buffer.takes(len(report)):
+            self._buffer.reports.append(report)
+        else:
+            self._buffer.unreported += 1
+        self._due.set()
+
     def injection(self, data: bytes, target: Target, envelope: Envelope) -> bytes:
-        """Make the report of what a person published, which no node did."""
+        """Make the report of what a person published."""
         return codec.pack_map(
             {
                 "node": self._node,
-                "injected": data,
+                "injected": blake2b(data, digest_size=16).digest(),
                 "kind": target.kind,
                 "name": target.name,
                 "payload": envelope.payload,
@@ -234,25 +287,39 @@ class Taps:
             }
         )
 
-    def _show_injected(self, node: str, data: bytes, target: Target, envelope: Envelope) -> None:
+    def _show_injected(self, report: dict[str, object]) -> None:
         """Show what a person published, which every node that has a receiver reports: once, all the same.
 
         The n-th report of the same bytes by one node is the same publication as the n-th by another.
         """
+        match report:
+            case {"node": str(node), "injected": bytes(injected), "kind": str(kind), "name": str(name), **rest}:
+                target, envelope = Target(kind, name), _envelope_of(rest)
+            case _:
+                raise InvalidEnvelope("expected a copy of what was published")
         now = asyncio.get_running_loop().time()
-        for old in [old for old, (_, seen) in self._injected.items() if seen + REPORTED_WITHIN < now]:
-            del self._injected[old]
-        reports, _ = self._injected.get(data, (Counter[str](), 0.0))
+        self._forget_reports(now)
+        reports, _ = self._injected.pop((target, injected), (Counter[str](), 0.0))
         shown = max(reports.values(), default=0)
         reports[node] += 1
-        self._injected[data] = reports, now
+        self._injected[target, injected] = reports, now
         if reports[node] > shown:
             self._show(self._written(target, envelope)._replace(node=""))
+
+    def _forget_reports(self, now: float) -> None:
+        """Drop those that nobody repeats any more: they stand first, so that a flood costs no look at all of it."""
+        while self._injected:
+            _, seen = next(iter(self._injected.values()))
+            if seen + REPORTED_WITHIN >= now and len(self._injected) < MOST_REPORTED:
+                return
+            self._injected.popitem(last=False)
 
     @contextmanager
     def observing(self, wanted: Filter) -> Iterator[Tap]:
         """Have a queue that what fits is put in."""
         tap = Tap(wanted)
+        if not self.here:
+            self._unreported.clear()
         self.here.add(tap)
         try:
             yield tap

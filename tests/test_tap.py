@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -200,6 +202,62 @@ async def test_an_injection_that_two_nodes_deliver_is_seen_once(cluster: Cluster
                 cluster.a.show(node.injection(data, target, codec.unpack(data, "lobby")))
         assert tap.waiting.qsize() == 2
         assert (await tap.waiting.get()).message.cmd == "x"
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+async def test_a_flood_of_injections_is_copied_as_everything_else(cluster: Cluster, nodes: int) -> None:
+    """In a few publications, as far as there is room; what is shown and what is missed are all there were."""
+    other, count = Taps("c"), 3 * MOST_COPIED
+    with cluster.tap(Filter(channel="lobby")) as tap:
+        for node in (cluster.b, other):
+            node.wished(cluster.a.wish())
+        for number in range(count):
+            for node in (cluster.b, other)[:nodes]:
+                _inject(node, number)
+            _inject(cluster.b, number, "elsewhere")
+        await cluster.carry()
+        cluster.b = other
+        await cluster.carry()
+        assert tap.waiting.qsize() + tap.missed == count
+        assert tap.waiting.qsize() == MOST_WAITING
+        assert len(cluster.published) == nodes
+
+
+async def test_what_a_report_costs_does_not_grow_with_those_before_it(cluster: Cluster) -> None:
+    """Lines of code that run for the second thousand are as many as for the first."""
+    with cluster.tap(Filter(cmd="nothing")):
+        reports = [
+            cluster.b.injection(data, Target("channel", "lobby"), codec.unpack(data, "lobby"))
+            for data in (b'{"cmd":"x","param":%d}' % number for number in range(2000))
+        ]
+        first, second = (_lines_run(cluster.a, reports[start : start + 1000]) for start in (0, 1000))
+    assert second <= first * 1.01
+
+
+def _inject(node: Taps, number: int, channel: str = "lobby") -> None:
+    """Let a node hear what a person has published."""
+    data, target = b'{"cmd":"x","param":%d}' % number, Target("channel", channel)
+    assert node.arrived(target, data)
+    node.report(data, target, codec.unpack(data, channel))
+
+
+def _lines_run(taps: Taps, reports: list[bytes]) -> int:
+    """Count the lines that showing these runs."""
+    lines = 0
+
+    def count(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        for report in reports:
+            taps.show(report)
+    finally:
+        sys.settrace(before)
+    return lines
 
 
 @pytest.mark.parametrize(
