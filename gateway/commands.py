@@ -22,7 +22,7 @@ from gateway.errors import (
     UnknownCommand,
 )
 from gateway.history import History
-from gateway.limits import Refusals, pace_of
+from gateway.limits import Refusals
 from gateway.membership import Membership
 from gateway.message import Message, Position, check_channel
 from gateway.rights import Rights, is_being_cancelled
@@ -51,7 +51,7 @@ class Commands:
         self._loop = asyncio.get_running_loop()
         self._working: set[asyncio.Task[None] | None] = set()
         self._abuse_limit = service.settings.abuse_limit
-        self._pace = pace_of(service.settings.message_rate, service.settings.message_burst)
+        self._budget = service.budget
         self._time = self._loop.time
         self._presence_max = service.settings.presence_max
         self._act = self._carry_out if service.tracing is None else service.tracing.of_commands(self._carry_out)
@@ -64,7 +64,7 @@ class Commands:
 
     def received(self, connection: Connection, opcode: int, payload: bytes) -> None:
         """Take one message off the socket; stop reading from a client that is far ahead of its handler."""
-        if not self._in_time(connection):
+        if not self._budget.admits(connection, len(payload), self._time()):
             self._refuse_haste(connection, opcode, payload)
             return
         if b"$ping" in payload and self._is_probed(connection, opcode, payload):
@@ -75,7 +75,7 @@ class Commands:
 
     def overhead(self, connection: Connection) -> None:
         """Count a frame that carries no message: who sends many does not do so for nothing."""
-        if not self._in_time(connection):
+        if not self._budget.admits(connection, 0, self._time()):
             self._count_abuse(connection, fast=True)
 
     def closed(self, connection: Connection) -> None:
@@ -84,25 +84,17 @@ class Commands:
             connection.inbox.clear()
         self._put(connection, partial(connection.handler.on_close, self._service, connection))
 
-    def _in_time(self, connection: Connection) -> bool:
-        """Tell whether a client may send something now, and count that it did."""
-        if self._pace is None:
-            return True
-        full_at = self._pace.take(connection.full_at, self._time())
-        if full_at is None:
-            return False
-        connection.full_at = full_at
-        return True
-
     def _refuse_haste(self, connection: Connection, opcode: int, payload: bytes) -> None:
-        assert self._pace is not None
         message, fields = None, {}
         try:
             message = _decoded(connection, opcode, payload)
         except BadMessage as error:
             fields = error.fields
-        fields["retry_after"] = round(self._pace.wait(connection.full_at, self._time()) + 0.001, 3)
-        self._refuse(connection, RateLimited("sending too fast", **fields), message)
+        self._refuse(connection, self._too_fast(connection, **fields), message)
+
+    def _too_fast(self, connection: Connection, **fields: Any) -> RateLimited:
+        wait = self._budget.wait(connection, self._time())
+        return RateLimited("sending too fast", **fields, retry_after=round(wait + 0.001, 3))
 
     def _is_probed(self, connection: Connection, opcode: int, payload: bytes) -> bool:
         """Answer a client that asks whether the connection lives, ahead of whatever its handler is busy with."""
@@ -200,11 +192,15 @@ class Commands:
         connection.message = message
         if self._taps.wanted:
             self._taps.heard(connection, message)
-        began = self._time()
+        began, channels = self._time(), connection.channels
+        if self._budget.owes(connection, began, len(payload)):  # by now: what came in the same packet was answered
+            raise self._too_fast(connection)
         try:
             result = await self._act(connection, message)
         finally:
             self._service.counters.handling.observe(self._time() - began)
+            if connection.channels is not channels:
+                self._budget.moved(connection, channels, self._time())
         if message.id is not None and connection.protocol:
             self._reply(connection, message, result)
 
@@ -251,7 +247,7 @@ class Commands:
         most = self._service.settings.rule(channel).history
         if not most:
             raise Forbidden(f"{channel} keeps no history")
-        page = await self._service.history(channel, since=since, limit=most if limit is None else min(limit, most))
+        page = await self._kept.reply(channel, since, most if limit is None else min(limit, most))
         _check_member(connection, channel, "read its history")  # it may have been taken out meanwhile
         return {"messages": codec.encode_history(page.messages), "epoch": page.epoch, "offset": page.offset}
 
@@ -285,15 +281,25 @@ class Commands:
     def _reply(self, connection: Connection, message: Message, result: object) -> None:
         assert message.id is not None
         try:
-            _write(connection, codec.encode_reply(message.id, result, message.channel))
+            payload = codec.encode_reply(message.id, result, message.channel)
         except InvalidParam as error:  # the handler's fault, not the client's
             raise TypeError(f"the answer to {message.cmd!r} {error}") from None
+        self._budget.answered(connection, len(payload))
+        _write(connection, payload)
 
     def _refuse(self, connection: Connection, error: GatewayError, message: Message | None) -> None:
         self._service.counters.refused += 1
         self._send_error(connection, error.code, error.message, message, **error.fields)
-        if not isinstance(error, Unavailable):
+        if not isinstance(error, Unavailable) and not self._is_excused(connection, error, message):
             self._count_abuse(connection, fast=isinstance(error, RateLimited))
+
+    def _is_excused(self, connection: Connection, error: GatewayError, message: Message | None) -> bool:
+        """Tell whether a refusal is no sign of abuse: who comes back joins all its channels at once.
+
+        It is told for each how long to wait while it owes what the first ones brought, which may be much.
+        """
+        is_join = message is not None and message.cmd == "$join" and isinstance(error, RateLimited)
+        return is_join and self._budget.is_patient(connection, self._time())
 
     def _count_abuse(self, connection: Connection, *, fast: bool) -> None:
         now = self._time()

@@ -103,6 +103,8 @@ class Connection:
         "inbox",
         "joining",
         "message",
+        "moves_full_at",
+        "paid_at",
         "placed",
         "profile",
         "received",
@@ -149,6 +151,10 @@ class Connection:
         self.received = 0
         self.full_at = 0.0
         """When it may send a whole burst again, by the loop's clock."""
+        self.paid_at = 0.0
+        """When its bytes, read and written in answers, are made up for: the same for `byte_rate`."""
+        self.moves_full_at = 0.0
+        """The same for joins and leaves."""
         self.refusals: Refusals | None = None
         """None while nothing was refused."""
         self.inbox: deque[Callable[[], Awaitable[object]]] | None = None

@@ -8,11 +8,13 @@ within a second is named, not waited for.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from gateway.connection import Connection, ConnectionInfo
 from gateway.errors import ConnectionNotFound, InvalidEnvelope, Unavailable
 from gateway.hub import Hub
+from gateway.inflight import InFlight
 from gateway.message import check_channel
 from gateway.presence import Presence
 from gateway.remote import Remote
@@ -83,6 +85,7 @@ class Directory:
         self._remote = remote
         self.patience = patience
         """Seconds that nodes have to answer."""
+        self._online = InFlight[tuple[int, list[str] | None]]()
         self._searching = asyncio.Lock()
         """One search at a time goes through the hub: the slices of several would add up."""
 
@@ -164,7 +167,13 @@ class Directory:
         return ChannelDetail(name, members, online, sorted(users), counts, heard.silent)
 
     async def online(self, channel: str, *, most: int) -> tuple[int, list[str] | None]:
-        """Count the users online in a channel, and name them unless they are more than `most`; 0 is no limit."""
+        """Count the users online in a channel, and name them unless they are more than `most`; 0 is no limit.
+
+        Looked up once for all who ask at the same time.
+        """
+        return await self._online.ask((channel, most), partial(self._look_online, channel, most))
+
+    async def _look_online(self, channel: str, most: int) -> tuple[int, list[str] | None]:
         ((_, count),) = await self._presence.channel_counts([channel])
         if 0 < most < count:
             return count, None

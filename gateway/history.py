@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 
 from gateway.backplane import Backplane, Page
+from gateway.budget import Budget
 from gateway.codec import Envelope
 from gateway.config import Rule
 from gateway.connection import Connection
@@ -20,11 +22,14 @@ from gateway.delivery import Delivery
 from gateway.errors import Unavailable
 from gateway.fanout import write
 from gateway.hub import Hub
+from gateway.inflight import InFlight
 from gateway.message import Position
 from gateway.track import REMEMBERED, Track, contradicts
 
 PAGE = 1000
 """Messages in one read."""
+MOST_BYTES = 256 * 1024
+"""Of messages in one answer: a client reads on behind the last one it got."""
 AT_ONCE = 200
 """Channels that are re-read at the same time."""
 RETRY = 0.5
@@ -35,13 +40,22 @@ class History:
     """The tracks of this node's channels."""
 
     def __init__(
-        self, hub: Hub, backplane: Backplane, delivery: Delivery, rule: Callable[[str], Rule], counters: Counters
+        self,
+        hub: Hub,
+        backplane: Backplane,
+        delivery: Delivery,
+        rule: Callable[[str], Rule],
+        counters: Counters,
+        budget: Budget | None = None,
     ) -> None:
         self._hub = hub
         self._backplane = backplane
         self._delivery = delivery
         self._rule = rule
         self._counters = counters
+        self._budget = budget
+        """What members are charged to for what they had missed."""
+        self._reads = InFlight[Page]()
         self._tracks: dict[str, Track] = {}
         self._torn: dict[str, None] = {}
         """Channels to be re-read."""
@@ -49,6 +63,12 @@ class History:
 
     async def run(self) -> None:
         """Re-read what is torn, until cancelled."""
+        try:
+            await self._mend_all()
+        finally:
+            await self._reads.close()
+
+    async def _mend_all(self) -> None:
         while await self._tear.wait():
             self._tear.clear()
             torn, self._torn = iter(self._torn), {}
@@ -92,6 +112,11 @@ class History:
         track = self._tracks.get(channel)
         return None if track is None else track.position
 
+    def epoch(self, channel: str) -> str:
+        """Return the epoch of the messages that members here were written, "" where there were none."""
+        at = self.position(channel)
+        return at.epoch if at is not None and at.offset else ""
+
     async def reached(self, channel: str) -> Position | None:
         """Return that position once the message is written."""
         if (position := self.position(channel)) is not None:
@@ -112,6 +137,8 @@ class History:
             if self._tracks.get(channel) is track and channel in connection.channels:
                 write(connection, missed or ())
                 self._hub.receive(connection, channel)
+                if self._budget is not None:
+                    self._budget.answered(connection, sum(len(message.payload) for message in missed or ()))
                 self._counters.recovered += len(missed or ())
         finally:
             track.readers -= 1
@@ -126,14 +153,24 @@ class History:
 
     # ---- reading
 
+    async def reply(self, channel: str, since: Position | None, limit: int) -> Page:
+        """Read what answers one request: the newest messages, or the first after a position, as far as they fit."""
+        limit = min(limit, PAGE)
+        read = partial(self._backplane.read, channel, after=since, limit=limit, size=MOST_BYTES)
+        return await self._reads.ask((channel, since, limit, MOST_BYTES), read)
+
     async def _missed(self, channel: str, track: Track, since: Position | None) -> list[Envelope] | None:
         """Return all that was passed on here behind a position; None when that cannot be had any more."""
         missed: list[Envelope] = []
-        sure_of_epoch = False
+        sure_of_epoch = sure_of_name = False
         while True:
             if track.position is not None:
-                if since is None or (since.epoch != track.position.epoch and sure_of_epoch):
+                if since is None:
                     return None
+                if since.epoch != track.position.epoch and sure_of_epoch:
+                    if sure_of_name or not await self._is_promised(channel, track, since):
+                        return None
+                    since, sure_of_name = since._replace(epoch=track.position.epoch), True
                 if (passed := track.passed_since(since)) is not None:
                     return missed + passed
             page = await self._read(channel, track, since)
@@ -145,6 +182,14 @@ class History:
                 return None
             missed += found
             since = found[-1].position if found else since
+
+    async def _is_promised(self, channel: str, track: Track, since: Position) -> bool:
+        """Tell whether a position is one of this history, under an epoch that was promised before the first message.
+
+        Other nodes may have promised another one than the history has, or than we did.
+        """
+        page = await self._page(channel, since, None)
+        return page.same and (page.offset == 0 or (track.position is not None and page.epoch == track.position.epoch))
 
     async def _read(self, channel: str, track: Track, after: Position | None) -> Page:
         """Read a page after a position, or from where this node is if that comes before; catch up with it."""
@@ -168,7 +213,8 @@ class History:
 
     async def _page(self, channel: str, after: Position | None, known: Position | None) -> Page:
         seen, limit = known.offset if known else 0, PAGE if after else 1
-        return await self._backplane.read(channel, after=after, limit=limit, seen=seen)
+        read = partial(self._backplane.read, channel, after=after, limit=limit, seen=seen)
+        return await self._reads.ask((channel, after, limit, seen), read)
 
     async def _renew(self, channel: str, track: Track, known: Position) -> None:
         behind = Position(known.epoch, max(0, known.offset - REMEMBERED))

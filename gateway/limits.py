@@ -12,21 +12,27 @@ ROUNDING = 1e-3
 class Pace:
     """A token bucket as one number per client: the time at which its bucket is full again (GCRA)."""
 
-    __slots__ = ("_interval", "_slack")
+    __slots__ = ("_slack", "burst", "interval")
 
     def __init__(self, rate: float, burst: int) -> None:
-        self._interval = 1 / rate
-        self._slack = (burst - 1 + ROUNDING) / rate
+        self.interval = 1 / rate
+        self.burst = (burst + ROUNDING) / rate
+        """Seconds in which a whole one comes back: a bucket that is full later than that is owed to."""
+        self._slack = self.burst - self.interval
 
     def take(self, full_at: float, now: float) -> float | None:
         """Take a token; return when the bucket is full again now, or None if there was no token."""
         if full_at - now > self._slack:
             return None
-        return (full_at if full_at > now else now) + self._interval
+        return (full_at if full_at > now else now) + self.interval
 
     def wait(self, full_at: float, now: float) -> float:
         """Return the seconds until there is a token."""
         return max(0.0, full_at - now - self._slack)
+
+    def charge(self, full_at: float, now: float, tokens: int) -> float:
+        """Take so many tokens, there or not, for what cannot be refused any more; return when it is full again."""
+        return (full_at if full_at > now else now) + tokens * self.interval
 
 
 def pace_of(rate: float, burst: int) -> Pace | None:

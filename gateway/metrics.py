@@ -39,6 +39,8 @@ _BACKPLANE_COUNTERS = {
     "reconnects": ("backplane_reconnects", "Links to Redis made anew after a loss"),
     "gaps": ("backplane_losses", "Times subscriptions were lost and restored"),
     "deaf_seconds": ("backplane_deaf_seconds", "Time in which the node's own beats did not come back through Redis"),
+    "history_trimmed": ("history_trimmed", "Messages that history_bytes, not history, let go"),
+    "histories_dropped": ("histories_dropped", "Histories given up because all exceeded history_total_bytes"),
 }
 _BACKPLANE_GAUGES = {
     "lag": (

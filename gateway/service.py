@@ -14,6 +14,7 @@ from gateway.backplane import ALL, DIRECT, NODES, Page, Target, open_backplane
 from gateway.backplane.counters import BackplaneCounters
 from gateway.backplane.link import RedisRefused
 from gateway.backplane.trouble import causes
+from gateway.budget import Budget
 from gateway.codec import Envelope
 from gateway.commands import Commands
 from gateway.config import Settings, without_password
@@ -70,7 +71,8 @@ class Service(Writing):
         self._taps = Taps(settings.node_id)
         self._backplane = open_backplane(settings)
         self._delivery = Delivery(self._hub, settings.rule, self.counters)
-        self._history = History(self._hub, self._backplane, self._delivery, settings.rule, self.counters)
+        self.budget = Budget(settings)
+        self._history = History(self._hub, self._backplane, self._delivery, settings.rule, self.counters, self.budget)
         self._vitals = Vitals(
             *(self._hub, self.counters, lambda: self.backplane_counters),
             *(lambda: self.readiness, lambda: self.loop_lag.most, lambda: len(self._taps.here)),
@@ -350,7 +352,7 @@ class Service(Writing):
         self.counters.published += 1
         rule, position = self.settings.rule(target.name) if target.kind == "channel" else None, None
         if rule is not None and rule.history:
-            position = await self._backplane.append(target.name, envelope, rule)
+            position = await self._backplane.append(target.name, envelope, rule, known=self._history.epoch(target.name))
         else:
             await self._backplane.publish(target, codec.pack(envelope))
         if self._taps.wanted:
@@ -358,7 +360,8 @@ class Service(Writing):
         return position
 
     async def _write_direct(self, payload: bytes, conn_id: str) -> None:
-        if conn_id in self._hub.connections:
+        if (connection := self._hub.connections.get(conn_id)) is not None:
+            self.budget.written(connection, len(payload))
             await self._publish(Target("node", self.node_id), Envelope(payload, connection=conn_id))
         else:
             with publishing(self.tracing, Target("connection", conn_id), payload) as trace:

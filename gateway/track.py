@@ -42,6 +42,8 @@ class Track:
             self._remember(message)
             return False
         if at.epoch == here.epoch and at.offset <= here.offset:
+            # Later than what had its offset: Redis has lost that, and begun to count again. The page will show it.
+            self.torn = self.torn or 0 < here.time < at.time
             return False
         if not self.torn and at.epoch == here.epoch and at.offset == here.offset + 1:
             self._pass(message)
@@ -73,6 +75,8 @@ class Track:
         """
         gap, messages = None, list[Envelope]()
         here = self.position or _end(page)
+        if here.offset == 0 and page.same:  # promised an epoch before the first message, which has another one
+            here = here._replace(epoch=page.epoch)
         if here.epoch != page.epoch:
             self.torn = True
             if page.start and here.time and here.time == page.seen:

@@ -28,7 +28,7 @@ LAYERS = (
     ("operations", "publisher"),
     ("access", "directory", "history", "journal", "revocations", "visitor", "writing"),
     ("delivery", "expiry", "handler", "heartbeat", "presence", "remote", "tap", "track", "tracing", "watchdog"),
-    ("fanout", "identity", "search"),
+    ("budget", "fanout", "identity", "search"),
     ("meter", "vitals"),
     ("backplane", "hub"),
     ("client", "handshake", "http", "origin", "shortcut", "tokens"),
@@ -37,7 +37,7 @@ LAYERS = (
     ("codec", "limits", "outbox", "signatures"),
     ("config", "doors"),
     ("door", "logs", "message", "json_values", "proxies"),
-    ("counters", "deflate", "errors", "heads", "log_writer", "version"),
+    ("counters", "deflate", "errors", "heads", "inflight", "log_writer", "version"),
 )
 
 # A library that does I/O, and the only modules that know it.

@@ -77,6 +77,8 @@ class TestSources:
             "presence_max": 1000,
             "message_rate": 100,
             "message_burst": 200,
+            "byte_rate": 1 << 20,
+            "history_total_bytes": 512 << 20,
             "abuse_limit": 100,
             "handshake_timeout": 5,
             "trusted_proxies": (),

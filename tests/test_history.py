@@ -178,7 +178,7 @@ async def test_a_member_without_a_position_costs_no_read_after_the_first() -> No
     for _ in range(3):
         node.join()
     await turn()
-    assert len(redis.asked) == 3  # nobody knew yet
+    assert len(redis.asked) == 1  # nobody knew yet
     await node.settle()
     node.join()
     await turn()

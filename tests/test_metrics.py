@@ -22,7 +22,7 @@ COUNTERS = {
     *("messages_received", "messages_refused", "messages_published", "messages_delivered", "messages_dropped"),
     *("messages_recovered", "received_bytes", "delivered_bytes", "injections_rejected", "gaps", "handler_errors"),
     *("loop_stalls", "presence_repairs", "backplane_reconnects", "backplane_losses", "backplane_deaf_seconds"),
-    "log_lines_dropped",
+    *("log_lines_dropped", "history_trimmed", "histories_dropped"),
 }
 HISTOGRAMS = {"fanout_seconds", "handler_seconds"}
 

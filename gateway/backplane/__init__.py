@@ -33,7 +33,7 @@ def open_backplane(settings: Settings) -> Backplane:
     Raises `InvalidSettings` for options in it that redis-py does not know, or for files that TLS cannot use.
     """
     if settings.redis_url.startswith("memory:"):
-        return MemoryBackplane()
+        return MemoryBackplane(history_total_bytes=settings.history_total_bytes)
     try:
         address = RedisAddress.parse(settings.redis_url)
         check(address)

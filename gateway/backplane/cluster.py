@@ -49,7 +49,8 @@ class ClusterBackplane(OverRedis):
         """By slot: the shard that keeps the subscriptions."""
         self._publishes = [self._nowhere] * SLOTS
         """By slot: the shard that takes publications; follows `_hears`."""
-        self._streams = Streams(self._call, self._keys, verb=SHARDED.publish, timeout=self._shared.timeout)
+        ledger, timeout = self._shared.ledger, self._shared.timeout
+        self._streams = Streams(self._call, self._keys, ledger, verb=SHARDED.publish, timeout=timeout)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -20,3 +20,7 @@ class BackplaneCounters:
     waiting: int = 0
     """Publications that Redis has not answered yet."""
     waiting_bytes: int = 0
+    history_trimmed: int = 0
+    """Messages that left a history because of `history_bytes`, while `history` would have kept them."""
+    histories_dropped: int = 0
+    """Histories given up because all together exceeded `history_total_bytes`."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from gateway import codec
 from gateway.backplane.counters import BackplaneCounters
+from gateway.backplane.ledger import Ledger
 from gateway.backplane.streams_memory import MemoryStreams
 from gateway.backplane.target import Arrival, Page, Target
 from gateway.backplane.trouble import Troubles
@@ -18,15 +19,15 @@ from gateway.message import Position
 class MemoryBackplane:
     """Hands this node's publications back to it, by the same rules as Redis would."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, history_total_bytes: int = 0) -> None:
         self._targets: set[Target] = set()
         self._arrived: list[Arrival] = []
         self._wake = asyncio.Event()
-        self._streams = MemoryStreams()
+        self.counters = BackplaneCounters()
+        self._streams = MemoryStreams(Ledger(history_total_bytes, self.counters))
         self.troubles = Troubles()
         self.trouble: list[str] = []
         self.deaf = False
-        self.counters = BackplaneCounters()
 
     async def run(self) -> None:
         pass
@@ -45,14 +46,16 @@ class MemoryBackplane:
         self._wake.set()
         return 1
 
-    async def append(self, channel: str, envelope: Envelope, rule: Rule) -> Position:
+    async def append(self, channel: str, envelope: Envelope, rule: Rule, *, known: str = "") -> Position:
         kept = self._streams.append(channel, envelope, rule)
         self.put(Target("channel", channel), codec.pack(kept))
         assert kept.position is not None
         return kept.position
 
-    async def read(self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0) -> Page:
-        return self._streams.read(channel, after, limit, seen)
+    async def read(
+        self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0, size: int = 0
+    ) -> Page:
+        return self._streams.read(channel, after, limit, seen, size)
 
     async def renew(self, channel: str, epoch: str, behind: int) -> None:
         self._streams.renew(channel, epoch, behind)

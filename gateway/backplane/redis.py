@@ -30,7 +30,7 @@ class RedisBackplane(OverRedis):
         self._shared = Shared(settings)
         self._shard = Shard(self._shared)
         call, timeout = self._shard.publishing.call, self._shared.timeout
-        self._streams = Streams(call, self._keys, verb=PLAIN.publish, timeout=timeout)
+        self._streams = Streams(call, self._keys, self._shared.ledger, verb=PLAIN.publish, timeout=timeout)
         self._beat_topic = self._keys.beat(settings.node_id)
 
     async def run(self) -> None:

@@ -25,6 +25,7 @@ class Script:
 APPEND = Script("gateway.backplane", "position", "append")
 READ = Script("gateway.backplane", "position", "read")
 RENEW = Script("gateway.backplane", "position", "renew")
+DROP = Script("gateway.backplane", "position", "drop")
 
-SCRIPTS = (APPEND, READ, RENEW)
+SCRIPTS = (APPEND, READ, RENEW, DROP)
 """What every server is given as soon as it is connected."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from gateway.backplane.counters import BackplaneCounters
 from gateway.backplane.dialer import Dials
 from gateway.backplane.inbox import Inbox
+from gateway.backplane.ledger import Ledger
 from gateway.backplane.link import Link, RedisRefused
 from gateway.backplane.publishing import Publishing, Room
 from gateway.backplane.pulse import Pulse
@@ -35,6 +36,7 @@ class Shared:
         self.timeout = settings.publish_timeout
         self.counters = BackplaneCounters()
         self.troubles = Troubles()
+        self.ledger = Ledger(settings.history_total_bytes, self.counters)
         self.inbox = Inbox()
         self.room = Room(messages=settings.publish_queue, size=settings.publish_queue_bytes)
 
@@ -50,11 +52,13 @@ class OverRedis(ABC):
     def _pulses(self) -> Collection[Pulse]:
         """That of each master."""
 
-    async def append(self, channel: str, envelope: Envelope, rule: Rule) -> Position:
-        return await self._streams.append(channel, envelope, rule)
+    async def append(self, channel: str, envelope: Envelope, rule: Rule, *, known: str = "") -> Position:
+        return await self._streams.append(channel, envelope, rule, known=known)
 
-    async def read(self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0) -> Page:
-        return await self._streams.read(channel, after=after, limit=limit, seen=seen)
+    async def read(
+        self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0, size: int = 0
+    ) -> Page:
+        return await self._streams.read(channel, after=after, limit=limit, seen=seen, size=size)
 
     async def renew(self, channel: str, epoch: str, behind: int) -> None:
         await self._streams.renew(channel, epoch, behind)

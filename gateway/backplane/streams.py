@@ -2,7 +2,7 @@
 
 An entry's id is OFFSET-TIME, so that `XRANGE gateway:stream:lobby 18 +` is what came after offset 17; its
 fields are `message`, as clients read it, and `exclude` where the message skips connections. Epoch and
-newest offset are in a key of their own.
+newest offset are in a key of their own, which the first message makes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from typing import Any, Protocol
 
@@ -17,12 +18,13 @@ import orjson
 
 from gateway import codec
 from gateway.backplane.keys import Keys
+from gateway.backplane.ledger import Ledger
 from gateway.backplane.link import Command
-from gateway.backplane.script import APPEND, READ, RENEW
+from gateway.backplane.script import APPEND, DROP, READ, RENEW
 from gateway.backplane.target import Page, Target
 from gateway.codec import Envelope
 from gateway.config import Rule
-from gateway.errors import InvalidEnvelope
+from gateway.errors import InvalidEnvelope, Unavailable
 from gateway.message import Position
 
 SLACK = 60
@@ -43,41 +45,53 @@ class Streams:
     of the calls.
     """
 
-    def __init__(self, call: Call, keys: Keys, *, verb: bytes, timeout: float) -> None:
+    def __init__(self, call: Call, keys: Keys, ledger: Ledger, *, verb: bytes, timeout: float) -> None:
         self._call = call
+        self._ledger = ledger
         self._keys = keys
         self._verb = verb
         self._remembered = int(timeout) + SLACK
         self._sender = secrets.token_hex(6)
         self._numbers = count(1)
 
-    async def append(self, channel: str, envelope: Envelope, rule: Rule) -> Position:
+    async def append(self, channel: str, envelope: Envelope, rule: Rule, *, known: str = "") -> Position:
         """Do what `Backplane.append` promises."""
         keys = self._keys.position(channel), self._keys.stream(channel), self._keys.sent(channel, self._sender)
         exclude = ("exclude", orjson.dumps(list(envelope.exclude))) if envelope.exclude else ()
         command = APPEND(
             keys,
             *(_new_epoch(), next(self._numbers), self._remembered, time.time_ns() // 1_000_000),
-            *(rule.history, rule.ttl, self._verb, self._keys.topic(Target("channel", channel))),
+            *(rule.history, rule.history_bytes, rule.ttl, known or self._ledger.epoch(channel)),
+            *(self._verb, self._keys.topic(Target("channel", channel))),
             *(codec.pack(envelope), "message", envelope.payload, *exclude),
         )
-        epoch, offset = await self._call(command, size=len(envelope.payload), repeatable=True)
-        return Position(epoch.decode(), offset)
+        epoch, offset, size, trimmed = await self._call(command, size=len(envelope.payload), repeatable=True)
+        position, now = Position(epoch.decode(), offset), time.monotonic()
+        self._ledger.trimmed(channel, trimmed, now)
+        for other, end in self._ledger.note(channel, position, size, rule.ttl, now):
+            await self._drop(other, end)
+        return position
 
-    async def read(self, channel: str, *, after: Position | None, limit: int, seen: int) -> Page:
+    async def read(self, channel: str, *, after: Position | None, limit: int, seen: int, size: int) -> Page:
         """Do what `Backplane.read` promises."""
         keys = self._keys.position(channel), self._keys.stream(channel)
         behind = () if after is None else (after.epoch, after.offset)
-        command = READ(keys, _new_epoch(), limit, seen, *behind)
-        epoch, offset, start, id_seen, entries = await self._call(command, size=0, repeatable=True)
+        command = READ(keys, limit, size, seen, *behind)
+        epoch, offset, start, id_seen, entries, more, same = await self._call(command, size=0, repeatable=True)
         messages = list(_messages(epoch.decode(), entries if after else reversed(entries)))
-        more = after is not None and len(entries) == limit
-        return Page(epoch.decode(), offset, start, _numbers(id_seen)[1] if id_seen else None, messages, more)
+        time_seen = _numbers(id_seen)[1] if id_seen else None
+        return Page(epoch.decode(), offset, start, time_seen, messages, bool(more), bool(same))
 
     async def renew(self, channel: str, epoch: str, behind: int) -> None:
         """Do what `Backplane.renew` promises."""
+        await self._call(RENEW((self._keys.position(channel),), _new_epoch(), epoch, behind), size=0, repeatable=True)
+
+    async def _drop(self, channel: str, end: Position) -> None:
+        """Give up a history, unless another node has written to it since we did."""
         keys = self._keys.position(channel), self._keys.stream(channel)
-        await self._call(RENEW(keys, _new_epoch(), epoch, behind), size=0, repeatable=True)
+        with suppress(Unavailable):  # it expires anyway
+            if await self._call(DROP(keys, end.offset), size=0, repeatable=True):
+                self._ledger.dropped(channel, time.monotonic())
 
 
 def _messages(epoch: str, entries: Any) -> Iterator[Envelope]:

@@ -54,6 +54,8 @@ class Page(NamedTuple):
     messages: list[Envelope]
     more: bool
     """Whether there are further messages behind these."""
+    same: bool = False
+    """Whether the position that was asked after is one of this history, if under an epoch that it was to have."""
 
 
 class Backplane(Protocol):
@@ -92,18 +94,24 @@ class Backplane(Protocol):
         connection broke while it was under way.
         """
 
-    async def append(self, channel: str, envelope: Envelope, rule: Rule) -> Position:
+    async def append(self, channel: str, envelope: Envelope, rule: Rule, *, known: str = "") -> Position:
         """Publish to a channel and keep the message as its rule says, in one step; return its position.
+
+        A channel's history begins with its first message, in the epoch that `read` has named until then; but not
+        if that is `known` to have been used, by a history that is lost.
 
         Other than `publish` this is never done twice, and tried again when the connection broke while it
         was under way; then the position returned may be that of a later message. Raises `Unavailable`.
         """
 
-    async def read(self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0) -> Page:
-        """Read the first `limit` messages after a position, or the newest ones.
+    async def read(
+        self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0, size: int = 0
+    ) -> Page:
+        """Read the first `limit` messages after a position, or the newest ones; nothing is written by that.
 
         After a position of another epoch all messages of the present one are. `seen` asks about the
-        message at that offset. Raises `Unavailable`.
+        message at that offset. `size` is how many bytes they may have, unless there is only one; 0 is any.
+        Raises `Unavailable`.
         """
 
     async def renew(self, channel: str, epoch: str, behind: int) -> None:

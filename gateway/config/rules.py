@@ -26,6 +26,9 @@ class Rule(BaseModel):
 
     match: str = Field(description="channel name, in which * stands for any characters or none")
     history: int = Field(default=0, ge=0, description="messages kept; 0 keeps none")
+    history_bytes: int = Field(
+        default=8 << 20, ge=0, description="bytes of messages kept at most, the newest ones; 0 is no limit"
+    )
     ttl: int = Field(default=86_400, ge=0, description="seconds after the last message for which they are kept")
     presence: bool = Field(default=True, description="whether members may ask, and are told, who is there")
     join: Who = Field(default="anyone", description=f"which clients may join: {WHO}")

@@ -142,6 +142,9 @@ class Settings(BaseSettings):
     )
     message_rate: float = Field(default=100, ge=0, description="messages a second that a client may send")
     message_burst: int = Field(default=200, ge=0, description="messages that a client may send at once")
+    byte_rate: int = Field(
+        default=1 << 20, ge=0, description="bytes a second that a client may send and be answered with"
+    )
     handshake_timeout: float = Field(default=5, ge=0, description="how long a client may take to send its request")
     compression: bool = Field(
         default=False, description="whether messages are compressed for clients that offer to read that"
@@ -151,6 +154,9 @@ class Settings(BaseSettings):
     publish_queue: int = Field(default=10_000, ge=0, description="messages that may wait for Redis")
     publish_queue_bytes: int = Field(default=64 << 20, ge=0, description="bytes of messages that may wait for Redis")
     publish_timeout: float = Field(default=10, gt=0, description="how long a write or a join waits for Redis")
+    history_total_bytes: int = Field(
+        default=512 << 20, ge=0, description="bytes that all histories may take which this node writes to"
+    )
     heartbeat: float = Field(default=25, ge=0, description="time between pings to a client")
     drain_seconds: float = Field(
         default=20, ge=0, description="how long a stopping node takes to close its connections"

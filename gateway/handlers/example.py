@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from gateway.config import Rule, Settings
@@ -10,11 +11,14 @@ from gateway.connection import Connection
 from gateway.errors import Forbidden, InvalidParam
 from gateway.handler import Handler
 from gateway.handlers.demo import DemoHandler, answer, said
+from gateway.inflight import InFlight
 from gateway.message import is_name
 from gateway.service import Service
 
 MOST_NAMES = 200
 """People of a channel whose names are told: in a larger crowd nobody reads them all."""
+NAMES_KEPT = 1.0
+"""Seconds for which they are looked up once: who came since has said `hello` to everybody himself."""
 MOST_FORMER = 5
 """Connections that somebody may say were their own."""
 HISTORY = "~history"
@@ -41,6 +45,7 @@ class ExampleHandler(Handler):
 
     def __init__(self, demo: DemoHandler) -> None:
         self._demo = demo
+        self._people = InFlight[dict[str, str]](kept=NAMES_KEPT)
         for name in ("authenticate", "authorize", "on_open", "on_close"):
             setattr(self, name, getattr(demo, name))
 
@@ -57,7 +62,7 @@ class ExampleHandler(Handler):
                 await _tell_others(service, connection, cmd, _former(param))
                 channel = _own(connection)
                 tells = service.settings.rule(channel).presence
-                return {"people": await _names(service, channel) if tells else {}}
+                return {"people": await self._people.ask(channel, partial(_names, service, channel)) if tells else {}}
             case "typing":
                 await _tell_others(service, connection, cmd)
                 return None

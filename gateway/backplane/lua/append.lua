@@ -1,40 +1,100 @@
 -- Numbers a message, keeps it, and publishes it. What the same sender sent before is not done twice.
 -- KEYS  position, stream, the sender's last sequence number
--- ARGV  new epoch, sequence number, how long (s) it is remembered, time (ms), history, ttl, PUBLISH or SPUBLISH,
---       topic, envelope, fields of the entry...
--- Returns {epoch, offset}.
-local epoch, offset = position(KEYS[1], KEYS[2], ARGV[1])
+-- ARGV  new epoch, sequence number, how long (s) it is remembered, time (ms), history, history_bytes, ttl, epoch that
+--       the sender knows to have been used, PUBLISH or SPUBLISH, topic, envelope, fields of the entry...
+-- Returns {epoch, offset, bytes kept, messages that went because of their bytes}.
+local epoch, offset, _, bytes = position(KEYS[1])
+if not epoch then
+  local at = period()
+  epoch, offset, bytes = promise(KEYS[2], at), 0, 0
+  -- The promise must not be kept twice: another history that was lost had this epoch, and clients may know it.
+  local is_used = epoch == ARGV[8] or redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[3]) > 0
+  redis.call('DEL', KEYS[1], KEYS[2])
+  if is_used then
+    epoch = ARGV[1]
+    redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', 0)
+  else
+    redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', 0, 'promised', at)
+  end
+end
 if tonumber(ARGV[2]) <= tonumber(redis.call('GET', KEYS[3]) or 0) then
-  return {epoch, offset}
+  return {epoch, offset, bytes, 0}
 end
 redis.call('SET', KEYS[3], ARGV[2], 'EX', ARGV[3])
-offset = redis.call('HINCRBY', KEYS[1], 'offset', 1)
+offset = offset + 1
 
-local function add()
-  return redis.pcall('XADD', KEYS[2], 'MAXLEN', '=', ARGV[5], offset .. '-' .. ARGV[4], unpack(ARGV, 10))
+local function size_of(fields, first)
+  local size = 0
+  for i = first + 1, #fields, 2 do
+    size = size + #fields[i]
+  end
+  return size
 end
 
-if add().err then
+local size, most, most_bytes = size_of(ARGV, 12), tonumber(ARGV[5]), tonumber(ARGV[6])
+local trimmed = 0
+
+-- Lets the oldest go until there is room for one more, some at a time: what a hand has put among them is no matter.
+local function make_room()
+  local length = redis.pcall('XLEN', KEYS[2])
+  if type(length) ~= 'number' then
+    return
+  end
+  bytes = length > 0 and bytes or 0
+  local function is_full()
+    return length >= most or most_bytes > 0 and bytes + size > most_bytes
+  end
+  while length > 0 and is_full() do
+    local gone = {}
+    for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 64)) do
+      if not is_full() then
+        break
+      end
+      trimmed = trimmed + (length < most and 1 or 0)
+      gone[#gone + 1] = entry[1]
+      length = length - 1
+      bytes = math.max(0, bytes - size_of(entry[2], 1))
+    end
+    if #gone == 0 then
+      return
+    end
+    redis.call('XDEL', KEYS[2], unpack(gone))
+  end
+end
+
+local function add()
+  return redis.pcall('XADD', KEYS[2], offset .. '-' .. ARGV[4], unpack(ARGV, 12))
+end
+
+make_room()
+if most_bytes > 0 and size > most_bytes then
+  trimmed = trimmed + 1
+elseif add().err then
   -- Something that a person put there is in the way: keep what was ours, write it anew.
   local ours = redis.pcall('XRANGE', KEYS[2], '-', offset - 1)
   redis.call('DEL', KEYS[2])
+  bytes = size
   for _, entry in ipairs(ours) do
     redis.call('XADD', KEYS[2], entry[1], unpack(entry[2]))
+    bytes = bytes + size_of(entry[2], 1)
   end
   local failed = add().err
   if failed then
     return redis.error_reply(failed)
   end
+else
+  bytes = bytes + size
 end
+redis.call('HSET', KEYS[1], 'offset', offset, 'bytes', bytes)
 
-local ttl = tonumber(ARGV[6])
+local ttl = tonumber(ARGV[7])
 if ttl > 0 then
   redis.call('EXPIRE', KEYS[2], ttl)
-  redis.call('EXPIRE', KEYS[1], ttl + LIFETIME)
+  redis.call('EXPIRE', KEYS[1], ttl + LINGER)
 else
   redis.call('PERSIST', KEYS[2])
   redis.call('PERSIST', KEYS[1])
 end
 local place = cmsgpack.pack(epoch) .. cmsgpack.pack(offset) .. cmsgpack.pack(tonumber(ARGV[4]))
-redis.call(ARGV[7], ARGV[8], '\148' .. place .. ARGV[9])
-return {epoch, offset}
+redis.call(ARGV[9], ARGV[10], '\148' .. place .. ARGV[11])
+return {epoch, offset, bytes, trimmed}

@@ -1,0 +1,10 @@
+-- Gives up a history, unless somebody has written to it meanwhile: whoever comes back to it is told of a gap.
+-- KEYS  position, stream
+-- ARGV  offset of its last message
+-- The position stays until its epoch cannot be promised again. Returns whether anything was dropped.
+local _, offset = position(KEYS[1])
+if offset ~= tonumber(ARGV[1]) then
+  return 0
+end
+redis.call('EXPIRE', KEYS[1], 2 * PERIOD)
+return redis.call('DEL', KEYS[2])
