@@ -3,6 +3,7 @@
 from trials import (
     access,
     channels,
+    cost,
     ends,
     everything,
     frames,
@@ -21,7 +22,7 @@ from trials import (
 )
 
 SUBJECTS = (
-    *(channels, history, users, access, frames, slow, ends, limits),
+    *(channels, history, users, access, frames, slow, ends, limits, cost),
     *(handlers, outside, operators, injections, outages, moods, nodes, leaks, everything),
 )
 NAMES = tuple(subject.__name__.rpartition(".")[2] for subject in SUBJECTS)
