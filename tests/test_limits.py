@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import WSServerHandshakeError
 
+from gateway.config import Settings
 from gateway.errors import ABUSE, TOO_FAST
 from gateway.limits import ABUSE_WINDOW, Pace, Refusals, pace_of
 from tests.harness.client import Client, Clients
@@ -188,7 +189,8 @@ class TestMessageRate:
 
     @pytest.mark.parametrize("off", [{"message_rate": 0}, {"message_burst": 0}], ids=str)
     async def test_zero_is_no_limit(self, start_node: StartNode, wire: Wires, off: dict[str, Any]) -> None:
-        """Neither of messages nor of other frames."""
+        """Neither of messages nor of other frames, nor of bytes unless that is set."""
+        assert (Settings(**off).byte_rate, Settings(byte_rate=5, **off).byte_rate) == (0, 5)
         client = await wire(await start_node(**off))
         await client.write(frame(b"", PONG) * 1000 + frame('{"cmd":"ping"}') * 1000)
         for _ in range(1000):

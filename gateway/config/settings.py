@@ -38,6 +38,7 @@ from gateway.errors import InvalidSettings
 from gateway.message import is_name
 
 ENVIRONMENT_PREFIX = "GATEWAY_"
+BYTE_RATE = 1 << 20
 UNIX: Literal["unix"] = "unix"
 """Names, among the proxies that are trusted, whoever comes over a socket in the file system: it has no address."""
 REDIS_SCHEMES = (
@@ -82,6 +83,11 @@ Unasked = Annotated[str, AfterValidator(_some_key), Field(validate_default=False
 def _without_keys(given: dict[str, Any]) -> bool:
     """Let in who shows no token until there is a key that a token could be checked with."""
     return not any(given.get(name) for name in JWT_SETTINGS)
+
+
+def _beside_messages(given: dict[str, Any]) -> int:
+    """Whoever lets clients send as many messages as they like means their bytes, too, unless he says so."""
+    return BYTE_RATE if given.get("message_rate") and given.get("message_burst") else 0
 
 
 class Settings(BaseSettings):
@@ -143,7 +149,10 @@ class Settings(BaseSettings):
     message_rate: float = Field(default=100, ge=0, description="messages a second that a client may send")
     message_burst: int = Field(default=200, ge=0, description="messages that a client may send at once")
     byte_rate: int = Field(
-        default=1 << 20, ge=0, description="bytes a second that a client may send and be answered with"
+        default_factory=_beside_messages,
+        ge=0,
+        description="bytes a second that a client may send and be answered with (default: 1 MiB, unless message_rate "
+        "or message_burst is 0)",
     )
     handshake_timeout: float = Field(default=5, ge=0, description="how long a client may take to send its request")
     compression: bool = Field(

@@ -42,7 +42,6 @@ SETTINGS: dict[str, object] = {
     "jwt_secret": SECRET,
     "allow_anonymous": True,
     "message_rate": 0,
-    "byte_rate": 0,
     "drain_seconds": 4,
     "drain_pause": 0,
     "channels": RULES,
