@@ -18,7 +18,7 @@ from gateway.connection import Connection
 from gateway.counters import Counters
 from gateway.delivery import Delivery
 from gateway.errors import Unavailable
-from gateway.history import History, _after
+from gateway.history import MOST_BYTES, PAGE, History, _after
 from gateway.hub import Hub
 from gateway.message import Position
 from tests.harness.fakes import RecordingSocket, make_connection
@@ -45,9 +45,11 @@ class Redis:
         assert kept.position is not None
         return kept.position
 
-    async def read(self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0) -> Page:
+    async def read(
+        self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0, size: int = 0
+    ) -> Page:
         answer: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
-        self.asked.append(({"after": after, "limit": limit, "seen": seen}, answer))
+        self.asked.append(({"after": after, "limit": limit, "seen": seen, "size": size}, answer))
         return await answer
 
     async def renew(self, channel: str, epoch: str, behind: int) -> None:
@@ -183,6 +185,26 @@ async def test_a_member_without_a_position_costs_no_read_after_the_first() -> No
     node.join()
     await turn()
     assert (len(redis.asked), node.joins[-1].result()) == (0, False)
+    node.close()
+
+
+async def test_members_who_come_back_at_once_cost_one_read() -> None:
+    """Whoever was at the same place; those who were elsewhere ask for themselves."""
+    redis = Redis()
+    node = Node(redis)
+    at = [redis.publish() for _ in range(10)][-1]
+    node.join()
+    await node.settle()
+    back = [node.join(at._replace(offset=offset, time=0)) for offset in (5, 8) for _ in range(50)]
+    await turn()
+    assert len(redis.asked) == 2
+    asked = [asyncio.create_task(node.history.reply("lobby", None, 5000)) for _ in range(50)]
+    await turn()
+    assert len(redis.asked) == 3
+    assert redis.asked[-1][0] == {"after": None, "limit": PAGE, "seen": 0, "size": MOST_BYTES}
+    await node.settle()
+    assert [numbers(socket) for socket in back] == [[6, 7, 8, 9, 10]] * 50 + [[9, 10]] * 50
+    assert {len((await each).messages) for each in asked} == {10}
     node.close()
 
 

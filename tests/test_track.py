@@ -42,6 +42,12 @@ class TestArrivals:
         assert not track.arrived(message(5))
         assert (track.position, track.torn) == (Position("e", 5, 1005), False)
 
+    def test_an_offset_that_is_given_out_again_tears_the_track(self) -> None:
+        """What had it is older: Redis has lost that, and the page will show it."""
+        track = track_at(5)
+        assert not track.arrived(message(3)._replace(position=Position("e", 3, 2000)))
+        assert (track.position, track.torn) == (Position("e", 5, 1005), True)
+
     def test_a_hole_tears_the_track(self) -> None:
         """What arrives behind it waits, however contiguous that is."""
         track = track_at(5)
@@ -64,6 +70,15 @@ class TestArrivals:
 
 
 class TestPages:
+    def test_a_history_begins_in_another_epoch_than_was_promised(self) -> None:
+        """Nothing was missed where the page says that it is the same history; else that is not known."""
+        for same, gap_expected in ((True, None), (False, Position("p", 0))):
+            track = Track()
+            track.catch_up(page(0, epoch="p"), losses=0)
+            assert not track.arrived(message(1))
+            messages, gap = track.catch_up(page(2, 1, 2)._replace(same=same), losses=0)
+            assert (offsets(messages), gap, track.position) == ([1, 2], gap_expected, Position("e", 2, 1002))
+
     def test_a_page_mends_a_hole(self) -> None:
         """What was held back follows, and live messages go on behind it."""
         track = track_at(5)

@@ -212,7 +212,11 @@ class Client:
         return Presence(answer["count"], answer.get("users"))
 
     async def history(self, channel: str, *, since: Position | None = None, limit: int | None = None) -> History:
-        """Read past messages: the newest `limit` ones, or the first ones after `since`; members only."""
+        """Read past messages: the newest `limit` ones, or the first ones after `since`; members only.
+
+        One answer is a page of 1,000 messages and 256 KiB at most: while its last message is not the one at `offset`,
+        there are more, to be read `since` it.
+        """
         position = since and {"epoch": since.epoch, "offset": since.offset}
         wanted = {key: value for key, value in (("since", position), ("limit", limit)) if value is not None}
         answer = await self.request("$history", wanted, channel=channel)
