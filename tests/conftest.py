@@ -210,6 +210,14 @@ async def small_cluster(_small_cluster: RedisCluster) -> RedisCluster:
     return _small_cluster
 
 
+@pytest.fixture(params=["memory", *(pytest.param(kind, marks=pytest.mark.redis) for kind in ("redis", "cluster"))])
+def any_url(request: pytest.FixtureRequest) -> str:
+    """The address of every kind of backplane, each empty."""
+    if request.param == "memory":
+        return "memory://"
+    return str(request.getfixturevalue("redis" if request.param == "redis" else "small_cluster").url)
+
+
 @pytest.fixture
 def start_proxy() -> Iterator[Callable[[RedisServer | int], Proxy]]:
     """Starts proxies before a server or port; whoever connects to the proxy's port is at its mercy."""

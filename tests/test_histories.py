@@ -42,21 +42,13 @@ async def fill(backplane: Backplane, rule: Rule, *sizes: int) -> Position:
     return (await asyncio.gather(*(backplane.append("lobby", each, rule) for each in messages)))[-1]
 
 
-@pytest.fixture(params=["memory", *(pytest.param(kind, marks=pytest.mark.redis) for kind in ("redis", "cluster"))])
-def url(request: pytest.FixtureRequest) -> str:
-    """The address of every kind of backplane."""
-    if request.param == "memory":
-        return "memory://"
-    return str(request.getfixturevalue("redis" if request.param == "redis" else "small_cluster").url)
-
-
 @pytest.fixture
-async def backplane(url: str) -> AsyncIterator[Backplane]:
+async def backplane(any_url: str) -> AsyncIterator[Backplane]:
     """One of every kind, for which all histories together are to stay small."""
-    if url == "memory://":
+    if any_url == "memory://":
         yield MemoryBackplane(history_total_bytes=TOTAL)
         return
-    async with running(url, history_total_bytes=TOTAL) as found:
+    async with running(any_url, history_total_bytes=TOTAL) as found:
         yield found
 
 

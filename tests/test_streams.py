@@ -39,21 +39,13 @@ async def append(backplane: Backplane, *values: int, rule: Rule = KEPT) -> Posit
     return (await asyncio.gather(*(backplane.append("lobby", numbered(value), rule) for value in values)))[-1]
 
 
-@pytest.fixture(params=["memory", *(pytest.param(kind, marks=pytest.mark.redis) for kind in ("redis", "cluster"))])
-def url(request: pytest.FixtureRequest) -> str:
-    """The address of every kind of backplane."""
-    if request.param == "memory":
-        return "memory://"
-    return str(request.getfixturevalue("redis" if request.param == "redis" else "small_cluster").url)
-
-
 @pytest.fixture
-async def backplane(url: str) -> AsyncIterator[Backplane]:
+async def backplane(any_url: str) -> AsyncIterator[Backplane]:
     """One of every kind."""
-    if url == "memory://":
+    if any_url == "memory://":
         yield MemoryBackplane()
         return
-    async with running(url) as found:
+    async with running(any_url) as found:
         yield found
 
 
