@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from gateway.connection import ConnectionInfo
+from gateway.handlers.demo import DemoHandler
 from gateway.handlers.example import ExampleHandler
 from gateway.message import Message
 from tests.harness import http
@@ -225,7 +226,7 @@ async def test_a_flood_of_hellos_looks_people_up_once() -> None:
 
     connection, _ = make_connection("n~1")
     connection.channels, connection.message = ("hall",), Message("hall", "hello", None)
-    handler = ExampleHandler()
+    handler = ExampleHandler(DemoHandler())
     hellos = (handler.on(cast("Any", People()), connection, "hello", None) for _ in range(100))
     assert await asyncio.gather(*hellos) == [{"people": {"ada": "Ada"}}] * 100
     assert looks == ["hall"]
