@@ -27,6 +27,10 @@ TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 FIN, DEFLATED = 0x80, 0x40
 """Flags beside the opcode: the last frame of a message, and the first one of a compressed message (RFC 7692)."""
 _ABSENT = ""
+LOOKED_THROUGH = 4096
+"""Bytes of a payload up to which it is read before it is written to clients."""
+EPOCH_LENGTH = 64
+MOST_COUNTED = 10**15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +104,7 @@ def message_of(fields: object) -> Message:
         raise BadMessage(f"expected id to be a string or an integer, got {_kind(id)}")
     cmd, channel = fields.get("cmd"), fields.get("channel", "")
     if not isinstance(cmd, str) or not 0 < len(cmd) <= CMD_LENGTH:
-        raise BadMessage(f"expected cmd to be a string of 1 to {CMD_LENGTH} characters, got {_shown(cmd)}", id=id)
+        raise BadMessage(f"expected cmd to be a string of 1 to {CMD_LENGTH} characters, got {shown(cmd)}", id=id)
     if not isinstance(channel, str):
         raise BadMessage(f"expected channel to be a string, got {_kind(channel)}", id=id)
     return Message(channel, cmd, fields.get("param"), id=id)
@@ -227,25 +231,57 @@ def unpack(data: bytes, channel: str = "") -> Envelope:
         return _injected(data, channel)
     parts = _unpack(data)
     if type(parts) is list and len(parts) == 1 and type(parts[0]) is bytes:  # most are; `match` takes 1 microsecond
-        return Envelope(parts[0])
+        return Envelope(check_payload(parts[0]))
     match parts:
-        case [str(epoch), int(offset), int(time), [*parts]]:
+        case [str(epoch), int(offset), int(time), [*parts]] if _is_place(epoch, offset, time):
             return _envelope(parts, Position(epoch, offset, time))
         case [*parts]:
             return _envelope(parts)
     raise InvalidEnvelope("expected an envelope or a JSON object")
 
 
+def check_payload(payload: bytes) -> bytes:
+    """Return what is to be written to clients as it is; raise `InvalidEnvelope` for what would harm them.
+
+    Browsers close a connection over text that is not UTF-8. A short one, as nearly all are, is read as well, which
+    takes half a microsecond; to read a long one takes longer than to write it to many clients.
+    """
+    if len(payload) > LOOKED_THROUGH:
+        if payload[:1] != b"{" or payload[-1:] != b"}" or not _is_text(payload):
+            raise InvalidEnvelope("expected a message in JSON")
+        return payload
+    try:
+        fields = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise InvalidEnvelope(f"expected a message in JSON: {error}") from None
+    if type(fields) is not dict or type(fields.get("cmd")) is not str or payload[-1:] != b"}":
+        raise InvalidEnvelope("expected a message in JSON, with a cmd")
+    return payload
+
+
+def _is_text(payload: bytes) -> bool:
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_place(epoch: str, offset: int, time: int) -> bool:
+    """Tell whether a position may be one: what counts it is exact up to 15 digits."""
+    return len(epoch) <= EPOCH_LENGTH and 0 < offset < MOST_COUNTED and 0 <= time < MOST_COUNTED
+
+
 def _envelope(parts: list[object], position: Position | None = None) -> Envelope:
     match parts:
         case [bytes(payload)]:
-            return Envelope(payload, position=position)
+            return Envelope(check_payload(payload), position=position)
         case [bytes(payload), [*exclude]] if _strings(exclude):
-            return Envelope(payload, frozenset(map(str, exclude)), position=position)
+            return Envelope(check_payload(payload), frozenset(map(str, exclude)), position=position)
         case [bytes(payload), [*exclude], str(connection)] if _strings(exclude):
-            return Envelope(payload, frozenset(map(str, exclude)), connection, position)
+            return Envelope(check_payload(payload), frozenset(map(str, exclude)), connection, position)
         case [bytes(payload), [*exclude], None | str() as connection, str(trace)] if _strings(exclude):
-            return Envelope(payload, frozenset(map(str, exclude)), connection, position, trace)
+            return Envelope(check_payload(payload), frozenset(map(str, exclude)), connection, position, trace)
     raise InvalidEnvelope("expected an envelope or a JSON object")
 
 
@@ -311,15 +347,15 @@ def _injected(data: bytes, channel: str) -> Envelope:
     cmd, sender, exclude = fields.get("cmd"), fields.get("from", _ABSENT), fields.get("exclude", [])
     named, connection = fields.get("channel", ""), fields.get("connection", _ABSENT)
     if not isinstance(cmd, str) or not 0 < len(cmd) <= CMD_LENGTH:
-        raise InvalidEnvelope(f"expected cmd to be a string of 1 to {CMD_LENGTH} characters, got {_shown(cmd)}")
+        raise InvalidEnvelope(f"expected cmd to be a string of 1 to {CMD_LENGTH} characters, got {shown(cmd)}")
     if sender is not _ABSENT and not is_name(sender):
-        raise InvalidEnvelope(f"expected from to be a user id, got {_shown(sender)}")
+        raise InvalidEnvelope(f"expected from to be a user id, got {shown(sender)}")
     if not isinstance(exclude, list) or not _strings(exclude):
-        raise InvalidEnvelope(f"expected exclude to be a list of connection ids, got {_shown(exclude)}")
+        raise InvalidEnvelope(f"expected exclude to be a list of connection ids, got {shown(exclude)}")
     if named != "" and not is_name(named):
-        raise InvalidEnvelope(f"expected channel to be a channel name, got {_shown(named)}")
+        raise InvalidEnvelope(f"expected channel to be a channel name, got {shown(named)}")
     if connection is not _ABSENT and not isinstance(connection, str):
-        raise InvalidEnvelope(f"expected connection to be a connection id, got {_shown(connection)}")
+        raise InvalidEnvelope(f"expected connection to be a connection id, got {shown(connection)}")
     try:
         payload = encode(cmd, fields.get("param"), channel or named, sender or None)
     except InvalidParam as error:
@@ -360,7 +396,8 @@ def _kind(value: object) -> str:
     return "an object"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Show what came, in a few words that a log can bear."""
     if not isinstance(value, str):
         return _kind(value)
     return ascii(value) if len(value) <= 40 else f"{len(value)} characters"

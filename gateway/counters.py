@@ -47,7 +47,7 @@ class Counters:
     """Messages written to sockets: one that reaches 1,000 members counts 1,000."""
     delivered_bytes: int = 0
     rejected: int = 0
-    """Payloads found in Redis that are no message."""
+    """Payloads and values found in Redis that are none of ours."""
     rejection: str = ""
     """The last of them that was logged, and what was wrong with it."""
     slow: int = 0

@@ -193,7 +193,7 @@ class History:
 
     async def _read(self, channel: str, track: Track, after: Position | None) -> Page:
         """Read a page after a position, or from where this node is if that comes before; catch up with it."""
-        known, losses = track.position, track.losses
+        known, losses, held = track.position, track.losses, track.held()
         if known is not None and (after is None or after.epoch != known.epoch or after.offset > known.offset):
             after = known
         page = await self._page(channel, after, known)
@@ -201,11 +201,11 @@ class History:
             await self._renew(channel, track, known)
             page = await self._page(channel, after, known)
         if _is_apt(track, known):
-            self._catch_up(channel, track, page, losses)
+            self._catch_up(channel, track, page, losses, held)
         return page
 
-    def _catch_up(self, channel: str, track: Track, page: Page, losses: int) -> None:
-        messages, gap = track.catch_up(page, losses=losses)
+    def _catch_up(self, channel: str, track: Track, page: Page, losses: int, held: frozenset[tuple[str, int]]) -> None:
+        messages, gap = track.catch_up(page, losses=losses, held=held)
         if gap is not None:
             self._tell(channel, page.epoch, gap)
         self._delivery.write_channel(channel, messages)

@@ -7,14 +7,16 @@ one entry and not a thousand. Nothing is read or written while nothing happens.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import deque
 from typing import Any, Literal, Protocol, get_args
 
+import orjson
+
 from gateway.counters import Counters
 from gateway.errors import Unavailable
 from gateway.presence.books import entry
+from gateway.redis.records import Rejections, is_moment
 from gateway.vitals import Vital
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ Book = Literal["events", "audit", "refusals"]
 
 MOST_WAITING = 100
 """Entries of each book that wait for Redis; past that the oldest is forgotten."""
+ENTRY_LENGTH = 64 * 1024
 RETRY = 1.0
 DRAINING = "draining"
 """Noted by who drains, for whom no sample may come again, and a state that samples tell."""
@@ -47,8 +50,9 @@ class Books(Protocol):
 class Journal:
     """Keeps the books of this node."""
 
-    def __init__(self, node: str, books: Books, counters: Counters) -> None:
+    def __init__(self, node: str, books: Books, counters: Counters, rejections: Rejections | None = None) -> None:
         self._node = node
+        self._rejections = rejections or Rejections(counters)
         self._books = books
         self._counters = counters
         self._state = "ok"
@@ -114,7 +118,19 @@ class Journal:
 
     async def read(self, book: Book, *, limit: int, before: str = "") -> list[dict[str, Any]]:
         """Read the newest entries of all nodes, newest first; `id` of the last gives the ones before it."""
-        return [_entry(id, line) for id, line in await self._books.records(book, limit=limit, before=before)]
+        found = await self._books.records(book, limit=limit, before=before)
+        return [entry for id, line in found if (entry := self._entry(book, id, line)) is not None]
+
+    def _entry(self, book: Book, id: str, line: str) -> dict[str, Any] | None:
+        """Read an entry; None for what no node writes."""
+        try:
+            fields = orjson.loads(line) if len(line) <= ENTRY_LENGTH else None
+        except orjson.JSONDecodeError:
+            fields = None
+        if isinstance(fields, dict) and _is_entry(fields):
+            return {"at": 0, "node": "", **fields, "id": id}
+        self._rejections.stands(f"the book of {book}", "expected an entry that a node has written", line)
+        return None
 
     def _note(self, book: Book, fields: dict[str, object]) -> None:
         self._waiting[book].append(entry(self._node, **fields))
@@ -125,10 +141,6 @@ class Journal:
         return {name: getattr(self._counters, name) for name in _COUNTED}
 
 
-def _entry(id: str, line: str) -> dict[str, Any]:
-    """Read an entry, leniently: a person may have been at it."""
-    try:
-        fields = json.loads(line)
-    except ValueError:
-        fields = None
-    return {"id": id, "at": 0, "node": "", **fields} if isinstance(fields, dict) else {"id": id, "at": 0, "node": ""}
+def _is_entry(fields: dict[str, object]) -> bool:
+    texts = all(isinstance(fields.get(name, ""), str) for name in ("node", "kind", "text", "who", "action", "target"))
+    return texts and is_moment(fields.get("at", 0)) and isinstance(fields.get("details", {}), dict)

@@ -62,6 +62,12 @@ def is_name(name: object) -> bool:
     return _problem(name) is None
 
 
+def is_connection_id(id: str) -> bool:
+    """Tell whether this may be a connection's id: a node's name, ~, and something of its own."""
+    node, _, own = id.rpartition("~")
+    return is_name(node) and is_name(own)
+
+
 def fits(pattern: str, name: str) -> bool:
     """Tell whether a name fits a pattern, in which * stands for any characters or none."""
     first, *middle = pattern.split("*")

@@ -25,7 +25,7 @@ _COUNTERS = {
     "published": ("messages_published", "Messages published to the backplane"),
     "delivered": ("messages_delivered", "Messages written to sockets, counted for each receiver"),
     "delivered_bytes": ("delivered_bytes", "Bytes of messages written to sockets, counted for each receiver"),
-    "rejected": ("injections_rejected", "Payloads found in Redis that are no message"),
+    "rejected": ("injections_rejected", "Payloads and values found in Redis that are none of the gateway's"),
     "slow": ("slow_consumers", "Connections closed because they read too slowly"),
     "dropped": ("messages_dropped", "Messages not sent to slow readers, as the rules of their channels say"),
     "no_pong": ("pongs_missed", "Connections closed because no pong came"),

@@ -10,13 +10,14 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from gateway.backplane import NODES, TAP, Backplane
-from gateway.errors import ConnectionNotFound, InvalidParam, Unavailable
+from gateway.errors import InvalidEnvelope, InvalidParam, Unavailable
 from gateway.journal import Book, Journal
 from gateway.presence import Presence
+from gateway.redis.records import DIGITS, is_moment
 from gateway.remote import Remote
 from gateway.revocations import Revocations
 from gateway.tap import RENEW, Filter, Tap, Taps
-from gateway.vitals import Sample, Vitals, of_cluster
+from gateway.vitals import SERIES, Sample, Vitals, of_cluster
 
 QUESTIONS = frozenset({"series", "rates", "drain", "log-out"})
 """What nodes ask each other about themselves."""
@@ -62,7 +63,8 @@ class Operations:
         rates: dict[str, float] = {}
         for answer in heard.answers.values():
             for name, rate in answer.items() if isinstance(answer, dict) else ():
-                rates[name] = max(rate, rates.get(name, 0.0))
+                if isinstance(name, str) and _is_figure(rate):
+                    rates[name] = max(rate, rates.get(name, 0.0))
         return rates
 
     async def read(self, book: Book, *, limit: int = 50, before: str = "") -> list[dict[str, Any]]:
@@ -127,24 +129,37 @@ class Operations:
     # ---- what other nodes ask
 
     def answer(self, verb: str, arguments: dict[str, Any]) -> object:
-        """Do what a node was asked about itself. Raises `ConnectionNotFound` for what it does not know."""
+        """Do what a node was asked about itself. Raises `InvalidEnvelope` for what it does not know."""
         match verb, arguments:
             case "series", {"since": int(since)}:
                 return self._vitals.since(since)
-            case "rates", {"channels": [*channels]}:
-                return self._taps.meter.rates(map(str, channels), asyncio.get_running_loop().time())
+            case "rates", {"channels": [*channels]} if all(isinstance(name, str) for name in channels):
+                return self._taps.meter.rates(channels, asyncio.get_running_loop().time())
             case "log-out", {"session": str(session)}:
                 self.revocations.heard(session[:100])
                 return None
             case "drain", _:
                 asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)  # the answer first
                 return None
-        raise ConnectionNotFound(f"this node does not know how to {verb}")
+        raise InvalidEnvelope(f"expected a question, got {verb} with other arguments")
 
 
 def _samples(answer: Any) -> list[Sample]:
-    """Read what a node told, leniently: it may run another version."""
-    match answer:
-        case [*samples]:
-            return [(number, tuple(values)) for number, values in samples]
-    return []
+    """Read what a node told; what is no sample is left out."""
+    return [(sample[0], tuple(sample[1])) for sample in answer if _is_sample(sample)] if _is_list(answer) else []
+
+
+def _is_sample(sample: object) -> bool:
+    match sample:
+        case [number, [*values]]:
+            return is_moment(number) and len(values) <= len(SERIES) and all(map(_is_figure, values))
+    return False
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _is_figure(value: object) -> bool:
+    """Tell whether this may be drawn and added up."""
+    return isinstance(value, int | float) and abs(value) < 10**DIGITS  # NaN is not

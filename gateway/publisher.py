@@ -36,14 +36,23 @@ class Publisher(Writing):
     is that connects raises `Unavailable` when Redis does not let it in within `publish_timeout`. In a new event loop,
     as each `asyncio.run` makes one, it connects anew; while another one that it is connected in still lives, it
     raises `GatewayError` and sends nothing: code of several threads uses `SyncPublisher`.
+    Where the nodes have a `cluster_secret`, writing to one connection needs it, since its node is asked.
     With `tracing` a write is a span of the OpenTelemetry trace under way, which the nodes continue.
     Raises `InvalidSettings` for a URL that cannot be one; `memory://` joins nobody.
     """
 
     def __init__(
-        self, redis_url: str, *, prefix: str = "gateway", publish_timeout: float = 10, tracing: bool = False
+        self,
+        redis_url: str,
+        *,
+        prefix: str = "gateway",
+        publish_timeout: float = 10,
+        tracing: bool = False,
+        cluster_secret: str = "",
     ) -> None:
-        self._settings = settings_of(redis_url, prefix=prefix, publish_timeout=publish_timeout)
+        self._settings = settings_of(
+            redis_url, prefix=prefix, publish_timeout=publish_timeout, cluster_secret=cluster_secret
+        )
         self._tracing = open_tracing(tracing, node="publisher")
         self._claiming = threading.Lock()
         self._place: _Place | None = None
@@ -129,10 +138,23 @@ class SyncPublisher:
     """
 
     def __init__(
-        self, redis_url: str, *, prefix: str = "gateway", publish_timeout: float = 10, tracing: bool = False
+        self,
+        redis_url: str,
+        *,
+        prefix: str = "gateway",
+        publish_timeout: float = 10,
+        tracing: bool = False,
+        cluster_secret: str = "",
     ) -> None:
         """Raise `InvalidSettings` for a URL that cannot be one, and for `tracing` without OpenTelemetry."""
-        self._make = partial(Publisher, redis_url, prefix=prefix, publish_timeout=publish_timeout, tracing=tracing)
+        self._make = partial(
+            Publisher,
+            redis_url,
+            prefix=prefix,
+            publish_timeout=publish_timeout,
+            tracing=tracing,
+            cluster_secret=cluster_secret,
+        )
         self._make()
         self._starting = threading.Lock()
         self._thread: _Thread | None = None

@@ -12,6 +12,8 @@ from gateway.counters import Counters
 from gateway.delivery import Delivery
 from gateway.errors import GatewayError, InvalidEnvelope
 from gateway.history import History
+from gateway.neighbours import Neighbours
+from gateway.redis.records import Rejections
 from gateway.remote import Remote
 from gateway.tap import Taps
 
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from gateway.tracing.spans import Tracing
 
 logger = logging.getLogger(__name__)
-
-LOG_PERIOD = 1.0
 
 
 class Reader:
@@ -33,7 +33,9 @@ class Reader:
         history: History,
         taps: Taps,
         remote: Remote,
+        neighbours: Neighbours,
         counters: Counters,
+        rejections: Rejections,
         *,
         tasks: asyncio.TaskGroup,
         tracing: Tracing | None = None,
@@ -43,11 +45,12 @@ class Reader:
         self._history = history
         self._taps = taps
         self._remote = remote
+        self._neighbours = neighbours
         self._counters = counters
         self._tasks = tasks
         self._tracing = tracing
         self._node = remote.node
-        self._logged = 0.0
+        self._rejections = rejections
 
     async def run(self) -> None:
         time = asyncio.get_running_loop().time
@@ -71,13 +74,13 @@ class Reader:
                 case "node":
                     self._for_this_node(data)
                 case NODES.kind:
-                    self._taps.wished(data)
+                    self._said_to_all(data)
                 case TAP.kind:
                     self._taps.show(data)
                 case GAP.kind:
                     self._gap(target.name)
         except InvalidEnvelope as error:
-            self._reject(target, data, error)
+            self._rejections.published(":".join(filter(None, target)), error, data)
 
     def _message(self, target: Target, data: bytes) -> None:
         envelope = codec.unpack(data, target.name if target.kind == "channel" else "")
@@ -89,6 +92,13 @@ class Reader:
                 self._tracing.arrived(target, envelope)
         if self._taps.wanted and self._taps.arrived(target, data):
             self._taps.report(data, target, envelope)
+
+    def _said_to_all(self, data: bytes) -> None:
+        fields = codec.unpack_map(data)
+        if "greets" in fields:
+            self._neighbours.heard(fields)
+        else:
+            self._taps.wished(data)
 
     def _gap(self, channel: str) -> None:
         """Let what came before the loss be written, then see to it."""
@@ -112,17 +122,8 @@ class Reader:
         try:
             await self._remote.heard(data)
         except InvalidEnvelope as error:
-            self._reject(Target("node"), data, error)
+            self._rejections.published("node", error, data)
         except GatewayError as error:
             logger.warning("another node's question was not answered: %s", error)
-        except Exception:
-            logger.exception("another node's question failed")
-
-    def _reject(self, target: Target, data: bytes, error: InvalidEnvelope) -> None:
-        self._counters.rejected += 1
-        now = asyncio.get_running_loop().time()
-        if now - self._logged >= LOG_PERIOD:
-            self._logged = now
-            where = ":".join(filter(None, target))
-            self._counters.rejection = f"to {where}: {error}: {data[:80]!r}"
-            logger.warning("rejected what was published %s", self._counters.rejection)
+        except Exception as error:
+            self._rejections.fault("node", error)

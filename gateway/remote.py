@@ -16,6 +16,7 @@ from gateway import codec
 from gateway.backplane import Backplane, Target
 from gateway.connection import node_of
 from gateway.errors import KINDS, ConnectionNotFound, GatewayError, InvalidEnvelope, Unavailable
+from gateway.message import is_name
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +39,13 @@ class Heard(NamedTuple):
 class Remote:
     """This node's questions to others, and its answers to theirs."""
 
-    def __init__(self, node_id: str, backplane: Backplane, act: Act, *, timeout: float) -> None:
+    def __init__(self, node_id: str, backplane: Backplane, act: Act, *, timeout: float, hint: str = "") -> None:
         self.node = node_id
         self._backplane = backplane
         self._act = act
         self._timeout = timeout
+        self._hint = hint
+        """Why a node may not answer, for whoever is told that."""
         self._numbers = count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
 
@@ -59,7 +62,7 @@ class Remote:
             async with asyncio.timeout(self._timeout):
                 answer = await self._ask_node(node, verb, {"connection": connection_id, **arguments})
         except TimeoutError:
-            raise Unavailable(f"node {node} did not answer") from None
+            raise Unavailable(f"node {node} did not answer{self._hint}") from None
         if answer is _SILENCE:
             raise ConnectionNotFound(f"no connection {connection_id!r}: no node {node!r}")
         return answer
@@ -97,9 +100,12 @@ class Remote:
             del self._asked[number]
 
     async def heard(self, data: bytes) -> None:
-        """Take what another node said: a question, or the answer to one of ours."""
+        """Take what another node said: a question, or the answer to one of ours.
+
+        Raises `InvalidEnvelope` for what no node says; then nothing was done, and nobody is answered.
+        """
         match codec.unpack_map(data):
-            case {"ask": str(verb), "number": int(number), "from": str(node), **arguments}:
+            case {"ask": str(verb), "number": int(number), "from": str(node), **arguments} if is_name(node):
                 await self._answer(verb, number, node, arguments)
             case {"answer": int(number), "result": result}:
                 self._settle(number, lambda answer: answer.set_result(result))
@@ -113,6 +119,8 @@ class Remote:
         said: dict[str, object] = {"answer": number}
         try:
             said["result"] = await self._act(verb, arguments)
+        except InvalidEnvelope:
+            raise
         except GatewayError as error:
             said["error"] = (type(error).__name__, error.message)
         await self._backplane.publish(Target("node", node), codec.pack_map(said))

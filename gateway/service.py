@@ -6,26 +6,26 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gateway import codec
 from gateway.access import Action
-from gateway.backplane import ALL, DIRECT, NODES, Page, Target, open_backplane
+from gateway.answers import Answers
+from gateway.backplane import ALL, DIRECT, NODES, Page, Target, check_redis, open_backplane
 from gateway.backplane.counters import BackplaneCounters
 from gateway.backplane.link import RedisRefused
 from gateway.backplane.trouble import causes
 from gateway.budget import Budget
 from gateway.codec import Envelope
 from gateway.commands import Commands
-from gateway.config import Settings, without_password
+from gateway.config import Settings, database_of, without_password
 from gateway.connection import Connection, ConnectionInfo, Profile
 from gateway.counters import Counters
 from gateway.delivery import Delivery
-from gateway.directory import VERBS, Directory
+from gateway.directory import Directory
 from gateway.drain import Drain
-from gateway.errors import ENDED, GOING_AWAY, CannotStart, Close, ConnectionNotFound, InvalidParam, Unavailable
+from gateway.errors import ENDED, GOING_AWAY, CannotStart, Close, InvalidParam, Unavailable
 from gateway.expiry import Expiry
-from gateway.fanout import write
 from gateway.handler import Handler
 from gateway.heartbeat import Heartbeat
 from gateway.history import History
@@ -33,10 +33,12 @@ from gateway.hub import Hub
 from gateway.journal import Journal
 from gateway.membership import Membership
 from gateway.message import Message, Position, check_channel
-from gateway.operations import QUESTIONS, Operations
+from gateway.neighbours import Neighbours
+from gateway.operations import Operations
 from gateway.presence import open_presence
 from gateway.reader import Reader
 from gateway.reception import Reception
+from gateway.redis.records import Rejections
 from gateway.remote import Remote
 from gateway.rights import Rights
 from gateway.status import Held, Readiness, Status
@@ -65,11 +67,30 @@ class Service(Writing):
     """
 
     def __init__(self, settings: Settings) -> None:
+        """Raise `InvalidSettings`; everything else is made by `running`."""
+        check_redis(settings)
         self.settings = settings
         self.counters = Counters()
+        self.tokens = Tokens(settings)
+        self.tracing = open_tracing(settings.tracing, node=settings.node_id)
+        """None where there are no traces."""
+        self._ended = False
+        self.patience = CLOSE_TIMEOUT
+        """Seconds that the end of a connection may take, whatever its client does; to be set before the node runs."""
+        self.crashed = asyncio.Event()
+        """Set when a part of this node has failed, by a fault of ours: it serves nobody any more, and should end."""
+
+    def _build(self) -> None:
+        """Make the parts of a node that begins to run, and its name.
+
+        Not before: a server may load the application first and fork then, and two processes that share a name, or
+        whatever else is drawn by lot here, would take each other's connections for ghosts of their own.
+        """
+        settings = self.settings = self.settings.named()
         self._hub = Hub()
         self._taps = Taps(settings.node_id)
-        self._backplane = open_backplane(settings)
+        rejections = self._rejections = Rejections(self.counters)
+        self._backplane = open_backplane(settings, rejections)
         self._delivery = Delivery(self._hub, settings.rule, self.counters)
         self.budget = Budget(settings)
         self._history = History(self._hub, self._backplane, self._delivery, settings.rule, self.counters, self.budget)
@@ -77,12 +98,13 @@ class Service(Writing):
             *(self._hub, self.counters, lambda: self.backplane_counters),
             *(lambda: self.readiness, lambda: self.loop_lag.most, lambda: len(self._taps.here)),
         )
-        self._presence = open_presence(settings, self._backplane, self._hub, self.counters, self._vitals.current)
-        self._remote = Remote(settings.node_id, self._backplane, self._act, timeout=settings.publish_timeout)
+        self._answers = Answers(self, self._hub)
+        self._presence = open_presence(
+            *(settings, self._backplane, self._hub, self.counters, rejections), vital=self._vitals.current
+        )
+        self._remote = Remote(settings.node_id, self._backplane, self._answers.give, timeout=settings.publish_timeout)
         self.directory = Directory(self._hub, self._presence, self._remote)
-        self.tokens = Tokens(settings)
         self.tracing = open_tracing(settings.tracing, node=settings.node_id)
-        """None where there are no traces."""
         self._expiry = Expiry(self._hub)
         self._membership = Membership(
             *(self._hub, self._backplane, self._history, self._presence, self._expiry), settings
@@ -90,23 +112,20 @@ class Service(Writing):
         self._rights = Rights(self._membership, settings.rule, self.counters)
         self._heartbeat = Heartbeat(settings.heartbeat, self.counters)
         self._watchdog = Watchdog(self._hub, self._presence.hold, self.counters)
-        self._journal = Journal(settings.node_id, self._presence, self.counters)
+        self._journal = Journal(settings.node_id, self._presence, self.counters, rejections)
         self._vitals.sampled.append(self._journal.sampled)
         self.operations = Operations(
             *(self._backplane, self._remote, self._presence, self._vitals, self._journal, self._taps)
         )
         """What operators see and do."""
+        database = database_of(settings.redis_url)
+        self._neighbours = Neighbours(*(settings.node_id, settings.prefix, database, self._backplane, self._presence))
         self._reception: Reception
         self._drain: Drain
-        self._ended = False
-        self.patience = CLOSE_TIMEOUT
-        """Seconds that the end of a connection may take, whatever its client does; to be set before the node runs."""
-        self.crashed = asyncio.Event()
-        """Set when a part of this node has failed, by a fault of ours: it serves nobody any more, and should end."""
 
     @property
     def node_id(self) -> str:
-        """The name of this node in the cluster."""
+        """The name of this node in the cluster: the one it was given, or, from the moment it runs, one made for it."""
         return self.settings.node_id
 
     @property
@@ -128,7 +147,7 @@ class Service(Writing):
     @property
     def readiness(self) -> Readiness:
         """How this node is placed to serve clients."""
-        trouble = self._backplane.trouble
+        trouble = [*self._backplane.trouble, *self._presence.trouble, *self._neighbours.trouble]
         if self.crashed.is_set():
             return Readiness("crashed", ["a part of this node has failed; its log says which"])
         if self._reception.stopping:
@@ -281,6 +300,7 @@ class Service(Writing):
 
         Raises `CannotStart` when Redis stays away for `startup_timeout`, or refuses the log-in.
         """
+        self._build()
         started = asyncio.Event()
         node = asyncio.create_task(self._run(started))
         node.add_done_callback(self._note_crash)
@@ -303,14 +323,15 @@ class Service(Writing):
             )
             self._drain = Drain(self._hub, self._reception, self._journal, self._presence, self.settings)
             reader = Reader(
-                *(self._backplane, self._delivery, self._history, self._taps, self._remote, self.counters),
+                *(self._backplane, self._delivery, self._history, self._taps, self._remote, self._neighbours),
+                *(self.counters, self._rejections),
                 tasks=tasks,
                 tracing=self.tracing,
             )
             for run in (
-                *(self._backplane.run, self._presence.run, reader.run, commands.run, self._delivery.run),
-                *(self._history.run, self._heartbeat.run, self._watchdog.run, self._expiry.run, self._vitals.run),
-                *(self._journal.run, self.operations.copy, self.operations.wish),
+                *(self._backplane.run, self._presence.run, reader.run, self._neighbours.run, commands.run),
+                *(self._delivery.run, self._history.run, self._heartbeat.run, self._watchdog.run, self._expiry.run),
+                *(self._vitals.run, self._journal.run, self.operations.copy, self.operations.wish),
             ):
                 tasks.create_task(run())
             started.set()
@@ -368,34 +389,6 @@ class Service(Writing):
                 await self._remote.ask("write", conn_id, payload=payload, **({"trace": trace} if trace else {}))
             if self._taps.wanted:
                 self._taps.written(DIRECT, Envelope(payload, connection=conn_id))
-
-    def _write_here(self, envelope: Envelope) -> None:
-        """Write to one connection what another node has for it."""
-        write(self._hub.connections[envelope.connection or ""], (envelope,))
-        if self.tracing is not None:
-            self.tracing.arrived(DIRECT, envelope)
-            self.tracing.written()
-
-    async def _act(self, verb: str, arguments: dict[str, Any]) -> object:
-        """Do what another node asks, to a connection held here."""
-        if verb in VERBS:
-            return await self.directory.answer(verb, arguments)
-        if verb in QUESTIONS:
-            return self.operations.answer(verb, arguments)
-        match arguments:
-            case {"connection": str(id), **rest} if id in self._hub.connections:
-                match verb, rest:
-                    case "join", {"channel": str(channel)}:
-                        return await self.join(id, channel)
-                    case "leave", {"channel": str(channel)}:
-                        return await self.leave(id, channel)
-                    case "write", {"payload": bytes(payload)}:
-                        self._write_here(Envelope(payload, connection=id, trace=str(rest.get("trace", ""))))
-                        return None
-                    case "disconnect", {"code": int(code), "reason": str(reason)}:
-                        await self.disconnect(id, code=code, reason=reason)
-                        return None
-        raise ConnectionNotFound(f"no connection {arguments.get('connection')!r}")
 
     def _note_crash(self, node: asyncio.Task[None]) -> None:
         if not node.cancelled() and (error := node.exception()) is not None:

@@ -23,8 +23,9 @@ from gateway.backplane import Target
 from gateway.codec import Envelope
 from gateway.connection import Connection
 from gateway.errors import InvalidEnvelope, InvalidParam, Unavailable
-from gateway.message import Message
+from gateway.message import Message, is_name
 from gateway.meter import Meter
+from gateway.redis.records import is_moment
 
 RENEW = 3.0
 EXPIRE = 10.0
@@ -37,6 +38,8 @@ MOST_WAITING = 1000
 FLUSH = 0.05
 MOST_COPIED = 1000
 """Messages a node copies between two flushes: a burst of what one observer has room for is shown whole."""
+MOST_TAPPING, MOST_FILTERS = 1000, 1000
+"""Nodes, and observers on one, whose wishes are heard."""
 MOST_COPIED_BYTES = 512 * 1024
 
 
@@ -213,22 +216,25 @@ class Taps:
         return codec.pack_map({"tap": self._node, "filters": list({tap.wanted for tap in self.here})})
 
     def wished(self, data: bytes) -> None:
-        """Note what the observers of a node want to see, until it stops renewing this."""
+        """Note what the observers of a node want to see, until it stops renewing this. Raises `InvalidEnvelope`."""
         match codec.unpack_map(data):
-            case {"tap": str(node), "filters": [*filters]}:
+            case {"tap": str(node), "filters": []} if is_name(node):
+                self._wishes.pop(node, None)
+            case {"tap": str(node), "filters": [*filters]} if is_name(node) and len(filters) <= MOST_FILTERS:
+                if node not in self._wishes and len(self._wishes) >= MOST_TAPPING:
+                    raise InvalidEnvelope(f"more than {MOST_TAPPING} nodes wish to see messages")
                 until = asyncio.get_running_loop().time() + EXPIRE
                 self._wishes[node] = _Wish([_filter_of(wanted) for wanted in filters], until)
-                if not filters:
-                    del self._wishes[node]
             case _:
                 raise InvalidEnvelope("expected a wish to see messages")
 
     def show(self, data: bytes) -> None:
         """Show the observers here what a node saw. Raises `InvalidEnvelope`."""
         match codec.unpack_map(data):
-            case {"node": str(node), "sights": [*sights], "missed": int(missed), **rest}:
+            case {"node": str(node), "sights": [*sights], "missed": int(missed), **rest} if is_moment(missed):
+                seen = list(map(_sight_of, sights))  # all of them are looked at before any is shown
                 self._miss(missed)
-                for sight in map(_sight_of, sights):
+                for sight in seen:
                     self._show(sight)
                 self._show_reports(node, rest)
             case {"injected": bytes()} as report:
@@ -239,7 +245,7 @@ class Taps:
     def _show_reports(self, node: str, parts: dict[str, object]) -> None:
         """Show what people published; what several nodes had no room to report is missed once, too."""
         match parts:
-            case {"reports": [*reports], "unreported": int(unreported)}:
+            case {"reports": [*reports], "unreported": int(unreported)} if is_moment(unreported):
                 for report in reports:
                     self._show_injected(codec.unpack_map(report if isinstance(report, bytes) else b""))
                 before = max(self._unreported.values(), default=0)
@@ -361,7 +367,7 @@ def _fits_inside(wanted: Filter, sight: Sight) -> bool:
 def _filter_of(parts: object) -> Filter:
     """Read what a node wants to see; one of another version may say more or less."""
     match parts:
-        case [*fields]:
+        case [*fields] if all(isinstance(field, str) for field in fields):
             return Filter(*map(str, fields[: len(Filter._fields)]))
     raise InvalidEnvelope("expected a filter")
 
@@ -369,12 +375,13 @@ def _filter_of(parts: object) -> Filter:
 def _envelope_of(parts: object) -> Envelope:
     match parts:
         case {"payload": bytes(payload), "connection": str(connection)}:
-            return Envelope(payload, connection=connection or None)
+            return Envelope(codec.check_payload(payload), connection=connection or None)
     raise InvalidEnvelope("expected a copy of what was published")
 
 
 def _sight_of(parts: object) -> Sight:
     match parts:
-        case [int(at), str(node), str(way), str(kind), str(name), str(id), str(user), bytes(payload)]:
+        case [int(at), str(node), str(way), str(kind), str(name), str(id), str(user), bytes(payload)] if is_moment(at):
+            codec.read(payload)
             return Sight(at, node, way, kind, name, id, user, payload)
     raise InvalidEnvelope("expected a copy of a message")

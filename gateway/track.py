@@ -67,12 +67,19 @@ class Track:
         wanted = [(here.epoch, offset) for offset in range(behind.offset + 1, here.offset + 1)]
         return [self._recent[place] for place in wanted] if all(place in self._recent for place in wanted) else None
 
-    def catch_up(self, page: Page, *, losses: int) -> tuple[list[Envelope], Position | None]:
+    def held(self) -> frozenset[tuple[str, int]]:
+        """Return the places of what is held back, to know after a page was read what it should have had."""
+        return frozenset(self._recent)
+
+    def catch_up(
+        self, page: Page, *, losses: int, held: frozenset[tuple[str, int]] = frozenset()
+    ) -> tuple[list[Envelope], Position | None]:
         """Take a page that was read from the present position on, or from before it.
 
-        `losses` is how many there had been when it was asked for. Returns what to pass on, and the position
-        behind which messages are lost for good, if any are.
+        `losses` is how many there had been when it was asked for, and `held` what was held back then. Returns what to
+        pass on, and the position behind which messages are lost for good, if any are.
         """
+        self._disown(page, held)
         gap, messages = None, list[Envelope]()
         here = self.position or _end(page)
         if here.offset == 0 and page.same:  # promised an epoch before the first message, which has another one
@@ -117,6 +124,15 @@ class Track:
         while self.position and (held := self._recent.get((self.position.epoch, self.position.offset + 1))):
             self._pass(held)
             yield held
+
+    def _disown(self, page: Page, held: frozenset[tuple[str, int]]) -> None:
+        """Forget what came before the page was asked for and lies beyond its end: no node has written that.
+
+        A message is in the stream before it is published. Waited for, it would be read for again and again.
+        """
+        for epoch, offset in held:
+            if epoch == page.epoch and offset > page.offset:
+                self._recent.pop((epoch, offset), None)
 
     def _is_ahead(self) -> bool:
         """Tell whether anything is held back behind a hole."""

@@ -40,15 +40,31 @@ class _Given(Settings):
         return (init_settings,)
 
 
-def settings_of(redis_url: str, *, prefix: str, publish_timeout: float) -> Settings:
+def settings_of(redis_url: str, *, prefix: str, publish_timeout: float, cluster_secret: str = "") -> Settings:
     """Make the settings of a visitor; raise `InvalidSettings` that names what was wrong."""
-    settings = load(_Given, redis_url=redis_url, prefix=prefix, publish_timeout=publish_timeout)
+    settings = load(
+        _Given,
+        redis_url=redis_url,
+        prefix=prefix,
+        publish_timeout=publish_timeout,
+        cluster_secret=cluster_secret,
+    )
     if settings.redis_url.startswith("memory:"):
         raise InvalidSettings(
             "redis_url: expected the Redis that joins the nodes, such as redis://localhost:6379/0, got 'memory://', "
             "which is one node alone"
         )
     return settings
+
+
+def own_settings(settings: Settings) -> Settings:
+    """Return the settings of a visitor at the cluster that others are about."""
+    return settings_of(
+        settings.redis_url,
+        prefix=settings.prefix,
+        publish_timeout=settings.publish_timeout,
+        cluster_secret=settings.cluster_secret,
+    )
 
 
 class Visitor:
@@ -61,7 +77,8 @@ class Visitor:
         self._settings = settings = settings.model_copy(update={"node_id": self.id})
         self.backplane: Backplane = open_backplane(settings)
         self.onlooker = Onlooker(settings, self.backplane)
-        self.remote = Remote(self.id, self.backplane, _refuse, timeout=settings.publish_timeout)
+        hint = "" if settings.cluster_secret else "; if the nodes have a cluster_secret, whoever asks them needs it"
+        self.remote = Remote(self.id, self.backplane, _refuse, timeout=settings.publish_timeout, hint=hint)
         self.rule: Callable[[str], Rule] = first_match(())
         """What holds for a channel, as the nodes have it."""
         self._taps = Taps(self.id)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from gateway.backplane.counters import BackplaneCounters
 from gateway.counters import BOUNDS, Counters
 from gateway.hub import Hub
+from gateway.redis.records import Record
 
 PERIOD = 3.0
 """Seconds between samples, which all nodes take at the same times of the clock."""
@@ -59,7 +60,7 @@ class Vital(NamedTuple):
     taps: int = 0
     """Observers on this node."""
     rejected: int = 0
-    """Payloads found in Redis that were no message, since the node started."""
+    """Payloads and values found in Redis that were none of ours, since the node started."""
 
     @property
     def serves(self) -> bool:
@@ -72,6 +73,8 @@ SERIES = (
     *("received", "published", "delivered", "p50", "p99"),
 )
 """What is kept of a sample for the charts."""
+TROUBLE_BYTES, STATE_BYTES = 4096, 20
+"""Of what a node says of itself."""
 BEHIND = 3
 """Samples by which a node may be behind the others and still be waited for."""
 _WORST = {"loop_lag", "lag", "p50", "p99"}
@@ -195,21 +198,21 @@ def as_fields(vital: Vital) -> tuple[str, ...]:
     return tuple(str(part) for pair in written.items() for part in pair)
 
 
-def of_fields(fields: dict[str, str]) -> Vital:
-    """Read the figures of a node, leniently: it may run another version."""
+def of_record(record: Record) -> Vital:
+    """Read the figures of a node; it may run another version, and tell fewer of them, or more."""
     known = Vital()._asdict().items()
-    return Vital()._replace(**{name: _read(fields[name], default) for name, default in known if name in fields})
+    return Vital()._replace(**{name: _read(record, name, default) for name, default in known if name in record})
 
 
-def _read(value: str, default: Any) -> Any:
-    if isinstance(default, tuple):
-        return tuple(value.split("\n")) if value else ()
-    if isinstance(default, str):
-        return value
-    try:
-        return int(value) if isinstance(default, int) else float(value)
-    except ValueError:
-        return default
+def _read(record: Record, name: str, default: object) -> Any:
+    match default:
+        case tuple():
+            return tuple(filter(None, record.line(name, most=TROUBLE_BYTES).split("\n")))
+        case str():
+            return record.line(name, most=STATE_BYTES)
+        case int():
+            return record.number(name)
+    return record.real(name)
 
 
 def _complete(known: list[list[Sample]], since: int) -> int:

@@ -94,10 +94,13 @@ class TestSources:
         assert {name: getattr(settings, name) for name in defaults} == defaults
 
     def test_two_nodes_have_different_names(self) -> None:
-        """A node that is not named gets a name nobody else has, which a connection id can carry."""
-        one, two = load().node_id, load().node_id
+        """A node that is not named gets a name nobody else has, which a connection id can carry, as it starts."""
+        settings = load()
+        assert settings.node_id == ""
+        one, two = settings.named().node_id, settings.named().node_id
         assert one != two
         assert "~" not in one
+        assert load(node_id="mine").named().node_id == "mine"
 
     def test_every_setting_is_described(self) -> None:
         """What it means is said where it is defined."""

@@ -16,9 +16,10 @@ from gateway.codec import Envelope
 from gateway.errors import InvalidEnvelope
 from tests.harness.properties import json_values
 
+payloads = st.builds(codec.encode, st.text(max_size=99), json_values, st.text(), st.none() | st.text())
 envelopes = st.builds(
     Envelope,
-    st.binary(max_size=300),
+    payloads,
     st.frozensets(st.text(), max_size=5),
     st.none() | st.text(),
     st.none(),

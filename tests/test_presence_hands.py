@@ -8,7 +8,9 @@ from aiohttp import ClientSession
 
 from gateway.backplane.keys import Keys
 from gateway.connection import make_id
-from gateway.presence.registry import info_of
+from gateway.counters import Counters
+from gateway.presence.registry import FIELDS, info_of
+from gateway.redis.records import Record, Rejections, values
 from tests.harness.admin import log_in_by_link
 from tests.harness.client import Clients
 from tests.harness.node import Node
@@ -20,8 +22,8 @@ KEYS = Keys("gateway")
 
 def test_a_connection_is_read_whatever_stands_in_its_hash() -> None:
     """What cannot be read is as good as absent: whoever cleans up needs the rest."""
-    values: list[bytes | None] = [b"n", b"ada", b"\xff", b"[1", b"soon", None]
-    info = info_of(make_id("n", "1"), values)
+    found: list[bytes | None] = [b"n", b"ada", b"\xff", b"[1", b"soon", None]
+    info = info_of(make_id("n", "1"), Record("key", values(FIELDS, found), Rejections(Counters())))
     assert (info.node, info.user, info.channels, info.started, info.remote) == ("n", "ada", (), 0, "")
 
 

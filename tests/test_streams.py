@@ -172,7 +172,22 @@ class TestByHand:
             page = await backplane.read("lobby", limit=9)
             assert (numbers(page), offsets(page)) == ([*kept, 4], [*kept, 4])
 
-    @pytest.mark.parametrize("command", ["FLUSHALL", "DEL gateway:position:lobby", "SET gateway:position:lobby x"])
+    @pytest.mark.parametrize(
+        "command",
+        ["SET gateway:position:lobby x", "HSET gateway:position:lobby offset x", "HSET gateway:position:lobby start 9"],
+    )
+    async def test_a_spoiled_position_is_set_right_from_the_stream(self, redis: RedisServer, command: str) -> None:
+        """A new epoch begins behind what is kept, and nothing of that is lost."""
+        async with running(redis.url) as backplane:
+            end = await append(backplane, 1, 2, 3, rule=ALL)
+            await redis.command(*command.split())
+            again = await append(backplane, 4, rule=ALL)
+            assert again.epoch != end.epoch
+            page = await backplane.read("lobby", after=end, limit=9)
+            assert (page.start, numbers(page), offsets(page)) == (3, [4], [4])
+            assert numbers(await backplane.read("lobby", limit=9)) == [1, 2, 3, 4]
+
+    @pytest.mark.parametrize("command", ["FLUSHALL", "DEL gateway:position:lobby"])
     async def test_a_lost_position_begins_a_new_epoch(self, redis: RedisServer, command: str) -> None:
         """What is left of the stream is nobody's."""
         async with running(redis.url) as backplane:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from itertools import accumulate
 
+import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,8 +16,9 @@ from gateway.config import Settings
 from gateway.counters import BOUNDS, Counters
 from gateway.hub import Hub
 from gateway.meter import KEPT_ON, MOST, WINDOW, Meter
+from gateway.redis.records import Record, Rejections
 from gateway.server import running_node
-from gateway.vitals import KEPT, PERIOD, SERIES, Vital, Vitals, as_fields, of_cluster, of_fields, quantile
+from gateway.vitals import KEPT, PERIOD, SERIES, Vital, Vitals, as_fields, of_cluster, of_record, quantile
 from tests.harness import properties  # noqa: F401
 from tests.harness.redis import RedisServer
 from tests.harness.wait import eventually
@@ -74,14 +77,20 @@ def test_figures_travel_as_text() -> None:
     """What is written into the node's hash is read back the same."""
     vital = Vital(5, "deaf", ("one", "two"), 3, 4, 1.5, 1 << 30, 0.25, 0.5, 7, 1.0, 2.0, 3.0, 0.001, 0.01)
     flat = as_fields(vital)
-    assert of_fields(dict(zip(flat[::2], flat[1::2], strict=True))) == vital
+    assert of_record(record(dict(zip(flat[::2], flat[1::2], strict=True)))) == vital
 
 
 @given(st.dictionaries(st.sampled_from([*Vital._fields, "other"]), st.text(max_size=20)))
 def test_any_hash_can_be_read(fields: dict[str, str]) -> None:
     """A node of another version, or a person, may have written it."""
-    vital = of_fields(fields)
+    vital = of_record(record(fields))
     assert [type(value) for value in vital] == [type(value) for value in Vital()]
+    assert json.loads(orjson.dumps(vital._asdict()))
+
+
+def record(fields: dict[str, str]) -> Record:
+    written = {name: value.encode() for name, value in fields.items()}
+    return Record("gateway:node:x", written, Rejections(Counters()))
 
 
 @given(st.lists(st.integers(0, 1000), min_size=len(BOUNDS) + 1, max_size=len(BOUNDS) + 1), st.floats(0, 1))

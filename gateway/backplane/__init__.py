@@ -9,7 +9,9 @@ from gateway.backplane.redis import RedisBackplane
 from gateway.backplane.target import ALL, DIRECT, GAP, NODES, TAP, Arrival, Backplane, Page, Target
 from gateway.config import Settings, without_password
 from gateway.config.redis_url import RedisAddress, without_secrets
+from gateway.counters import Counters
 from gateway.errors import InvalidSettings
+from gateway.redis.records import Rejections
 
 __all__ = [
     "ALL",
@@ -23,17 +25,31 @@ __all__ = [
     "MemoryBackplane",
     "Page",
     "Target",
+    "check_redis",
     "open_backplane",
 ]
 
 
-def open_backplane(settings: Settings) -> Backplane:
+def open_backplane(settings: Settings, rejections: Rejections | None = None) -> Backplane:
     """Make the backplane that `redis_url` asks for; nothing is connected before it is started.
 
-    Raises `InvalidSettings` for options in it that redis-py does not know, or for files that TLS cannot use.
+    `rejections` hears of what comes through Redis and is none of ours. Raises `InvalidSettings`, as `check_redis` does.
+    """
+    address = check_redis(settings)
+    if address is None:
+        return MemoryBackplane(history_total_bytes=settings.history_total_bytes)
+    rejections = rejections or Rejections(Counters())
+    kind = ClusterBackplane if address.kind == "cluster" else RedisBackplane
+    return kind(settings, rejections)
+
+
+def check_redis(settings: Settings) -> RedisAddress | None:
+    """Return where Redis is, None for a node that is alone.
+
+    Raises `InvalidSettings` for options in the URL that redis-py does not know, or for files that TLS cannot use.
     """
     if settings.redis_url.startswith("memory:"):
-        return MemoryBackplane(history_total_bytes=settings.history_total_bytes)
+        return None
     try:
         address = RedisAddress.parse(settings.redis_url)
         check(address)
@@ -41,4 +57,4 @@ def open_backplane(settings: Settings) -> Backplane:
         url = settings.redis_url
         said = without_secrets(str(error), url) or "expected a URL whose password is percent-encoded"
         raise InvalidSettings(f"redis_url: {said}, got {without_password(url)!a}") from None
-    return ClusterBackplane(settings) if address.kind == "cluster" else RedisBackplane(settings)
+    return address

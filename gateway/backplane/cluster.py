@@ -10,6 +10,7 @@ from typing import Any
 
 from redis.crc import key_slot
 
+from gateway import codec
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Command, RedisRefused
 from gateway.backplane.publishing import Publication, Publishing, key_of
@@ -18,10 +19,11 @@ from gateway.backplane.redis import RETRY, reached
 from gateway.backplane.shard import OverRedis, Shard, Shared
 from gateway.backplane.streams import Streams
 from gateway.backplane.subscriptions import SHARDED, granted
-from gateway.backplane.target import Target
+from gateway.backplane.target import SPOKEN, Target
 from gateway.backplane.topology import SLOTS, Topology
 from gateway.config import Settings
 from gateway.config.redis_url import RedisAddress
+from gateway.redis.records import Rejections
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +35,10 @@ class ClusterBackplane(OverRedis):
     publications as soon as nothing is under way to the old master, so that their order stays.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, rejections: Rejections) -> None:
         self._node = settings.node_id
         self._keys = Keys(settings.prefix, cluster=True)
-        self._shared = Shared(settings)
+        self._shared = Shared(settings, rejections)
         address = RedisAddress.parse(settings.redis_url)
         name = f"{settings.prefix}-{settings.node_id}"
         self.topology = Topology(address, name, self._shared.troubles)
@@ -50,7 +52,9 @@ class ClusterBackplane(OverRedis):
         self._publishes = [self._nowhere] * SLOTS
         """By slot: the shard that takes publications; follows `_hears`."""
         ledger, timeout = self._shared.ledger, self._shared.timeout
-        self._streams = Streams(self._call, self._keys, ledger, verb=SHARDED.publish, timeout=timeout)
+        self._streams = Streams(
+            self._call, self._keys, ledger, verb=SHARDED.publish, timeout=timeout, rejections=rejections
+        )
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -68,6 +72,8 @@ class ClusterBackplane(OverRedis):
 
     async def publish(self, target: Target, data: bytes) -> int:
         topic = self._keys.topic(target)
+        if target.kind in SPOKEN and not codec.is_envelope(data):
+            data = self._shared.signing.sign(topic, data)
         return await self._publishes[key_slot(topic)].publishing.publish(topic, data)
 
     async def subscribe(self, targets: Iterable[Target]) -> None:

@@ -5,6 +5,20 @@ from __future__ import annotations
 from gateway.backplane.target import Target
 
 TOPICS_REMEMBERED = 4096
+SOLE_TYPES = {
+    **dict.fromkeys(("nodes", "channels", "users"), "set"),
+    **dict.fromkeys(("events", "audit"), "stream"),
+    **dict.fromkeys(("rules", "database"), "string"),
+    "leaving": "zset",
+}
+TYPES = {
+    **dict.fromkeys(("members", "online"), "set"),
+    **dict.fromkeys(("node", "connection", "position", "tabs"), "hash"),
+    **dict.fromkeys(("sent", "counted", "claim", "reaped", "rival"), "string"),
+    "leaving": "zset",
+    "stream": "stream",
+}
+"""What keys hold, by the word behind the prefix: alone, and with a name behind it."""
 
 
 class Keys:
@@ -100,6 +114,24 @@ class Keys:
     def reaped(self, node: str) -> str:
         """There when others have removed, and announced the end of, what a node held."""
         return f"{self.prefix}:reaped:{self._tag(node)}"
+
+    @property
+    def database(self) -> str:
+        """A word by which nodes of the same database know each other, for a while."""
+        return f"{self.prefix}:database"
+
+    def rival(self, node: str) -> str:
+        """There while a process lives that has this node's name and not its lease."""
+        return f"{self.prefix}:rival:{self._tag(node)}"
+
+    def type_of(self, key: str) -> str:
+        """Tell what a key holds, as Redis calls it; "" for what is no key of ours."""
+        if not key.startswith(f"{self.prefix}:"):
+            return ""
+        kind, colon, name = key.removeprefix(f"{self.prefix}:").partition(":")
+        if kind in ("node", "user") and name.endswith(":connections"):
+            return "set"
+        return (TYPES if colon else SOLE_TYPES).get(kind, "")
 
     def _tag(self, name: str) -> str:
         return f"{{{name}}}" if self.cluster else name

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 
 from gateway.backplane.counters import BackplaneCounters
 from gateway.backplane.link import Link, LinkLost, RedisRefused
 from gateway.backplane.publishing import Publishing
 from gateway.backplane.subscriptions import Subscriptions
 from gateway.backplane.trouble import Troubles
+from gateway.redis.records import DIGITS, Rejections
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +28,18 @@ class Pulse:
     """Publishes beats past the queue, and listens for them.
 
     Where Redis takes the beats and none comes back, this node is deaf. A frozen Redis takes none, so that
-    is no deafness; nor is a link that does not read because too much is unread.
+    is no deafness; nor is a link that does not read because too much is unread. A beat names this pulse by a word
+    that nobody else knows, and its number: one that was not sent, or has come back already, proves nothing.
     """
 
     def __init__(
-        self, publishing: Publishing, verb: bytes, what: str, troubles: Troubles, counters: BackplaneCounters
+        self,
+        publishing: Publishing,
+        verb: bytes,
+        what: str,
+        troubles: Troubles,
+        counters: BackplaneCounters,
+        rejections: Rejections,
     ) -> None:
         self.topic = b""
         self.deaf = False
@@ -41,6 +50,8 @@ class Pulse:
         self._what = what
         self._troubles = troubles
         self._counters = counters
+        self._rejections = rejections
+        self._word = secrets.token_hex(8).encode()
         self._number = 0
         self._sent = 0.0
         self._due: Link | None = None
@@ -65,10 +76,13 @@ class Pulse:
 
     def heard(self, data: bytes) -> None:
         """Take a beat that came back."""
-        try:
-            self._heard_number = max(self._heard_number, int(data))
-        except ValueError:
-            return  # published there by hand
+        word, _, number = data.partition(b" ")
+        if word != self._word or not number.isdigit() or len(number) > DIGITS:
+            self._rejections.published(self.topic.decode(), "expected a beat of this node's own", data)
+            return
+        if not self._heard_number < int(number) <= self._number:
+            return  # said again: a link that broke may bring one late
+        self._heard_number = int(number)
         self._heard_at = asyncio.get_running_loop().time()
         if self._heard_number == self._number:
             self.lag = self._heard_at - self._sent
@@ -84,7 +98,7 @@ class Pulse:
         elif now - self._sent >= BEAT and self._due is not link:
             self._number += 1
             self._sent, self._due = now, link
-            link.send(_Answer(self, self._number), self._verb, self.topic, self._number)
+            link.send(_Answer(self, self._number), self._verb, self.topic, b"%b %d" % (self._word, self._number))
         elif self._due is link and now - self._sent > DEAF:
             self._silent()
 

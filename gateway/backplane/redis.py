@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from typing import Any
 
+from gateway import codec
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Link, LinkLost, RedisRefused
 from gateway.backplane.pulse import Pulse
@@ -14,9 +15,10 @@ from gateway.backplane.sentinel import open_dialer
 from gateway.backplane.shard import OverRedis, Shard, Shared
 from gateway.backplane.streams import Streams
 from gateway.backplane.subscriptions import PLAIN, granted
-from gateway.backplane.target import Target
+from gateway.backplane.target import SPOKEN, Target
 from gateway.backplane.trouble import is_password_refused
 from gateway.config import Settings
+from gateway.redis.records import Rejections
 
 RETRY = 0.25
 
@@ -24,13 +26,15 @@ RETRY = 0.25
 class RedisBackplane(OverRedis):
     """Carries envelopes by PUBLISH and SUBSCRIBE; no pattern subscriptions, no reads per message."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, rejections: Rejections) -> None:
         self._keys = Keys(settings.prefix)
         self._dialer = open_dialer(settings.redis_url, f"{settings.prefix}-{settings.node_id}")
-        self._shared = Shared(settings)
+        self._shared = Shared(settings, rejections)
         self._shard = Shard(self._shared)
         call, timeout = self._shard.publishing.call, self._shared.timeout
-        self._streams = Streams(call, self._keys, self._shared.ledger, verb=PLAIN.publish, timeout=timeout)
+        self._streams = Streams(
+            call, self._keys, self._shared.ledger, verb=PLAIN.publish, timeout=timeout, rejections=rejections
+        )
         self._beat_topic = self._keys.beat(settings.node_id)
 
     async def run(self) -> None:
@@ -43,7 +47,10 @@ class RedisBackplane(OverRedis):
             await asyncio.shield(beat)
 
     def publish(self, target: Target, data: bytes) -> Coroutine[Any, Any, int]:
-        return self._shard.publishing.publish(self._keys.topic(target), data)
+        topic = self._keys.topic(target)
+        if target.kind in SPOKEN and not codec.is_envelope(data):
+            data = self._shared.signing.sign(topic, data)
+        return self._shard.publishing.publish(topic, data)
 
     async def subscribe(self, targets: Iterable[Target]) -> None:
         want = self._shard.subscriptions.want

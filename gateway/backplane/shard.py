@@ -21,6 +21,8 @@ from gateway.backplane.watch import SILENT, stay_connected
 from gateway.codec import Envelope
 from gateway.config import Rule, Settings
 from gateway.message import Position
+from gateway.redis.records import Rejections
+from gateway.redis.signing import Signing
 
 AWAY = 0.5
 """Without a link to publish over for longer than this, it was Redis that was away; for less, see `_was_away`."""
@@ -32,12 +34,14 @@ that came while we ran."""
 class Shared:
     """What all shards of a backplane share."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, rejections: Rejections) -> None:
+        self.rejections = rejections
+        self.signing = Signing(settings.cluster_secret)
         self.timeout = settings.publish_timeout
         self.counters = BackplaneCounters()
         self.troubles = Troubles()
         self.ledger = Ledger(settings.history_total_bytes, self.counters)
-        self.inbox = Inbox()
+        self.inbox = Inbox(self.signing, rejections)
         self.room = Room(messages=settings.publish_queue, size=settings.publish_queue_bytes)
 
 
@@ -114,7 +118,9 @@ class Shard:
             redirected=redirected,
             regroup=regroup,
         )
-        self.pulse = Pulse(self.publishing, verbs.publish, self._names[0], shared.troubles, shared.counters)
+        self.pulse = Pulse(
+            self.publishing, verbs.publish, self._names[0], shared.troubles, shared.counters, shared.rejections
+        )
         self.subscriptions = Subscriptions(
             shared.inbox,
             shared.troubles,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import count
 from typing import Any, Protocol
@@ -26,6 +26,7 @@ from gateway.codec import Envelope
 from gateway.config import Rule
 from gateway.errors import InvalidEnvelope, Unavailable
 from gateway.message import Position
+from gateway.redis.records import Entry, Rejections, entries_in, place_of
 
 SLACK = 60
 """Seconds, beyond the publish timeout, for which Redis knows what a sender sent last."""
@@ -45,10 +46,13 @@ class Streams:
     of the calls.
     """
 
-    def __init__(self, call: Call, keys: Keys, ledger: Ledger, *, verb: bytes, timeout: float) -> None:
+    def __init__(
+        self, call: Call, keys: Keys, ledger: Ledger, *, verb: bytes, timeout: float, rejections: Rejections
+    ) -> None:
         self._call = call
         self._ledger = ledger
         self._keys = keys
+        self._rejections = rejections
         self._verb = verb
         self._remembered = int(timeout) + SLACK
         self._sender = secrets.token_hex(6)
@@ -76,44 +80,41 @@ class Streams:
         """Do what `Backplane.read` promises."""
         keys = self._keys.position(channel), self._keys.stream(channel)
         behind = () if after is None else (after.epoch, after.offset)
-        command = READ(keys, limit, size, seen, *behind)
+        command = READ(keys, _new_epoch(), limit, size, seen, *behind)
         epoch, offset, start, id_seen, entries, more, same = await self._call(command, size=0, repeatable=True)
-        messages = list(_messages(epoch.decode(), entries if after else reversed(entries)))
-        time_seen = _numbers(id_seen)[1] if id_seen else None
-        return Page(epoch.decode(), offset, start, time_seen, messages, bool(more), bool(same))
+        found = list(entries_in(entries if after else entries[::-1]))
+        messages = list(self._messages(channel, epoch.decode(), found))
+        seen_at = place_of(id_seen) if id_seen else None
+        return Page(epoch.decode(), offset, start, seen_at and seen_at[1], messages, bool(more), bool(same))
 
     async def renew(self, channel: str, epoch: str, behind: int) -> None:
         """Do what `Backplane.renew` promises."""
-        await self._call(RENEW((self._keys.position(channel),), _new_epoch(), epoch, behind), size=0, repeatable=True)
+        keys = self._keys.position(channel), self._keys.stream(channel)
+        await self._call(RENEW(keys, _new_epoch(), epoch, behind), size=0, repeatable=True)
 
     async def _drop(self, channel: str, end: Position) -> None:
         """Give up a history, unless another node has written to it since we did."""
         keys = self._keys.position(channel), self._keys.stream(channel)
         with suppress(Unavailable):  # it expires anyway
-            if await self._call(DROP(keys, end.offset), size=0, repeatable=True):
+            if await self._call(DROP(keys, _new_epoch(), end.offset), size=0, repeatable=True):
                 self._ledger.dropped(channel, time.monotonic())
 
-
-def _messages(epoch: str, entries: Any) -> Iterator[Envelope]:
-    """Read entries, oldest first, but not what was put among them by hand."""
-    last = 0
-    for id, fields in entries:
-        offset, written = _numbers(id)
-        found = dict(zip(fields[::2], fields[1::2], strict=True))
-        try:
-            message = codec.stored(
-                found.get(b"message", b""), found.get(b"exclude", b"[]"), Position(epoch, offset, written)
-            )
-        except InvalidEnvelope:
-            continue
-        if offset > last:
-            last = offset
-            yield message
-
-
-def _numbers(id: bytes) -> tuple[int, int]:
-    offset, _, written = id.partition(b"-")
-    return int(offset), int(written)
+    def _messages(self, channel: str, epoch: str, entries: Iterable[Entry]) -> Iterator[Envelope]:
+        """Read entries, oldest first, but not what was put among them by hand."""
+        last = 0
+        for id, fields in entries:
+            place = place_of(id)
+            try:
+                if place is None:
+                    raise InvalidEnvelope("expected an entry that a node has written")
+                position = Position(epoch, *place)
+                message = codec.stored(fields.get(b"message", b""), fields.get(b"exclude", b"[]"), position)
+            except InvalidEnvelope as error:
+                self._rejections.stands(self._keys.stream(channel), f"{id.decode()}: {error}", fields)
+                continue
+            if message.position is not None and message.position.offset > last:
+                last = message.position.offset
+                yield message
 
 
 def _new_epoch() -> str:

@@ -14,7 +14,7 @@ from redis.crc import key_slot
 from gateway.backplane.counters import BackplaneCounters
 from gateway.backplane.inbox import Inbox
 from gateway.backplane.link import Link, RedisRefused
-from gateway.backplane.target import BEAT, GAP, Arrival, Target
+from gateway.backplane.target import BEAT, GAP, SPOKEN, Arrival, Target
 from gateway.backplane.trouble import Troubles
 from gateway.errors import Unavailable
 
@@ -47,10 +47,12 @@ SHARDED = Verbs(b"SPUBLISH", b"SSUBSCRIBE", b"SUNSUBSCRIBE")
 class Wish:
     """One topic that is wanted."""
 
-    __slots__ = ("asked", "sure", "target", "waiter")
+    __slots__ = ("asked", "is_spoken", "sure", "target", "waiter")
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self.is_spoken = target.kind in SPOKEN
+        """Whether nodes talk to each other there."""
         self.asked = 0
         """SUBSCRIBEs under way: only the answer to the last one makes it sure."""
         self.sure = False
@@ -189,6 +191,8 @@ class Subscriptions:
         if wish := self._wishes.get(topic):
             if wish.target is BEAT:
                 self._beat(data)
+            elif wish.is_spoken:
+                self._inbox.put_spoken(wish.target, topic, data)
             else:
                 self._inbox.put(Arrival(wish.target, data))
 

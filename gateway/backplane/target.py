@@ -27,6 +27,9 @@ NODES = Target("nodes")
 """Every node itself, not its connections."""
 TAP = Target("tap")
 """Copies of the traffic, while somebody taps."""
+SPOKEN = frozenset({"node", NODES.kind, TAP.kind})
+"""Kinds of targets where nodes talk to each other: in maps, which are signed where there is a secret. An envelope to
+a `node` is a message to one of its connections, and is not."""
 BEAT = Target("beat")
 """A backplane to itself, to know that it hears."""
 GAP = Target("gap")

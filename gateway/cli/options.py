@@ -11,7 +11,7 @@ from gateway.config import Settings, load, use_file
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run: TypeAlias = Callable[[Settings, argparse.Namespace], int]
 
-REDIS_SETTINGS = ("redis_url", "prefix", "publish_timeout")
+REDIS_SETTINGS = ("redis_url", "prefix", "publish_timeout", "cluster_secret")
 """What a command needs that reaches the cluster through Redis."""
 
 _SETTING = "setting "

@@ -61,8 +61,13 @@ def _shown(text: bytes) -> str:
 
 
 async def _publish(settings: Settings, to: argparse.Namespace, param: object) -> Position | None:
-    timeout = settings.publish_timeout
-    async with aclosing(Publisher(settings.redis_url, prefix=settings.prefix, publish_timeout=timeout)) as publisher:
+    publisher = Publisher(
+        settings.redis_url,
+        prefix=settings.prefix,
+        publish_timeout=settings.publish_timeout,
+        cluster_secret=settings.cluster_secret,
+    )
+    async with aclosing(publisher):
         if to.channel is not None:
             return await publisher.write_channel(to.cmd, param, to.channel, sender=to.sender)
         if to.user is not None:

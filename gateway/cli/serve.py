@@ -34,6 +34,7 @@ def add(commands: Commands) -> None:
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """Run a node until SIGTERM, which drains it, or SIGINT, which ends it quickly, as a second SIGTERM does."""
+    settings = settings.named()  # this process does not fork: its workers are given names of their own
     # Until the node has started, what it cannot do is said once, in the line it ends with.
     logs.use(settings.log_format, settings.node_id, logging.ERROR)
     if settings.workers > 1 and arguments.worker is None:

@@ -11,7 +11,7 @@ from gateway.cli.terminal import line_of, table_of
 from gateway.config import Settings
 from gateway.presence import NodeInfo
 from gateway.presence.protocol import Counts
-from gateway.visitor import Visitor, settings_of
+from gateway.visitor import Visitor, own_settings
 
 
 def add(commands: Commands) -> None:
@@ -28,7 +28,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 async def _look(settings: Settings) -> tuple[Counts, list[NodeInfo]]:
-    own = settings_of(settings.redis_url, prefix=settings.prefix, publish_timeout=settings.publish_timeout)
+    own = own_settings(settings)
     async with Visitor(own).running() as visitor:
         return await visitor.onlooker.count(), await visitor.onlooker.nodes()
 

@@ -10,7 +10,7 @@ from gateway.cli.terminal import line_of, run_until_signal
 from gateway.config import Settings
 from gateway.errors import InvalidEnvelope
 from gateway.tap import Filter, Sight
-from gateway.visitor import Visitor, settings_of
+from gateway.visitor import Visitor, own_settings
 
 
 def add(commands: Commands) -> None:
@@ -33,7 +33,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 async def _tap(settings: Settings, arguments: argparse.Namespace) -> None:
-    own = settings_of(settings.redis_url, prefix=settings.prefix, publish_timeout=settings.publish_timeout)
+    own = own_settings(settings)
     fields = {name: getattr(arguments, name) for name in ("channel", "user", "connection", "cmd", "direction")}
     told = 0
     async with Visitor(own).running() as visitor, visitor.observing(Filter(**fields)) as tap:

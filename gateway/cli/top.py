@@ -13,7 +13,7 @@ from gateway.cli.status import as_text
 from gateway.cli.terminal import run_until_signal
 from gateway.config import Settings, is_dumb_terminal
 from gateway.errors import Unavailable
-from gateway.visitor import Visitor, settings_of
+from gateway.visitor import Visitor, own_settings
 
 PERIOD = 2.0
 _BEGIN, _END = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -35,7 +35,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 async def _top(settings: Settings) -> None:
-    own = settings_of(settings.redis_url, prefix=settings.prefix, publish_timeout=settings.publish_timeout)
+    own = own_settings(settings)
     is_terminal = sys.stdout.isatty() and not is_dumb_terminal()
     async with Visitor(own).running() as visitor:
         try:

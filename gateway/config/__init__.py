@@ -1,6 +1,6 @@
 """Settings: one name in four places. The environment is read here, and nowhere else."""
 
-from gateway.config.redis_url import RedisAddress, without_password
+from gateway.config.redis_url import RedisAddress, database_of, without_password
 from gateway.config.rules import DEFAULT_RULE, Rule, first_match
 from gateway.config.settings import JWT_SETTINGS, Settings
 from gateway.config.sources import is_dumb_terminal, load, misspelled, origins, shown, use_file
@@ -11,6 +11,7 @@ __all__ = [
     "RedisAddress",
     "Rule",
     "Settings",
+    "database_of",
     "first_match",
     "is_dumb_terminal",
     "load",

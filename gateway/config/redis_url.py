@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 SENTINEL_FORM = "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB"
 CLUSTER_FORM = "redis+cluster://HOST:PORT,HOST:PORT"
@@ -87,6 +87,14 @@ def _host(name: str, default: int, form: str) -> Host:
 
 def _query(options: dict[str, str]) -> str:
     return f"?{urlencode(options)}" if options else ""
+
+
+def database_of(url: str) -> int:
+    """Return the number of the database that a URL names, as redis-py reads it: in the query, or in the path."""
+    parts = urlsplit(RedisAddress.parse(url).url)
+    path = parts.path.strip("/") if parts.scheme in ("redis", "rediss") else ""
+    number = dict(parse_qsl(parts.query)).get("db", path)
+    return int(number) if number.isdecimal() and len(number) < 10 else 0
 
 
 # ---- what may be shown

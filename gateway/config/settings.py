@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -65,6 +65,7 @@ def _own_name() -> str:
     return f"{host[:60]}-{secrets.token_hex(3)}"
 
 
+SECRET_LENGTH = 16
 JWT_SETTINGS = ("jwt_secret", "jwt_public_key", "jwks_file")
 """Any of these has tokens asked for; with several, a token may be signed by the key of any."""
 
@@ -103,8 +104,20 @@ class Settings(BaseSettings):
     workers: int = Field(
         default=1, ge=1, description="processes that share the port, each a node; several need a Redis"
     )
-    prefix: str = Field(default="gateway", description="first part of every Redis key and topic")
-    node_id: str = Field(default_factory=_own_name, description="name of this node, unique in the cluster")
+    prefix: str = Field(
+        default="gateway",
+        description="first part of every Redis key and topic, for this cluster alone: topics know no databases",
+    )
+    cluster_secret: str = Field(
+        default="",
+        repr=False,
+        description="what nodes and publishers sign with that command nodes; without it whoever writes to Redis can",
+    )
+    node_id: str = Field(
+        default="",
+        validate_default=False,
+        description="name of this node, unique in the cluster (default: host name and something random)",
+    )
     handler: str = Field(
         default="gateway.handlers.demo:DemoHandler", description="your handler: module:Class, module:router"
     )
@@ -184,6 +197,13 @@ class Settings(BaseSettings):
         """Find the rule of a channel: the first that matches. Cheap for a channel it was asked for before."""
         return first_match(self.channels)
 
+    def named(self) -> Self:
+        """Return these settings with a name for the node, made up where none was given.
+
+        For a process that will not fork any more: two with one name would be taken for one.
+        """
+        return self if self.node_id else self.model_copy(update={"node_id": _own_name()})
+
     @cached_property
     def trusted_networks(self) -> tuple[IPv4Network | IPv6Network | Literal["unix"], ...]:
         """Where the proxies are that may say who is behind them."""
@@ -234,6 +254,13 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"[!-~]*", key):
             raise ValueError("expected visible ASCII characters without spaces")
         return key
+
+    @field_validator("cluster_secret")
+    @classmethod
+    def _cannot_be_guessed(cls, secret: str) -> str:
+        if 0 < len(secret) < SECRET_LENGTH:
+            raise ValueError(f"expected at least {SECRET_LENGTH} characters, such as `openssl rand -hex 32` prints")
+        return secret
 
     @field_validator("node_id", "prefix")
     @classmethod

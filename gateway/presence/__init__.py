@@ -11,18 +11,26 @@ from gateway.hub import Hub
 from gateway.presence.memory import MemoryPresence
 from gateway.presence.protocol import Counts, NodeInfo, Presence
 from gateway.presence.redis import RedisPresence
+from gateway.redis.records import Rejections
 from gateway.vitals import Vital
 
 __all__ = ["Counts", "NodeInfo", "Presence", "open_presence"]
 
 
 def open_presence(
-    settings: Settings, backplane: Backplane, hub: Hub, counters: Counters, vital: Callable[[], Vital] = Vital
+    settings: Settings,
+    backplane: Backplane,
+    hub: Hub,
+    counters: Counters,
+    rejections: Rejections | None = None,
+    *,
+    vital: Callable[[], Vital] = Vital,
 ) -> Presence:
     """Make the presence that `redis_url` asks for; nothing is connected before it runs.
 
-    `vital` tells how this node is, which the others may read.
+    `rejections` hears of what stands there and is none of ours. `vital` tells how this node is, which the others may
+    read.
     """
     if isinstance(backplane, MemoryBackplane):
         return MemoryPresence(settings, backplane, vital)
-    return RedisPresence(settings, backplane, hub, counters, vital)
+    return RedisPresence(settings, backplane, hub, counters, rejections or Rejections(counters), vital)

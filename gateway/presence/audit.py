@@ -6,14 +6,18 @@ import asyncio
 import logging
 import random
 from collections.abc import Collection
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Command
 from gateway.counters import Counters
+from gateway.errors import Unavailable
 from gateway.hub import Hub
 from gateway.presence.lease import Lease
+from gateway.presence.rivals import Rivals
+from gateway.presence.rules import Rules
 from gateway.presence.store import Store
 
 logger = logging.getLogger(__name__)
@@ -37,6 +41,8 @@ class Audit:
         keys: Keys,
         hub: Hub,
         lease: Lease,
+        rivals: Rivals,
+        rules: Rules,
         counters: Counters,
         arriving: Collection[str],
     ) -> None:
@@ -47,6 +53,8 @@ class Audit:
         self._keys = keys
         self._hub = hub
         self._lease = lease
+        self._rivals = rivals
+        self._rules = rules
         self._counters = counters
         self._position = 0
 
@@ -54,6 +62,8 @@ class Audit:
         while True:
             await asyncio.sleep(PERIOD * random.uniform(0.9, 1.1))
             await self.check()
+            with suppress(Unavailable):
+                await self._rules.mend()
 
     async def check(self) -> bool:
         """Compare, and have this node registered again if that finds anything; tell whether it did."""
@@ -77,7 +87,8 @@ class Audit:
     async def _difference(self, sample: list[str]) -> str | None:
         held, arriving = len(self._hub), len(self._arriving)
         stored = await self._answer(self._keys.node_connections(self._node), "SCARD")
-        if stored is not None and not held <= stored <= held + arriving:
+        # Beside another process of this name more is stored than is held here, and none of that is ours to remove.
+        if not self._rivals.present and stored is not None and not held <= stored <= held + arriving:
             return f"{held} connections here, {stored} in Redis"
         for channel in sample:
             joined = (each for each in self._hub.members(channel) if channel not in each.joining)
@@ -96,7 +107,7 @@ class Audit:
     async def _answer(self, key: str, *rest: str) -> Any:
         """Ask behind the writes that wait, so that the answer is about the same moment.
 
-        What Redis refuses is no difference: a key that is no set, say, would not be mended by writing to it.
+        What Redis refuses is no difference. A key that is no set is mended by whoever hears of the refusal.
         """
         command: Command = (rest[0], key, *rest[1:])
         return await self._store.write(self._node, key, command)

@@ -8,7 +8,9 @@ from collections import deque
 from itertools import count
 
 from gateway.backplane.keys import Keys
-from gateway.presence.store import Store
+from gateway.presence.store import RefusedCommand, Store, looked
+from gateway.redis.records import Rejections, entries_in
+from gateway.redis.signing import EntrySigning
 
 KEPT = {"events": 500, "audit": 10_000, "refusals": 500}
 """Who is refused is no operator, and has a book that holds nothing else: what operators did is not washed away."""
@@ -21,20 +23,43 @@ def entry(node: str, **fields: object) -> str:
 
 
 class Books:
-    """Books in Redis. Raises `Unavailable`."""
+    """Books in Redis. Raises `Unavailable`.
 
-    def __init__(self, store: Store, keys: Keys) -> None:
+    Where the cluster has a secret each entry is signed, and what is not is dropped: an entry that anybody can write
+    proves nothing.
+    """
+
+    def __init__(self, store: Store, keys: Keys, rejections: Rejections, secret: str = "") -> None:
         self._store = store
         self._keys = keys
+        self._rejections = rejections
+        self._signing = EntrySigning(secret)
 
     async def record(self, book: str, entry: str) -> None:
-        key = self._keys.book(book)
-        await self._store.ask(key, ("XADD", key, "MAXLEN", "~", KEPT[book], "*", "entry", entry))
+        key, signature = self._keys.book(book), self._signing.sign(book, entry)
+        signed = ("signature", signature) if signature else ()
+        command = ("XADD", key, "MAXLEN", "~", KEPT[book], "*", "entry", entry, *signed)
+        try:
+            await self._store.ask(key, command)
+        except RefusedCommand as error:
+            if "ID" not in str(error):
+                raise
+            # A hand has added an entry with the highest id there is, behind which none fits.
+            await self._store.ask(key, ("DEL", key))
+            await self._store.ask(key, command)
 
     async def records(self, book: str, *, limit: int, before: str = "") -> list[tuple[str, str]]:
         key = self._keys.book(book)
-        found = await self._store.ask(key, ("XREVRANGE", key, f"({before}" if before else "+", "-", "COUNT", limit))
-        return [(id.decode(), fields[1].decode(errors="replace")) for id, fields in found]
+        end = f"({before}" if before else "+"
+        found = await looked(self._store, key, ("XREVRANGE", key, end, "-", "COUNT", limit), [], self._rejections)
+        entries: list[tuple[str, str]] = []
+        for id, fields in entries_in(found):
+            written = fields.get(b"entry", b"")
+            if self._signing.is_right(book, written, fields.get(b"signature", b"")):
+                entries.append((id.decode(), written.decode(errors="replace")))
+            else:
+                self._rejections.stands(key, "expected an entry signed with this cluster's cluster_secret", written)
+        return entries
 
     async def revoke(self, id: str, seconds: int) -> bool:
         key = self._keys.revoked(id)

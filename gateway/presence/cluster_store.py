@@ -14,6 +14,7 @@ from gateway.backplane.topology import Topology
 from gateway.backplane.trouble import Troubles
 from gateway.backplane.watch import stay_connected
 from gateway.errors import Unavailable
+from gateway.presence.store import Misplaced, refusal_of
 from gateway.presence.writer import Read, Write, Writer, answer_of, load_scripts
 
 RETRY = 0.1
@@ -30,8 +31,15 @@ class ClusterStore:
 
     whole = False
 
-    def __init__(self, topology: Topology, rearranged: Callable[[], None], troubles: Troubles) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        rearranged: Callable[[], None],
+        troubles: Troubles,
+        misplaced: Misplaced = lambda command: None,
+    ) -> None:
         self._topology = topology
+        self._misplaced = misplaced
         self._rearranged = rearranged
         """Hears that other masters answer than before: they may not have all that the old ones had."""
         self._troubles = troubles
@@ -72,7 +80,7 @@ class ClusterStore:
                     self._topology.suspect()
                 except RedisRefused as refusal:
                     if not refusal.elsewhere:
-                        raise Unavailable(f"Redis did not answer: {refusal}") from None
+                        raise refusal_of(command, refusal, self._misplaced) from None
                     self._topology.suspect()
             await asyncio.sleep(RETRY)
         raise Unavailable("the cluster does not answer")
@@ -122,7 +130,7 @@ class ClusterStore:
     def _rearrange(self, tasks: asyncio.TaskGroup) -> None:
         masters, first_time = self._topology.masters, not self._writers
         for shard in masters - self._writers.keys():
-            writer = self._writers[shard] = Writer(self._moved)
+            writer = self._writers[shard] = Writer(self._moved, self._misplaced)
             dialer = self._topology.dialer(shard)
             self._tasks[shard] = tasks.create_task(
                 stay_connected(dialer, partial(_use, writer), f"presence at {shard}", self._troubles)

@@ -11,10 +11,10 @@ from gateway.backplane import Target
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Command
 from gateway.errors import Unavailable
-from gateway.presence.listing import names_in
 from gateway.presence.protocol import announcement
 from gateway.presence.scripts import DUE, GONE
 from gateway.presence.store import Store
+from gateway.redis.records import Rejections, sorted_out
 
 PERIOD = 0.5
 AT_ONCE = 100
@@ -23,9 +23,10 @@ AT_ONCE = 100
 class Farewells:
     """Looks for what is due."""
 
-    def __init__(self, store: Store, keys: Keys, grace: float) -> None:
+    def __init__(self, store: Store, keys: Keys, grace: float, rejections: Rejections) -> None:
         self._store = store
         self._keys = keys
+        self._rejections = rejections
         self._grace = grace
         self._publish = "SPUBLISH" if keys.cluster else "PUBLISH"
 
@@ -39,7 +40,10 @@ class Farewells:
                 continue
 
     async def _due(self, key: str) -> list[str]:
-        return names_in(await self._store.ask(key, DUE((key,), AT_ONCE)))
+        names, others = sorted_out(key, await self._store.ask(key, DUE((key,), AT_ONCE)), self._rejections)
+        if others:  # they would be due for ever, and leave no room for others
+            await self._store.ask(key, ("ZREM", key, *others))
+        return names
 
     async def _announce(self, channel: str) -> None:
         key, index = self._keys.leaving(channel), self._keys.leaving_channels

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,10 +15,12 @@ from gateway.errors import Unavailable
 from gateway.hub import Hub
 from gateway.presence.claims import Claims
 from gateway.presence.listing import SECONDS
+from gateway.presence.processes import own_process
 from gateway.presence.reaper import Reaper
 from gateway.presence.registry import Registry
+from gateway.presence.rivals import Holder, Rivals
 from gateway.presence.rules import Rules
-from gateway.presence.scripts import RENEW
+from gateway.presence.scripts import END, RENEW, TAKE
 from gateway.presence.store import Store
 from gateway.version import __version__
 from gateway.vitals import Vital, as_fields
@@ -30,7 +31,7 @@ PERIOD = 3.0
 RETRY = 0.2
 AT_ONCE = 100
 """Connections that are written before the loop turns and Redis has answered: a few milliseconds."""
-LOST, FOREIGN = 0, -1
+LOST, SHARED, FOREIGN = 0, 2, -1
 
 
 class Lease:
@@ -51,6 +52,7 @@ class Lease:
         reaper: Reaper,
         claims: Claims,
         rules: Rules,
+        rivals: Rivals,
         vital: Callable[[], Vital] = Vital,
     ) -> None:
         self._node = node
@@ -63,17 +65,19 @@ class Lease:
         self._rules = rules
         self._current = vital
         self._key = keys.node(node)
-        self._incarnation = secrets.token_hex(8)
+        self._rival_key = keys.rival(node)
+        self._rivals, self._incarnation = rivals, rivals.incarnation
         self._started = time.time_ns() // 1_000_000
         self._due = asyncio.Event()
         self._must_register = True
         self._server = ""
         self._renewed = 0.0
-        self._warned = False
         self._ended = False
         self._turn = asyncio.Lock()
         self.registered = asyncio.Event()
-        """Set once this node is in the set of nodes for the first time."""
+        """Set once this node is in the set of nodes for the first time, or will not be: see `refusal`."""
+        self.refusal = ""
+        """Why this node cannot start."""
         self.registering = False
         """Whether everything is being written: Redis does not have all of it yet."""
         self.steady_since = 0.0
@@ -93,7 +97,7 @@ class Lease:
         self._due.set()
 
     async def run(self) -> None:
-        while not self._ended:
+        while not self._ended and not self.refusal:
             self._due.clear()
             try:
                 async with self._turn:
@@ -102,19 +106,20 @@ class Lease:
             except Unavailable:
                 self._renewed = 0.0
                 await self._wait(RETRY)
+        self.registered.set()
 
     def renewal(self) -> Command:
         """Make a command that renews the lease if it is still this incarnation's, whatever the state of the loop."""
-        key, incarnation = self._key, self._incarnation
-        return ("EVAL", RENEW.text, 1, key, incarnation, SECONDS, self._node, "version", __version__)
+        keys, incarnation = (self._key, self._rival_key), self._incarnation
+        return ("EVAL", RENEW.text, len(keys), *keys, incarnation, SECONDS, self._node, "version", __version__)
 
     async def end(self) -> None:
-        """Take this node out of the set of nodes, for good. Raises `Unavailable`."""
+        """Take this node out of the set of nodes, for good, unless another has its name. Raises `Unavailable`."""
         self._ended = True
         self._due.set()
         async with self._turn:
-            await self._store.ask(self._keys.nodes, ("SREM", self._keys.nodes, self._node))
-            await self._store.ask(self._key, ("DEL", self._key))
+            if await self._store.ask(self._key, END((self._key, self._rival_key), self._incarnation)):
+                await self._store.ask(self._keys.nodes, ("SREM", self._keys.nodes, self._node))
 
     async def _wait(self, seconds: float) -> None:
         try:
@@ -132,9 +137,10 @@ class Lease:
         if state == LOST:
             self._renewed = 0.0  # others may have lost theirs with it
             await self.register()
-        elif state == FOREIGN and not self._warned:
-            self._warned = True
-            logger.error("another process calls itself node %s: node_id must be unique", self._node)
+        elif state == FOREIGN and not self._rivals.present:
+            await self.register()  # what the others have removed with the lease
+        elif state != FOREIGN:
+            self._rivals.note(self._rivals.said_of(None) if state == SHARED else "")
         now = asyncio.get_running_loop().time()
         if began - self._renewed > 2 * PERIOD or now - began > PERIOD:
             self.steady_since = now
@@ -142,7 +148,7 @@ class Lease:
 
     async def _still_held(self) -> int:
         # The set of nodes is written each time, too: a reaper that was itself frozen may end its work late.
-        keys = (self._key, self._keys.nodes) if self._store.whole else (self._key,)
+        keys = (self._key, self._rival_key, *((self._keys.nodes,) if self._store.whole else ()))
         command = RENEW(keys, self._incarnation, SECONDS, self._node, *self._vital())
         state: int = await self._store.ask(self._key, command)
         if not self._store.whole and state > LOST:
@@ -167,18 +173,42 @@ class Lease:
         self.registered.set()
 
     async def _register(self) -> None:
+        holder = await self._rivals.holder()
+        is_held = holder is not None and not holder.has_ended
+        if is_held:
+            self._stand_beside(holder)
         async with self._claims.held(self._node):
             reaped = self._keys.reaped(self._node)
             was_reaped = await self._store.ask(reaped, ("GET", reaped))
-            ghosts = await self._reaper.remove_ghosts(self._node, self._hub.connections)
-            await self._store.ask(self._key, ("HSET", self._key, "incarnation", self._incarnation, *self._vital()))
-            await self._store.ask(self._key, ("EXPIRE", self._key, SECONDS))
+            may_remove = not is_held and await self._rivals.is_alone()
+            ghosts = await self._reaper.remove_ghosts(self._node, self._hub.connections) if may_remove else 0
+            if not is_held:
+                await self._take(holder)
             await self._store.ask(self._keys.nodes, ("SADD", self._keys.nodes, self._node))
             await self._rules.write()
-            await self._write_all(silent=not was_reaped)
+            # Beside another one: as it came it has removed, and announced as gone, what is written here.
+            await self._write_all(silent=not was_reaped and not is_held)
             await self._store.ask(reaped, ("DEL", reaped))  # now, and not before: what fails half-way is begun anew
         if ghosts or len(self._hub):
             logger.warning("registered anew: %s connections, %s ghosts removed", len(self._hub), ghosts)
+
+    def _stand_beside(self, holder: Holder | None) -> None:
+        """Bear that another process has the lease; a node that starts waits, and gives up when that one lives."""
+        if holder is None:
+            return
+        if self.registered.is_set():
+            self._rivals.note(self._rivals.said_of(holder))
+            return
+        if self._rivals.lives(holder):
+            self.refusal = self._rivals.said_of(holder)
+        raise Unavailable("the lease of an earlier process of this name has not run out")
+
+    async def _take(self, ended: Holder | None) -> None:
+        known = ended.incarnation if ended else ""
+        fields = ("process", own_process(), *self._vital())
+        # One step: of two that start at the same time, one has it.
+        if not await self._store.ask(self._key, TAKE((self._key,), self._incarnation, SECONDS, known, *fields)):
+            raise Unavailable("another process of this name was faster")
 
     async def _write_all(self, *, silent: bool) -> None:
         """Write every connection, some at a time: the loop turns, and neither lease nor claim runs out meanwhile."""
@@ -188,7 +218,8 @@ class Lease:
             await asyncio.gather(*(done for connection in some for done in self._write(connection, silent=silent)))
             if not await self._claims.take(self._node):
                 raise Unavailable("another process has begun to remove what this node holds")
-            await self._store.ask(self._key, ("EXPIRE", self._key, SECONDS))
+            if not self._rivals.present:  # else it is the other one's
+                await self._store.ask(self._key, ("EXPIRE", self._key, SECONDS))
 
     def _write(self, connection: Connection, *, silent: bool) -> Iterator[Awaitable[object]]:
         if connection.id not in self._hub.connections:  # gone while others were written

@@ -3,54 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from gateway.backplane.keys import Keys
 from gateway.connection import ConnectionInfo
 from gateway.presence.protocol import Counts, NodeInfo
-from gateway.presence.registry import FIELDS, info_of, number_of
-from gateway.presence.store import Store
-from gateway.vitals import of_fields
+from gateway.presence.registry import described, info_of
+from gateway.presence.store import Store, looked
+from gateway.redis.records import Record, Rejections, names_in, sorted_out
+from gateway.vitals import of_record
 
 SECONDS = 10
 """How long a node's lease lasts, by Redis' clock."""
 PAGE = 500
-_COUNTS = ("started", "connections", "channels")
+MOST_NODES = 4096
+"""Nodes that are asked or shown: a set of millions was written by no nodes."""
 
 
-def names_in(members: Iterable[bytes]) -> list[str]:
-    """Read names, but for what only a hand can have put among them."""
-    names: list[str] = []
-    for member in members:
-        with suppress(UnicodeDecodeError):
-            names.append(member.decode())
-    return names
+async def pages(store: Store, key: str, rejections: Rejections) -> AsyncIterator[list[str]]:
+    """Yield the members of a set that are names, no member twice; one that comes or goes meanwhile may be missed."""
+    async for names, _ in raw_pages(store, key, rejections):
+        yield names
 
 
-async def node_ids(store: Store, keys: Keys) -> list[str]:
-    """Return the ids in the set of nodes: those of nodes that died a moment ago, too."""
-    return sorted(names_in(await store.ask(keys.nodes, ("SMEMBERS", keys.nodes))))
-
-
-async def pages(store: Store, key: str) -> AsyncIterator[list[str]]:
-    """Yield the members of a set, no member twice; one that comes or goes meanwhile may be missed."""
+async def raw_pages(store: Store, key: str, rejections: Rejections) -> AsyncIterator[tuple[list[str], list[bytes]]]:
+    """Yield the same, and beside them what only a hand can have put into the set."""
     cursor, seen = b"0", set[str]()
     while True:
-        cursor, members = await store.ask(key, ("SSCAN", key, cursor, "COUNT", PAGE))
-        page = [name for name in names_in(members) if name not in seen]
+        command = ("SSCAN", key, cursor, "COUNT", PAGE)
+        cursor, members = await looked(store, key, command, [b"0", []], rejections)
+        names, others = sorted_out(key, members, rejections)
+        page = [name for name in names if name not in seen]
         seen.update(page)
-        yield page
+        yield page, others
         if cursor == b"0":
             return
 
 
 class Listing:
-    """Answers what the cluster looks like. Raises `Unavailable` while Redis is away."""
+    """Answers what the cluster looks like. Raises `Unavailable` while Redis is away.
 
-    def __init__(self, store: Store, keys: Keys) -> None:
+    What a hand has put into the keys is left out: a page that shows the rest is of more use than none.
+    """
+
+    def __init__(
+        self, store: Store, keys: Keys, rejections: Rejections, spoiled: Callable[[str], None] = lambda id: None
+    ) -> None:
         self._store = store
         self._keys = keys
+        self._rejections = rejections
+        self._spoiled = spoiled
+        """Hears of a connection whose hash is not as its node wrote it."""
 
     async def connections(self) -> AsyncIterator[ConnectionInfo]:
         for node in await self.node_ids():
@@ -61,7 +64,7 @@ class Listing:
         return self._described(self._keys.members(channel))
 
     async def online(self, channel: str) -> AsyncIterator[str]:
-        async for page in pages(self._store, self._keys.online(channel)):
+        async for page in pages(self._store, self._keys.online(channel), self._rejections):
             for user in page:
                 yield user
 
@@ -81,7 +84,10 @@ class Listing:
         return Counts(len(nodes), channels, sum(connections), users)
 
     async def node_ids(self) -> list[str]:
-        return await node_ids(self._store, self._keys)
+        """Return the ids in the set of nodes: those of nodes that died a moment ago, too."""
+        key = self._keys.nodes
+        found = await looked(self._store, key, ("SMEMBERS", key), [], self._rejections)
+        return sorted(names_in(key, found, self._rejections))[:MOST_NODES]
 
     async def nodes(self) -> list[NodeInfo]:
         infos = await asyncio.gather(*(self._node(id) for id in await self.node_ids()))
@@ -89,24 +95,26 @@ class Listing:
 
     async def _node(self, id: str) -> NodeInfo | None:
         key = self._keys.node(id)
-        flat, left = await asyncio.gather(self._store.ask(key, ("HGETALL", key)), self._store.ask(key, ("PTTL", key)))
-        read = [part.decode(errors="replace") for part in flat]
-        fields = dict(zip(read[::2], read[1::2], strict=True))
-        if not fields:
+        flat, left = await asyncio.gather(
+            looked(self._store, key, ("HGETALL", key), [], self._rejections), self._store.ask(key, ("PTTL", key))
+        )
+        record = Record.of_flat(key, flat, self._rejections)
+        if not record:
             return None
-        started, connections, channels = (number_of(fields.get(name, "")) for name in _COUNTS)
+        started, connections, channels = map(record.number, ("started", "connections", "channels"))
         silent = max(0.0, SECONDS - left / 1000) if left > 0 else 0.0
-        host, version = fields.get("host", ""), fields.get("version", "")
-        return NodeInfo(id, host, version, started, connections, channels, of_fields(fields), silent)
+        host, version = record.line("host"), record.line("version")
+        return NodeInfo(id, host, version, started, connections, channels, of_record(record), silent)
 
     async def _size(self, key: str) -> int:
-        size: int = await self._store.ask(key, ("SCARD", key))
+        size: int = await looked(self._store, key, ("SCARD", key), 0, self._rejections)
         return size
 
     async def _described(self, key: str) -> AsyncIterator[ConnectionInfo]:
-        async for page in pages(self._store, key):
-            keys = [self._keys.connection(id) for id in page]
-            found = await asyncio.gather(*(self._store.ask(key, ("HMGET", key, *FIELDS)) for key in keys))
-            for id, values in zip(page, found, strict=True):
-                if values[0] is not None:
-                    yield info_of(id, values)
+        async for page in pages(self._store, key, self._rejections):
+            some = (described(self._store, self._keys, id, self._rejections) for id in page)
+            for id, record in zip(page, await asyncio.gather(*some), strict=True):
+                if "node" in record:
+                    yield info_of(id, record)
+                if record.is_spoiled:
+                    self._spoiled(id)

@@ -48,6 +48,13 @@ class MemoryPresence:
     async def ready(self) -> None:
         pass
 
+    @property
+    def trouble(self) -> list[str]:
+        return []
+
+    async def database(self) -> str:
+        return ""
+
     def hold(self) -> None:
         """Nobody takes this node for dead."""
 

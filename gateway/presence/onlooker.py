@@ -8,11 +8,13 @@ from gateway.backplane.keys import Keys
 from gateway.backplane.link import Link
 from gateway.backplane.sentinel import open_dialer
 from gateway.config import Rule, Settings
+from gateway.counters import Counters
 from gateway.presence.cluster_store import ClusterStore
 from gateway.presence.listing import Listing
 from gateway.presence.protocol import Counts, NodeInfo
 from gateway.presence.rules import Rules
 from gateway.presence.store import SingleStore, Store
+from gateway.redis.records import Rejections
 
 
 class Onlooker:
@@ -26,8 +28,9 @@ class Onlooker:
             keys = Keys(settings.prefix)
             dialer = open_dialer(settings.redis_url, f"{settings.prefix}-{settings.node_id}-presence")
             self._store = SingleStore(dialer, _ignore, backplane.troubles)
-        self._listing = Listing(self._store, keys)
-        self._rules = Rules(self._store, keys)
+        rejections = Rejections(Counters())  # to its log: whoever looks on is asked for no figures
+        self._listing = Listing(self._store, keys, rejections)
+        self._rules = Rules(self._store, keys, rejections)
 
     async def run(self) -> None:
         """Be connected until cancelled."""

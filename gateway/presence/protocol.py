@@ -44,7 +44,20 @@ class Presence(Protocol):
         """Carry out what is noted down, until cancelled."""
 
     async def ready(self) -> None:
-        """Wait until this node is in the set of nodes."""
+        """Wait until this node is in the set of nodes.
+
+        Raises `CannotStart` when another process that lives has its name.
+        """
+
+    @property
+    def trouble(self) -> list[str]:
+        """What is wrong with this node's place in the cluster, as short lines for people."""
+
+    async def database(self) -> str:
+        """Return a word that all nodes on this database share, and no others; "" for a node that is alone.
+
+        It may change when Redis has lost its data. Raises `Unavailable`.
+        """
 
     def hold(self) -> None:
         """Renew the lease from another thread while the event loop is blocked, if it is still this process's.

@@ -11,10 +11,12 @@ import logging
 from collections.abc import Awaitable, Callable, Container
 
 from gateway.backplane.keys import Keys
+from gateway.connection import node_of
 from gateway.presence.claims import Claims
-from gateway.presence.listing import node_ids, pages
-from gateway.presence.registry import FIELDS, Registry, info_of
+from gateway.presence.listing import raw_pages
+from gateway.presence.registry import Registry, described, info_of
 from gateway.presence.store import Store
+from gateway.redis.records import Rejections, sorted_out
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +35,14 @@ class Reaper:
         keys: Keys,
         registry: Registry,
         claims: Claims,
+        rejections: Rejections,
         reaped: Callable[[str, int], Awaitable[object]],
     ) -> None:
         self._store = store
         self._keys = keys
         self._registry = registry
         self._claims = claims
+        self._rejections = rejections
         self._reaped = reaped
 
     async def reap_dead(self, own: str) -> None:
@@ -55,10 +59,16 @@ class Reaper:
                 await self._claims.give_back(node)
 
     async def remove_ghosts(self, node: str, held: Container[str]) -> int:
-        """Remove the node's connections that are not among those `held`; return how many. Needs the claim."""
-        removed = 0
-        async for ids in pages(self._store, self._keys.node_connections(node)):
-            ghosts = [id for id in ids if id not in held]
+        """Remove the node's connections that are not among those `held`; return how many. Needs the claim.
+
+        What a hand has put among them, names of other nodes' connections included, is taken out of this set alone.
+        """
+        key, removed = self._keys.node_connections(node), 0
+        async for ids, others in raw_pages(self._store, key, self._rejections):
+            others += [id.encode() for id in ids if node_of(id) != node]
+            if others:
+                await self._store.ask(key, ("SREM", key, *others))
+            ghosts = [id for id in ids if id not in held and node_of(id) == node]
             for start in range(0, len(ghosts), AT_ONCE):
                 await self._remove(node, ghosts[start : start + AT_ONCE])
             removed += len(ghosts)
@@ -66,7 +76,10 @@ class Reaper:
         return removed
 
     async def _dead(self) -> list[str]:
-        nodes = await node_ids(self._store, self._keys)
+        key = self._keys.nodes
+        nodes, others = sorted_out(key, await self._store.ask(key, ("SMEMBERS", key)), self._rejections)
+        if others:
+            await self._store.ask(key, ("SREM", key, *others))
         leases = [self._keys.node(node) for node in nodes]
         if self._store.whole and await self._store.ask(self._keys.nodes, ("EXISTS", *leases)) == len(nodes):
             return []
@@ -74,8 +87,9 @@ class Reaper:
         return [node for node, is_alive in zip(nodes, alive, strict=True) if not is_alive]
 
     async def _is_alive(self, node: str) -> bool:
-        lease = self._keys.node(node)
-        return bool(await self._store.ask(lease, ("EXISTS", lease)))
+        # One that has its name's lease no more, but lives, says so elsewhere: its connections are no ghosts.
+        lease, rival = self._keys.node(node), self._keys.rival(node)
+        return bool(await self._store.ask(lease, ("EXISTS", lease, rival)))
 
     async def _reap(self, node: str) -> None:
         reaped = self._keys.reaped(node)
@@ -89,12 +103,7 @@ class Reaper:
         await self._reaped(node, removed)
 
     async def _remove(self, node: str, ids: list[str]) -> None:
-        found = await asyncio.gather(*(self._record(id) for id in ids))
-        for id, values in zip(ids, found, strict=True):
-            self._registry.lose(info_of(id, values)._replace(node=node))
+        found = await asyncio.gather(*(described(self._store, self._keys, id, self._rejections) for id in ids))
+        for id, record in zip(ids, found, strict=True):
+            self._registry.lose(info_of(id, record)._replace(node=node))
         await self._store.flushed()
-
-    async def _record(self, id: str) -> list[bytes | None]:
-        key = self._keys.connection(id)
-        values: list[bytes | None] = await self._store.ask(key, ("HMGET", key, *FIELDS))
-        return values

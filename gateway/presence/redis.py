@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from gateway.backplane import Backplane
 from gateway.backplane.cluster import ClusterBackplane
 from gateway.backplane.keys import Keys
-from gateway.backplane.link import Link
+from gateway.backplane.link import Command, Link
 from gateway.backplane.sentinel import open_dialer
 from gateway.config import Settings
 from gateway.connection import ConnectionInfo
 from gateway.counters import Counters
-from gateway.errors import Unavailable
+from gateway.errors import CannotStart, Unavailable
 from gateway.hub import Hub
 from gateway.presence.audit import Audit
 from gateway.presence.books import Books, entry
@@ -25,17 +26,22 @@ from gateway.presence.crowds import Crowds
 from gateway.presence.farewells import Farewells
 from gateway.presence.lease import Lease
 from gateway.presence.listing import SECONDS, Listing
+from gateway.presence.mending import Mending
 from gateway.presence.protocol import Counts, NodeInfo
 from gateway.presence.reaper import Reaper
 from gateway.presence.registry import Registry
+from gateway.presence.rivals import Rivals
 from gateway.presence.rules import Rules
 from gateway.presence.scripts import COUNT
 from gateway.presence.standby import Standby
-from gateway.presence.store import SingleStore, Store
+from gateway.presence.store import SingleStore, Store, looked
+from gateway.redis.records import Rejections
 from gateway.vitals import Vital
 
 logger = logging.getLogger(__name__)
 
+DATABASE_REMEMBERED = 3600
+"""Seconds for which a database has its word, when no node renews that any more."""
 LOOK = 1.0
 """How often a node looks for dead ones."""
 
@@ -49,32 +55,39 @@ class RedisPresence:
         backplane: Backplane,
         hub: Hub,
         counters: Counters,
+        rejections: Rejections,
         vital: Callable[[], Vital] = Vital,
     ) -> None:
         node = self._node = settings.node_id
+        self._rejections = rejections
         if isinstance(backplane, ClusterBackplane):
             self._keys = Keys(settings.prefix, cluster=True)
-            self._store: Store = ClusterStore(backplane.topology, self._rearranged, backplane.troubles)
+            self._store: Store = ClusterStore(backplane.topology, self._rearranged, backplane.troubles, self._misplaced)
         else:
             self._keys = Keys(settings.prefix)
             dialer = open_dialer(settings.redis_url, f"{settings.prefix}-{node}-presence")
-            self._store = SingleStore(dialer, self._connected, backplane.troubles)
+            self._store = SingleStore(dialer, self._connected, backplane.troubles, self._misplaced)
         claims = Claims(self._store, self._keys)
-        self._listing = Listing(self._store, self._keys)
+        self._hub = hub
+        self._listing = Listing(self._store, self._keys, rejections, self._spoiled)
         self._crowds = Crowds(self._size, backplane)
         self._registry = Registry(self._store, self._keys, settings, self._crowds)
-        self.reaper = Reaper(self._store, self._keys, self._registry, claims, self._reaped)
-        rules = Rules(self._store, self._keys, settings.channels)
-        self.lease = Lease(node, self._store, self._keys, hub, self._registry, self.reaper, claims, rules, vital)
+        self.reaper = Reaper(self._store, self._keys, self._registry, claims, rejections, self._reaped)
+        rules = Rules(self._store, self._keys, rejections, settings.channels)
+        rivals = self._rivals = Rivals(node, self._store, self._keys, rejections)
+        self.lease = Lease(
+            *(node, self._store, self._keys, hub, self._registry, self.reaper, claims, rules, rivals), vital=vital
+        )
+        self._mending = Mending(self._store, self._keys, rejections, self.lease.register_again)
         lease_key = self._keys.node(node)
         self._standby = Standby(
             settings.redis_url, f"{settings.prefix}-{node}-standby", lambda: self._store.server(lease_key)
         )
-        self._books = Books(self._store, self._keys)
-        self._farewells = Farewells(self._store, self._keys, settings.presence_grace)
+        self._books = Books(self._store, self._keys, rejections, settings.cluster_secret)
+        self._farewells = Farewells(self._store, self._keys, settings.presence_grace, rejections)
         self._arriving: set[str] = set()
         """Connections that are counted already and not yet opened."""
-        self.audit = Audit(node, self._store, self._keys, hub, self.lease, counters, self._arriving)
+        self.audit = Audit(node, self._store, self._keys, hub, self.lease, rivals, rules, counters, self._arriving)
 
     # ---- life
 
@@ -86,9 +99,27 @@ class RedisPresence:
             tasks.create_task(self._crowds.run())
             tasks.create_task(self._farewells.run())
             tasks.create_task(self.audit.run())
+            tasks.create_task(self._mending.run())
 
     async def ready(self) -> None:
         await self.lease.registered.wait()
+        if self.lease.refusal:
+            raise CannotStart(self.lease.refusal)
+
+    @property
+    def trouble(self) -> list[str]:
+        return [self._rivals.present] if self._rivals.present else []
+
+    async def database(self) -> str:
+        key = self._keys.database
+        for _ in range(2):
+            await self._store.ask(key, ("SET", key, secrets.token_hex(8), "NX", "EX", DATABASE_REMEMBERED))
+            word = await looked(self._store, key, ("GET", key), b"", self._rejections)
+            if word and len(word) == 16 and word.isalnum():
+                await self._store.ask(key, ("EXPIRE", key, DATABASE_REMEMBERED))
+                return str(word.decode())
+            await self._store.ask(key, ("DEL", key))
+        raise Unavailable("somebody writes over the word of this database")
 
     def hold(self) -> None:
         self._standby.call(self.lease.renewal())
@@ -96,6 +127,14 @@ class RedisPresence:
     async def close(self) -> None:
         await self._store.flushed()
         await self.lease.end()
+
+    def _misplaced(self, command: Command) -> None:
+        self._mending.misplaced(command)
+
+    def _spoiled(self, id: str) -> None:
+        """Write a connection again whose hash is not as it was written, if it is held here."""
+        if (connection := self._hub.connections.get(id)) is not None:
+            self._registry.open(connection.info(), connection.agent)
 
     def _rearranged(self) -> None:
         self.lease.register_again()

@@ -16,7 +16,8 @@ from gateway.connection import ConnectionInfo
 from gateway.presence.crowds import Crowds
 from gateway.presence.protocol import announcement
 from gateway.presence.scripts import FORGET_USER, JOIN, LEAVE, OPEN, RESERVE, RESTORE
-from gateway.presence.store import Store
+from gateway.presence.store import Store, looked
+from gateway.redis.records import Record, Rejections, values
 
 FORGOTTEN = 3_600_000
 """ms after which a farewell whose grace is over is dropped, where no node is left that would announce it."""
@@ -212,19 +213,15 @@ def _as_json(channels: tuple[str, ...]) -> str:
     return orjson.dumps(channels).decode()
 
 
-def info_of(id: str, values: list[bytes | None]) -> ConnectionInfo:
-    """Read what was written, leniently: a person may have been at it."""
-    node, user, name, channels, started, remote = ((value or b"").decode(errors="replace") for value in values)
-    return ConnectionInfo(id, node, user or id, name, _channels(channels), number_of(started), remote)
+async def described(store: Store, keys: Keys, id: str, rejections: Rejections) -> Record:
+    """Fetch what was written of a connection, for `info_of`. Raises `Unavailable`."""
+    key = keys.connection(id)
+    found = await looked(store, key, ("HMGET", key, *FIELDS), [], rejections)
+    return Record(key, values(FIELDS, found), rejections)
 
 
-def number_of(text: str) -> int:
-    """Read a number; 0 for what is none."""
-    return int(text) if text.isdecimal() else 0
-
-
-def _channels(text: str) -> tuple[str, ...]:
-    try:
-        return tuple(str(channel) for channel in orjson.loads(text or "[]"))
-    except (ValueError, TypeError):
-        return ()
+def info_of(id: str, record: Record) -> ConnectionInfo:
+    """Read what was written of a connection; what a hand has spoiled is as good as absent."""
+    user = record.name("user") or id
+    channels, started, remote = record.names("channels"), record.number("started"), record.line("remote")
+    return ConnectionInfo(id, record.name("node"), user, record.text("name"), channels, started, remote)

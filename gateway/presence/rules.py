@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import orjson
 from pydantic import ValidationError
 
 from gateway.backplane.keys import Keys
 from gateway.config import Rule
-from gateway.presence.store import Store
+from gateway.presence.store import Store, looked
+from gateway.redis.records import Rejections, is_moment, objects_in
 
+MOST = 1000
 _FIELDS = {"match", "history", "ttl"}
 
 
 class Rules:
     """What the nodes are set to, all of them alike. Raises `Unavailable` while Redis is away."""
 
-    def __init__(self, store: Store, keys: Keys, rules: Sequence[Rule] = ()) -> None:
+    def __init__(self, store: Store, keys: Keys, rejections: Rejections, rules: Sequence[Rule] = ()) -> None:
         self._store = store
         self._key = keys.rules
+        self._rejections = rejections
         self._text = orjson.dumps([rule.model_dump(include=_FIELDS) for rule in rules])
         self._has_any = bool(rules)
 
@@ -29,18 +32,24 @@ class Rules:
 
     async def read(self) -> tuple[Rule, ...]:
         """Return the rules of the node that wrote them last; none when there are none."""
-        return tuple(_rules(await self._store.ask(self._key, ("GET", self._key)) or b"[]"))
+        return tuple(rule for table in await self._tables() or () if (rule := self._rule(table)) is not None)
 
+    async def mend(self) -> None:
+        """Write them again if what stands there is none."""
+        if await self._tables() is None:
+            await self.write()
 
-def _rules(text: bytes) -> Iterator[Rule]:
-    """Read rules, leniently: a node of another version may have written them, or a person."""
-    try:
-        tables = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return
-    for table in tables if isinstance(tables, list) else ():
-        if isinstance(table, dict):
-            try:
-                yield Rule(**{name: value for name, value in table.items() if name in _FIELDS})
-            except ValidationError:
-                continue
+    async def _tables(self) -> list[dict[str, object]] | None:
+        text = await looked(self._store, self._key, ("GET", self._key), b"", self._rejections)
+        return objects_in(self._key, b"[]" if text is None else text, self._rejections, most=MOST)
+
+    def _rule(self, table: dict[str, object]) -> Rule | None:
+        """Read a rule; a node of another version may have written more of it."""
+        try:
+            rule = Rule.model_validate({name: value for name, value in table.items() if name in _FIELDS})
+        except ValidationError:
+            rule = None
+        if rule is None or not (is_moment(rule.history) and is_moment(rule.ttl)):
+            self._rejections.stands(self._key, "expected rules of channels", str(table))
+            return None
+        return rule

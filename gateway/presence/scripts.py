@@ -5,13 +5,15 @@ from __future__ import annotations
 from gateway.backplane.script import Script
 
 
-def _script(name: str) -> Script:
-    return Script("gateway.presence", name)
+def _script(*names: str) -> Script:
+    return Script("gateway.presence", *names)
 
 
-OPEN, JOIN, LEAVE, FORGET_USER = _script("open"), _script("join"), _script("leave"), _script("forget_user")
-RESERVE, RESTORE, COUNT = _script("reserve"), _script("restore"), _script("count")
+OPEN, FORGET_USER = _script("open"), _script("forget_user")
+JOIN, LEAVE = _script("tabs", "join"), _script("tabs", "leave")
+RESERVE, RESTORE, COUNT = _script("reserve"), _script("tabs", "restore"), _script("count")
 DUE, GONE = _script("due"), _script("gone")
-RENEW, CLAIM, DISCLAIM = _script("renew"), _script("claim"), _script("disclaim")
+TAKE, RENEW, END = _script("take"), _script("renew"), _script("end")
+CLAIM, DISCLAIM, MEND = _script("claim"), _script("disclaim"), _script("mend")
 
-ALL = (OPEN, RESERVE, RESTORE, COUNT, JOIN, LEAVE, FORGET_USER, DUE, GONE, RENEW, CLAIM, DISCLAIM)
+ALL = (OPEN, RESERVE, RESTORE, COUNT, JOIN, LEAVE, FORGET_USER, DUE, GONE, TAKE, RENEW, END, CLAIM, DISCLAIM, MEND)

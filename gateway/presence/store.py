@@ -11,7 +11,20 @@ from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
 from gateway.backplane.trouble import Troubles
 from gateway.backplane.watch import stay_connected
 from gateway.errors import Unavailable
-from gateway.presence.writer import Read, Writer, answer_of, load_scripts
+from gateway.presence.writer import Read, Writer, answer_of, is_wrong_type, keys_of, load_scripts
+from gateway.redis.records import Rejections
+
+
+class RefusedCommand(Unavailable):
+    """Redis refused a command."""
+
+
+class WrongType(RefusedCommand):
+    """A key holds what no node writes there: a string instead of a set, say."""
+
+
+Misplaced = Callable[[Command], None]
+"""Hears of a command that met a key of a wrong type."""
 
 
 class Store(Protocol):
@@ -32,7 +45,7 @@ class Store(Protocol):
     async def ask(self, key: str, command: Command) -> Any:
         """Send a command on `key` at once, ahead of the writes that wait, and return the answer.
 
-        Raises `Unavailable`.
+        Raises `Unavailable`, and `WrongType`, which is one, where a hand has put something else under the key.
         """
 
     async def flushed(self) -> None:
@@ -53,12 +66,19 @@ class SingleStore:
 
     whole = True
 
-    def __init__(self, dialer: Dials, connected: Callable[[Link], Awaitable[None]], troubles: Troubles) -> None:
+    def __init__(
+        self,
+        dialer: Dials,
+        connected: Callable[[Link], Awaitable[None]],
+        troubles: Troubles,
+        misplaced: Misplaced = lambda command: None,
+    ) -> None:
         self._dialer = dialer
         self._troubles = troubles
         self._connected = connected
         """Hears of every new link, before anything is written over it."""
-        self._writer = Writer()
+        self._misplaced = misplaced
+        self._writer = Writer(misplaced=misplaced)
 
     async def run(self) -> None:
         await stay_connected(self._dialer, self._use, "presence", self._troubles)
@@ -76,7 +96,9 @@ class SingleStore:
             raise Unavailable("Redis is away")
         try:
             return await answer_of(self._writer.link, command)
-        except (LinkLost, RedisRefused) as error:
+        except RedisRefused as error:
+            raise refusal_of(command, error, self._misplaced) from None
+        except LinkLost as error:
             raise Unavailable(f"Redis did not answer: {error}") from None
 
     async def flushed(self) -> None:
@@ -89,3 +111,20 @@ class SingleStore:
     def server(self, key: str) -> str:
         link = self._writer.link
         return link.address if link is not None else ""
+
+
+def refusal_of(command: Command, error: RedisRefused, misplaced: Misplaced) -> RefusedCommand:
+    """Make what is raised for a refusal, and pass on word of a key that is to be mended."""
+    if not is_wrong_type(error):
+        return RefusedCommand(f"Redis did not answer: {error}")
+    misplaced(command)
+    return WrongType(f"{' '.join(keys_of(command))[:200]}: {error}")
+
+
+async def looked(store: Store, key: str, command: Command, nothing: Any, rejections: Rejections) -> Any:
+    """Ask what is there, for whoever only looks: where a key is of a wrong type, nothing is. Raises `Unavailable`."""
+    try:
+        return await store.ask(key, command)
+    except WrongType:
+        rejections.stands(key, "expected another type of key", b"")
+        return nothing

@@ -37,9 +37,12 @@ class Write:
         self.key = key
         self.done = done
 
-    def settle(self, answer: Any) -> None:
+    def settle(self, answer: Any, misplaced: Callable[[Command], None]) -> None:
         """Take the answer. One that Redis refused for good is logged, and is None to whoever waits."""
-        if isinstance(answer, BaseException):
+        if isinstance(answer, RedisRefused) and is_wrong_type(answer):
+            misplaced(self.command)
+            answer = None
+        elif isinstance(answer, BaseException):
             logger.error("Redis refused %s %s: %s", *self.command[:2], answer)
             answer = None
         result = self.read(answer) if self.read is not None and answer is not None else answer
@@ -60,9 +63,15 @@ class Writer:
     its scripts act only on what they change.
     """
 
-    def __init__(self, moved: Callable[[Write, RedisRefused], None] | None = None) -> None:
+    def __init__(
+        self,
+        moved: Callable[[Write, RedisRefused], None] | None = None,
+        misplaced: Callable[[Command], None] = lambda command: None,
+    ) -> None:
         self._moved = moved
         """Takes writes that this server of a cluster refused because another one serves the key."""
+        self._misplaced = misplaced
+        """Hears of a write that met a key of a wrong type: it was not made."""
         self._waiting: deque[Write] = deque()
         self._put = asyncio.Event()
         self._empty = asyncio.Event()
@@ -134,7 +143,7 @@ class Writer:
         if self._moved is not None and isinstance(answer, RedisRefused) and answer.elsewhere:
             self._moved(write, answer)
         else:
-            write.settle(answer)
+            write.settle(answer, self._misplaced)
 
     def _drop_all(self) -> None:
         logger.error("more than %s writes wait for Redis: registering anew when it is back", MOST_WAITING)
@@ -165,3 +174,15 @@ async def load_scripts(link: Link) -> None:
 
 def _is_passing(answer: object) -> bool:
     return isinstance(answer, RedisRefused) and answer.word in _PASSING and not answer.elsewhere
+
+
+def is_wrong_type(refusal: RedisRefused) -> bool:
+    """Tell whether a key was not of the type that the command is for; within a script the word may stand later."""
+    return "WRONGTYPE" in refusal.message
+
+
+def keys_of(command: Command) -> list[str]:
+    """Return the keys that a command of presence is about."""
+    if command[0] not in ("EVALSHA", "EVAL"):
+        return [str(command[1])]
+    return [str(key) for key in command[3 : 3 + int(command[2])] if key]

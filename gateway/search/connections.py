@@ -39,6 +39,7 @@ class ConnectionQuery(Paged):
 
     def _check(self) -> None:
         check_choice("sort", self.sort, SORTS)
+        check_choice("descending", self.descending, (False, True))
         for field in ("text", "id", "user", "name", "remote", "channel", "node"):
             check_text(field, getattr(self, field))
 

@@ -87,9 +87,14 @@ class Paged:
         """Read what `as_map` made; raise `InvalidEnvelope` for anything else."""
         try:
             query = cls(**fields)
-            return query if query.after is None else replace(query, after=(query.after[0], query.after[1]))
-        except (TypeError, LookupError, InvalidParam) as error:
+        except (TypeError, InvalidParam) as error:
             raise InvalidEnvelope(f"expected a query: {error}") from None
+        match query.after:
+            case None:
+                return query
+            case [int() | str() as value, str(id)] if isinstance(value, int) is query.by_number:
+                return replace(query, after=(value, id))
+        raise InvalidEnvelope("expected the key of a row to go on behind")
 
 
 class Best(Generic[T]):
@@ -165,7 +170,9 @@ def read_cursor(cursor: str, order: str, kind: type) -> Key:
 
 
 def check_text(field: str, text: str) -> None:
-    """Raise `InvalidParam` for a search word that is too long."""
+    """Raise `InvalidParam` for a search word that is too long, or none."""
+    if not isinstance(text, str):
+        raise InvalidParam(f"expected {field} to be text", field=field)
     if len(text) > TEXT_LENGTH:
         raise InvalidParam(f"expected {field} to have at most {TEXT_LENGTH} characters, got {len(text)}", field=field)
 
@@ -176,7 +183,7 @@ def check_limit(limit: int) -> None:
         raise InvalidParam(f"expected limit to be an integer from 1 to {MOST_ROWS}", field="limit")
 
 
-def check_choice(field: str, value: str, choices: Sequence[str]) -> None:
+def check_choice(field: str, value: object, choices: Sequence[object]) -> None:
     """Raise `InvalidParam` for what is not one of the choices."""
     if value not in choices:
-        raise InvalidParam(f"expected {field} to be one of {', '.join(choices)}", field=field)
+        raise InvalidParam(f"expected {field} to be one of {', '.join(map(str, choices))}", field=field)

@@ -35,9 +35,13 @@ class Node(Service):
 
     def __init__(self, url: str, population: Population, number: int) -> None:
         super().__init__(Settings(redis_url=url, node_id=population.node(number), startup_timeout=PATIENCE))
-        self.directory.patience = PATIENCE  # nodes that share a core are slower than those that do not
         self._population = population
         self._numbers = population.held(number)
+        super()._build()
+        self.directory.patience = PATIENCE  # nodes that share a core are slower than those that do not
+
+    def _build(self) -> None:
+        """Stay as it was filled."""
 
     def fill(self) -> None:
         """Hold all its connections, before it runs: Redis hears of them when it does."""

@@ -3,7 +3,7 @@
 -- ARGV  new epoch, sequence number, how long (s) it is remembered, time (ms), history, history_bytes, ttl, epoch that
 --       the sender knows to have been used, PUBLISH or SPUBLISH, topic, envelope, fields of the entry...
 -- Returns {epoch, offset, bytes kept, messages that went because of their bytes}.
-local epoch, offset, _, bytes = position(KEYS[1])
+local epoch, offset, _, bytes = position(KEYS[1], KEYS[2], ARGV[1])
 if not epoch then
   local at = period()
   epoch, offset, bytes = promise(KEYS[2], at), 0, 0
@@ -17,7 +17,8 @@ if not epoch then
     redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', 0, 'promised', at)
   end
 end
-if tonumber(ARGV[2]) <= tonumber(redis.call('GET', KEYS[3]) or 0) then
+local sent = redis.pcall('GET', KEYS[3])
+if tonumber(ARGV[2]) <= (type(sent) == 'string' and tonumber(sent) or 0) then
   return {epoch, offset, bytes, 0}
 end
 redis.call('SET', KEYS[3], ARGV[2], 'EX', ARGV[3])
@@ -67,16 +68,23 @@ local function add()
 end
 
 make_room()
-if most_bytes > 0 and size > most_bytes then
+local is_kept = most_bytes == 0 or size <= most_bytes
+local failure = is_kept and add().err
+if failure and not (failure:find('WRONGTYPE') or failure:find(' ID')) then
+  return redis.error_reply(failure) -- refused: nothing is in the way, and what is kept must stay
+end
+if not is_kept then
   trimmed = trimmed + 1
-elseif add().err then
+elseif failure then
   -- Something that a person put there is in the way: keep what was ours, write it anew.
   local ours = redis.pcall('XRANGE', KEYS[2], '-', offset - 1)
   redis.call('DEL', KEYS[2])
   bytes = size
   for _, entry in ipairs(ours) do
-    redis.call('XADD', KEYS[2], entry[1], unpack(entry[2]))
-    bytes = bytes + size_of(entry[2], 1)
+    if #entry[2] <= 20 then -- one of a hand's may have more than a call can take
+      redis.call('XADD', KEYS[2], entry[1], unpack(entry[2]))
+      bytes = bytes + size_of(entry[2], 1)
+    end
   end
   local failed = add().err
   if failed then

@@ -1,9 +1,9 @@
 -- Gives up a history, unless somebody has written to it meanwhile: whoever comes back to it is told of a gap.
 -- KEYS  position, stream
--- ARGV  offset of its last message
+-- ARGV  new epoch, offset of its last message
 -- The position stays until its epoch cannot be promised again. Returns whether anything was dropped.
-local _, offset = position(KEYS[1])
-if offset ~= tonumber(ARGV[1]) then
+local _, offset = position(KEYS[1], KEYS[2], ARGV[1])
+if offset ~= tonumber(ARGV[2]) then
   return 0
 end
 redis.call('EXPIRE', KEYS[1], 2 * PERIOD)

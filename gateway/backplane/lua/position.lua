@@ -26,11 +26,48 @@ local function was_promised(stream, epoch, last)
   return false
 end
 
--- Returns epoch, offset, start and bytes; nothing where there is no position, or none that can be one.
-local function position(key)
-  local found = redis.pcall('HMGET', key, 'epoch', 'offset', 'start', 'bytes')
-  local offset = not found.err and found[1] and tonumber(found[2] or '')
-  if offset and offset >= 0 and offset < 2 ^ 53 and offset == math.floor(offset) then
-    return found[1], offset, tonumber(found[3] or '') or 0, tonumber(found[4] or '') or 0
+-- Numbers of 13 digits at most, which Lua writes out in full: with more an id would read 1e+14.
+local function counted(text)
+  return type(text) == 'string' and #text <= 13 and string.find(text, '^%d+$') and tonumber(text)
+end
+
+local function is_epoch(text)
+  return type(text) == 'string' and #text <= 64 and string.find(text, '^[%w-]+$')
+end
+
+-- A hand has been at it: a new epoch begins behind the newest message that a node can have written, and leaves room
+-- for those to come. What the messages take is not added up, so that they may take twice as much for a while.
+local function mended(key, stream, new_epoch)
+  local newest = redis.pcall('XREVRANGE', stream, '999999999999', '-', 'COUNT', 1)
+  if newest.err then
+    redis.call('DEL', stream)
+    newest = {}
   end
+  local offset = newest[1] and counted(string.match(newest[1][1], '^%d+')) or 0
+  redis.call('DEL', key)
+  redis.call('HSET', key, 'epoch', new_epoch, 'offset', offset, 'start', offset)
+  local ttl = redis.call('TTL', stream)
+  if ttl ~= -1 then
+    redis.call('EXPIRE', key, math.max(ttl, 0) + LINGER)
+  end
+  return new_epoch, offset, offset, 0
+end
+
+-- Returns epoch, offset, start and bytes; nothing where there is no position.
+local function position(key, stream, new_epoch)
+  local found = redis.pcall('HMGET', key, 'epoch', 'offset', 'start', 'bytes')
+  if found.err and not found.err:find('WRONGTYPE') then
+    found = redis.call('HMGET', key, 'epoch', 'offset', 'start', 'bytes') -- refused: that says nothing of what is kept
+  end
+  if found.err then
+    return mended(key, stream, new_epoch)
+  end
+  if not found[1] and not found[2] then
+    return
+  end
+  local offset, start = counted(found[2]), counted(found[3] or '0')
+  if is_epoch(found[1]) and offset and start and start <= offset then
+    return found[1], offset, start, counted(found[4] or '0') or 0
+  end
+  return mended(key, stream, new_epoch)
 end

@@ -20,7 +20,7 @@ end
 local created = redis.call('SCARD', KEYS[1]) == 1 and 1 or 0
 local back = redis.call('ZREM', KEYS[4], user)
 if redis.call('SADD', KEYS[2], user) == 0 then
-  redis.call('HINCRBY', KEYS[3], user, 1)
+  count(KEYS[3], user, 1)
   return {created, 0}
 end
 if back == 1 or ARGV[7] == '' then

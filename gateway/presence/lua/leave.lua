@@ -16,7 +16,7 @@ if emptied == 1 and KEYS[5] then
   redis.call('SREM', KEYS[5], channel)
 end
 if redis.call('HEXISTS', KEYS[3], user) == 1 then
-  if redis.call('HINCRBY', KEYS[3], user, -1) <= 0 then
+  if count(KEYS[3], user, -1) <= 0 then
     redis.call('HDEL', KEYS[3], user)
   end
   return {emptied, 0, 0}

@@ -2,23 +2,23 @@
 -- KEYS  connection, node's connections, nodes, channels, user's connections, users (the last two '' of an anonymous
 --       one), then members, online, tabs and leaving of each of its channels
 -- ARGV  connection, node, user, how many channels, the channels, then the fields and values of its hash
-local id, user, count = ARGV[1], ARGV[3], tonumber(ARGV[4])
-redis.call('HSET', KEYS[1], unpack(ARGV, 5 + count))
+local id, user, number = ARGV[1], ARGV[3], tonumber(ARGV[4])
+redis.call('HSET', KEYS[1], unpack(ARGV, 5 + number))
 redis.call('SADD', KEYS[2], id)
 redis.call('SADD', KEYS[3], ARGV[2])
 if KEYS[5] ~= '' then
   redis.call('SADD', KEYS[5], id)
   redis.call('SADD', KEYS[6], user)
 end
-for i = 1, count do
+for i = 1, number do
   local key = 3 + 4 * i
   redis.call('SADD', KEYS[4], ARGV[4 + i])
   local is_new = redis.call('SADD', KEYS[key], id) == 1
   local has_others = redis.call('SADD', KEYS[key + 1], user) == 0
   if is_new and has_others then
-    redis.call('HINCRBY', KEYS[key + 2], user, 1)
+    count(KEYS[key + 2], user, 1)
   elseif is_new then
     redis.call('ZREM', KEYS[key + 3], user)
   end
 end
-return count
+return number

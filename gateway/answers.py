@@ -1,0 +1,63 @@
+"""What this node does when another one asks: to a connection that it holds, or about itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gateway import codec
+from gateway.backplane import DIRECT
+from gateway.codec import Envelope
+from gateway.directory import VERBS
+from gateway.errors import ConnectionNotFound, InvalidEnvelope
+from gateway.fanout import write
+from gateway.hub import Hub
+from gateway.operations import QUESTIONS
+
+if TYPE_CHECKING:
+    from gateway.service import Service
+
+
+class Answers:
+    """Carries out questions. Their arguments came through Redis, where anybody may have written them."""
+
+    def __init__(self, service: Service, hub: Hub) -> None:
+        self._service = service
+        self._hub = hub
+
+    async def give(self, verb: str, arguments: dict[str, Any]) -> object:
+        """Do what is asked, and return what came of it.
+
+        Raises what doing it raises, and `InvalidEnvelope` for what no node asks.
+        """
+        if verb in VERBS:
+            return await self._service.directory.answer(verb, arguments)
+        if verb in QUESTIONS:
+            return self._service.operations.answer(verb, arguments)
+        return await self._of_connection(verb, arguments)
+
+    async def _of_connection(self, verb: str, arguments: dict[str, Any]) -> object:
+        match verb, arguments:
+            case "join", {"connection": str(id), "channel": str(channel)}:
+                return await self._service.join(self._held(id), channel)
+            case "leave", {"connection": str(id), "channel": str(channel)}:
+                return await self._service.leave(self._held(id), channel)
+            case "write", {"connection": str(id), "payload": bytes(payload), **rest}:
+                codec.check_payload(payload)
+                self._write(Envelope(payload, connection=self._held(id), trace=str(rest.get("trace", ""))))
+                return None
+            case "disconnect", {"connection": str(id), "code": int(code), "reason": str(reason)}:
+                await self._service.disconnect(self._held(id), code=code, reason=reason)
+                return None
+        raise InvalidEnvelope(f"expected a question, got {codec.shown(verb)}")
+
+    def _held(self, id: str) -> str:
+        """Return the id of a connection held here. Raises `ConnectionNotFound`."""
+        if id not in self._hub.connections:
+            raise ConnectionNotFound(f"no connection {id!r}")
+        return id
+
+    def _write(self, envelope: Envelope) -> None:
+        write(self._hub.connections[envelope.connection or ""], (envelope,))
+        if (tracing := self._service.tracing) is not None:
+            tracing.arrived(DIRECT, envelope)
+            tracing.written()

@@ -1,0 +1,1 @@
+"""How a node talks to Redis."""
