@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import msgpack
+from redis.exceptions import ResponseError
 
 from trials.arena import Arena
+from trials.node import Node
 from trials.operators import Operator
 from trials.scenario import eventually, scenario
 
@@ -135,6 +138,113 @@ async def a_hand_in_the_keys(arena: Arena) -> None:
     await commands.delete(
         "gateway:online:touched", "gateway:tabs:touched", "gateway:online:wrong", "gateway:tabs:wrong"
     )
+
+
+WRONG_VALUES = ("9" * 5000, "-1", "nan", "", "\x1b[2J", "x" * 50_000, "[" * 50_000, "{}", "[1]")
+WRONG_NAMES = ("", "a b", "\x00", "x" * 1000, "nobody~1")
+
+
+@scenario(quick=True)
+async def rubbish_in_every_key(arena: Arena) -> None:
+    """Rubbish in every key that there is, of the wrong type or in its fields, is survived and mended."""
+    commands, members = arena.redis.commands, await arena.peers(8, "soiled", "kept-soiled", user="soiled")
+    writer, before = await arena.peer(), await arena.redis.keys()
+    for turn, spoil in enumerate((spoil_values, spoil_types)):
+        for key in sorted(before & await arena.redis.keys()):
+            await spoil(arena, key)
+            arena.count(keys=1)
+        for channel in ("soiled", "kept-soiled"):
+            await writer.request("say", {"by": f"{channel}-{turn}", "count": 10}, channel)
+            for member in members:
+                heard = await member.hears(f"{channel}-{turn}", 10, channel)
+                arena.equal(f"what {member} heard", list(range(10)), heard)
+        for node in arena.nodes:
+            for path in ("/api/status", "/api/nodes", "/api/channels", "/api/connections", "/admin/websocket"):
+                arena.equal(f"{path} of {node}", 200, (await node.ask("GET", path))[0])
+        for member in members:
+            await member.request("$leave", None, "soiled")
+            await member.request("$join", None, "soiled")
+    held = {member.id for member in members}
+    for node in arena.nodes:
+        own = {id for id in (*held, writer.id) if id.startswith(f"{node.id}~")}
+        await eventually(f"what {node} holds", partial(_members, arena, f"node:{node.id}:connections"), own)
+    await eventually("the nodes", partial(_members, arena, "nodes"), {node.id for node in arena.nodes})
+    rejected = sum([await node.metric("injections_rejected_total") for node in arena.nodes])
+    arena.true("the rubbish to be counted", rejected > 0)
+    await arena.close_all()
+    for key in await arena.redis.keys() - before | {"gateway:channels", "gateway:users"}:
+        await commands.delete(key)
+    for pattern in ("soiled", "kept-soiled"):
+        await commands.delete(*(f"gateway:{kind}:{pattern}" for kind in ("members", "online", "tabs", "leaving")))
+
+
+async def _members(arena: Arena, key: str) -> set[str]:
+    """Return the members of a set, none while it is not one."""
+    try:
+        return await arena.redis.members(key)
+    except ResponseError:
+        return set()
+
+
+async def spoil_values(arena: Arena, key: str) -> None:
+    """Put among what a key holds what no node writes."""
+    commands, value = arena.redis.commands, arena.random.choice(WRONG_VALUES)
+    match await commands.type(key):
+        case "set":
+            await commands.sadd(key, *WRONG_NAMES)
+        case "hash":
+            fields = await commands.hkeys(key)
+            await commands.hset(key, mapping=dict.fromkeys(set(fields) - {"incarnation"}, value))
+        case "stream":
+            await commands.xadd(key, {"entry": value})
+        case "string":
+            await commands.set(key, value)
+
+
+async def spoil_types(arena: Arena, key: str) -> None:
+    """Put something of another type where a node keeps something."""
+    commands = arena.redis.commands
+    await commands.delete(key)
+    await (commands.rpush(key, "x") if arena.random.random() < 0.5 else commands.geoadd(key, (1, 1, "x")))
+
+
+@scenario()
+async def commands_that_nobody_signed(arena: Arena) -> None:
+    """Where nodes share a secret, drains, ends, joins and answers by strangers do nothing, and those of nodes do."""
+    secret: dict[str, Any] = {"cluster_secret": "a secret of the arena's own", "prefix": "signed"}
+    nodes = [await arena.extra(**secret) for _ in range(2)]
+    peers = [await arena.peer(node, "signed") for node in nodes]
+    for node, peer in zip(nodes, peers, strict=True):
+        asked: list[dict[str, Any]] = [
+            {"ask": "drain"},
+            {"ask": "disconnect", "connection": peer.id, "code": 4410, "reason": ""},
+            {"ask": "join", "connection": peer.id, "channel": "forged"},
+            *({"answer": number, "result": None} for number in range(1, 20)),
+        ]
+        for fields in asked:
+            said = msgpack.packb({"number": 1, "from": "stranger", **fields})
+            arena.equal("who heard", 1, await arena.redis.commands.publish(f"signed:node:{node.id}", said))
+        await arena.redis.commands.publish(f"signed:beat:{node.id}", "9" * 5000)
+        rejected = partial(_has_rejected, node, len(asked) + 1)
+        await eventually("what was rejected", rejected)
+        arena.equal(f"the channels of {peer}", ["signed"], await peer.request("channels"))
+    await arena.redis.commands.publish(
+        "signed:channel:signed", json.dumps({"cmd": "n", "param": {"by": "hand", "n": 0}})
+    )
+    for peer in peers:
+        await peer.hears("hand", 1)
+    status, _ = await nodes[0].ask("PUT", f"/api/connections/{peers[1].id}/channels/ours")
+    arena.equal("a join by a node that has the secret", 200, status)
+    for node in nodes:
+        arena.equal("the state", 200, (await node.ask("GET", "/readyz"))[0])
+    await arena.close_all()
+    for node in nodes:
+        await node.stop()
+    await arena.redis.commands.delete(*await arena.redis.keys("signed:*"))
+
+
+async def _has_rejected(node: Node, count: int) -> bool:
+    return await node.metric("injections_rejected_total") >= count
 
 
 @scenario(complaints=("no message",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 
 from gateway.client import connect
 from trials.arena import NODES, Arena, in_turn
@@ -128,20 +129,36 @@ async def a_node_id_is_used_again_at_once(arena: Arena) -> None:
 
 @scenario(complaints=(FOREIGN,))
 async def two_nodes_of_one_id(arena: Arena) -> None:
-    """A second process of the same id does harm only while it runs: after its end the first is whole again."""
+    """A second process of the same id does not start, and harms nothing; one that took over a frozen node's id lives
+    beside it when that one thaws, and neither removes what the other holds."""
     node = arena.nodes[2]
     peers = [await arena.peer(node, "twins", user=f"twin-{number}") for number in range(10)]
+    refused = await arena.extra(id=node.id, wait=False)
+    arena.equal("the exit code of the second", 1, await refused.ended())
+    node.freeze()
+    await eventually("the lease of a frozen node runs out", partial(_is_gone, arena, f"gateway:node:{node.id}"))
     other = await arena.extra(id=node.id)
     stranger = await arena.peer(other, "twins")
-    await stranger.settled()
-    await stranger.close()
-    await other.stop()
+    node.thaw()
+    members = {peer.id for peer in peers} | {stranger.id}
+    await arena.set_becomes("members:twins", members)
+    await arena.set_becomes(f"node:{node.id}:connections", members)
+    for each in (node, other):
+        await eventually(f"{each} says so", partial(_says_so, each))
+    arena.equal("the exit code of the other", 0, await other.stop())
     await arena.set_becomes("members:twins", {peer.id for peer in peers})
-    await arena.set_becomes("nodes", {each.id for each in arena.nodes})
-    await arena.set_becomes(f"node:{node.id}:connections", {peer.id for peer in peers})
-    await (await arena.peer()).request("say", {"by": "w", "count": 10}, "twins")
+    await eventually("the nodes", lambda: arena.redis.members("nodes"), {each.id for each in arena.nodes})
+    await (await arena.peer()).request("say", {"by": "end"}, "twins")
     for peer in peers:
-        arena.equal(f"what {peer} heard", list(range(10)), await peer.hears("w", 10))
+        arena.equal(f"the end at {peer}", [0], await peer.hears("end", 1))
+
+
+async def _is_gone(arena: Arena, key: str) -> bool:
+    return not await arena.redis.commands.exists(key)
+
+
+async def _says_so(node: Node) -> bool:
+    return FOREIGN in str((await node.ask("GET", "/readyz"))[1])
 
 
 @scenario()

@@ -21,7 +21,7 @@ ZERO = (
 """Metrics of a node without a client."""
 BOOKS = ("gateway:events", "gateway:audit")
 """Keys that appear when something happens, and stay: lists of bounded length."""
-PASSING = ("stream", "position", "sent", "reaped", "claim", "counted")
+PASSING = ("stream", "position", "sent", "reaped", "claim", "counted", "database", "rival")
 """Keys that may outlive what made them, and end by themselves."""
 MORE = {"files": 3, "Connection": 1, "WebSocket": 1}
 """By how much something may grow once: files that are opened when first needed, what a loop looked at last."""
