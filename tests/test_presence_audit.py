@@ -80,12 +80,15 @@ async def test_what_was_lost_is_found_and_written_again(redis, held, what):
     await agrees(redis, HELD, 10)
 
 
-async def test_what_cannot_be_asked_is_no_difference(redis, held):
-    """A hand has written something else over a set: nothing that is written there again would mend it."""
+async def test_what_cannot_be_asked_is_no_difference_but_mended(redis, held):
+    """A hand has written something else over a set: whoever meets it removes it, and has all of it written again."""
     await agrees(redis, HELD, 10)
     for key in ("gateway:members:hall", "gateway:node:lone:connections"):
         await redis.command("SET", key, "x")
     assert not await held.presence.audit.check()
+    assert held.counters.repairs == 0
+    await eventually(lambda: held.counters.rejected == 2)
+    await agrees(redis, HELD, 10)
 
 
 async def test_a_ghost_is_removed(redis, held):
