@@ -1,4 +1,4 @@
-"""The port of a node that runs by itself."""
+"""The port of a node that runs by itself: taken at once, and answered as soon as the node is up, or late."""
 
 from __future__ import annotations
 
@@ -16,50 +16,106 @@ from gateway.door import Door
 from gateway.doors import Doors, Shortcut, most_transports
 from gateway.errors import CannotStart
 from gateway.http import Http
+from gateway.probes import PROBES
+from gateway.service import Service
 
 BACKLOG = 4096
 """Connections the kernel may hold for us: a whole cluster's clients come back at once."""
 ACCEPTED = 64
 """Connections that asyncio's own loop takes at once."""
+KEEP_ALIVE = 75.0
+"""Seconds for which a connection may wait between two requests; balancers give up theirs after 60."""
+LATE = 1.0
+"""Seconds after which a node that is not up answers, and says so: until then who calls is better off with a port that
+refuses, as a balancer then tries another node at once; and where Redis is there no start takes as long."""
+RETRY_AFTER = "2"
+"""Seconds after which those are to come back who came too early."""
 
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
+class Port:
+    """A port that is this node's, and what answers there."""
+
+    def __init__(self, server: asyncio.Server, doors: Doors) -> None:
+        self._server = server
+        self._doors = doors
+        self.number: int = server.sockets[0].getsockname()[1]
+
+    async def open(self, server: web.Server, shortcut: Shortcut) -> None:
+        """Let this answer from now on."""
+        server.request_handler = _as_a_server(server.request_handler)
+        self._doors.serve = lambda doors, is_spare: Http(server, doors, is_spare=is_spare, keep_alive=KEEP_ALIVE)
+        self._doors.shortcut = shortcut
+        await self._server.start_serving()
+        for each in self._server.sockets:
+            _lengthen_queue(each.fileno())
+
+    @asynccontextmanager
+    async def saying_why(self, service: Service) -> AsyncIterator[None]:
+        """While the node is not up: if that lasts, answer probes, and everybody else with 503 and the reason."""
+
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            probe = PROBES.get(request.path)
+            response = probe(service) if probe else _not_yet(service)
+            response.force_close()  # who comes again meets the node itself
+            return response
+
+        async def open_late() -> None:
+            await asyncio.sleep(LATE)
+            await self.open(waiting, lambda *_: None)
+
+        waiting = web.Server(answer, access_log=None)
+        late = asyncio.create_task(open_late())
+        try:
+            yield
+        finally:
+            late.cancel()
+            await asyncio.wait((late,))
+            await waiting.shutdown(timeout=0.1)
+
+
 @asynccontextmanager
-async def listening(
-    server: web.Server,
-    shortcut: Shortcut,
-    settings: Settings,
-    counters: Counters,
-    *,
-    keep_alive: float,
-    shares_port: bool,
-) -> AsyncIterator[int]:
-    """Take connections in; yield the port. Raises `CannotStart`."""
-    server.request_handler = _as_a_server(server.request_handler)
+async def bound(settings: Settings, counters: Counters, *, shares_port: bool) -> AsyncIterator[Port]:
+    """Take the port of the settings; nobody is let in before `open`. Raises `CannotStart`.
+
+    Other processes may listen on it, too, where all of them share it.
+    """
     doors = Doors(
-        lambda doors, is_spare: Http(server, doors, is_spare=is_spare, keep_alive=keep_alive),
-        shortcut,
+        _nobody,
+        lambda *_: None,
         counters,
         timeout=settings.handshake_timeout,
-        keep_alive=keep_alive,
+        keep_alive=KEEP_ALIVE,
         most=most_transports(settings.max_connections),
     )
     try:
-        port = await asyncio.get_running_loop().create_server(
-            lambda: Door(doors), settings.host, settings.port, backlog=ACCEPTED, reuse_port=shares_port or None
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Door(doors),
+            settings.host,
+            settings.port,
+            backlog=ACCEPTED,
+            reuse_port=shares_port or None,
+            start_serving=False,
         )
     except OSError as error:
         # asyncio's own words repeat the address; a failed look-up has no errno of the system's
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise CannotStart(f"cannot listen on {settings.host} port {settings.port}: {why}") from None
-    for each in port.sockets:
-        _lengthen_queue(each.fileno())
     try:
-        yield port.sockets[0].getsockname()[1]
+        yield Port(server, doors)
     finally:
-        port.close()
+        server.close()
         await doors.close()
+
+
+def _nobody(doors: Doors, is_spare: bool) -> Http:
+    raise AssertionError("nobody is let in yet")
+
+
+def _not_yet(service: Service) -> web.Response:
+    text = f"this node is not up yet: {'; '.join(service.readiness.reasons)}\n"
+    return web.Response(status=503, text=text, headers={"Retry-After": RETRY_AFTER})
 
 
 def _lengthen_queue(listening: int) -> None:

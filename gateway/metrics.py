@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from gateway import logs
+from gateway.backplane.refusal import REASONS
 from gateway.counters import BOUNDS, Histogram
 from gateway.service import Service
 
@@ -65,6 +66,7 @@ class _Collector:
     def collect(self) -> Iterator[Metric]:
         service = self._service
         held = service.held
+        yield _states(service.readiness.status)
         yield _gauge("ready", "1, or 0 when clients should be sent elsewhere", service.readiness.serves)
         yield _gauge("connections", "Connections held by this node", held.connections)
         yield _gauge("transports", "TCP connections to the node's port, of any kind", service.counters.transports)
@@ -92,6 +94,7 @@ class _Collector:
             yield _histogram(name, text, getattr(service.counters, field))
         yield _closes(service.counters.closes)
         yield _refusals(service.counters.refusals)
+        yield _redis_refusals(service.backplane_counters.refusals)
 
 
 def render(service: Service) -> bytes:
@@ -120,6 +123,26 @@ def _closes(codes: Mapping[int, int]) -> Metric:
     for code, count in sorted(codes.items()):
         closes.add_metric([str(code) if code else "other"], count)
     return closes
+
+
+_STATES = ("ok", "degraded", "deaf", "draining", "crashed")
+
+
+def _states(state: str) -> Metric:
+    """Tell which state the node is in: of one that has not started yet, none."""
+    states = GaugeMetricFamily("gateway_state", "1 for the state this node is in, 0 for others", labels=["state"])
+    for each in _STATES:
+        states.add_metric([each], each == state)
+    return states
+
+
+def _redis_refusals(reasons: Mapping[str, int]) -> Metric:
+    refusals = CounterMetricFamily(
+        "gateway_redis_refusals", "Commands that Redis refused, by reason", labels=["reason"]
+    )
+    for reason in REASONS:
+        refusals.add_metric([reason], reasons.get(reason, 0))
+    return refusals
 
 
 _STATUSES = (400, 401, 403, 405, 408, 426, 429, 431, 500, 503)

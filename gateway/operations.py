@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from gateway.backplane import NODES, TAP, Backplane
+from gateway.conditions import Condition, conditions_of
 from gateway.errors import InvalidEnvelope, InvalidParam, Unavailable
 from gateway.journal import Book, Journal
 from gateway.presence import Presence
@@ -19,7 +20,7 @@ from gateway.revocations import Revocations
 from gateway.tap import RENEW, Filter, Tap, Taps
 from gateway.vitals import SERIES, Sample, Vitals, of_cluster
 
-QUESTIONS = frozenset({"series", "rates", "drain", "log-out"})
+QUESTIONS = frozenset({"series", "rates", "state", "drain", "log-out"})
 """What nodes ask each other about themselves."""
 WITHIN = 2.0
 """Seconds a node has to answer what a page asks."""
@@ -52,6 +53,23 @@ class Operations:
         nodes = [node] if node else [known.id for known in await self._presence.nodes()]
         heard = await self._remote.ask_all(nodes, "series", within=WITHIN, since=since)
         return of_cluster((_samples(answer) for answer in heard.answers.values()), since=since)
+
+    async def node_ids(self) -> list[str]:
+        """Return the ids in the set of nodes: those without a lease, too. Raises `Unavailable`."""
+        return await self._presence.node_ids()
+
+    async def conditions(self, nodes: Iterable[str]) -> dict[str, Condition]:
+        """Tell how nodes are that have no lease."""
+        return await conditions_of(self._remote, nodes)
+
+    @property
+    def notices(self) -> list[str]:
+        """What operators should know of this node's Redis, and is no trouble yet."""
+        return [notice for notice in self._backplane.troubles.notices.values() if notice]
+
+    def announce(self) -> None:
+        """Log what operators should know of this node's Redis from the start."""
+        self._backplane.troubles.announce()
 
     async def rates(self, channels: Sequence[str]) -> dict[str, float]:
         """Return messages a second of channels, as far as they have any: of the last seconds, or 0 at the first ask.
@@ -135,6 +153,8 @@ class Operations:
                 return self._vitals.since(since)
             case "rates", {"channels": [*channels]} if all(isinstance(name, str) for name in channels):
                 return self._taps.meter.rates(channels, asyncio.get_running_loop().time())
+            case "state", _:
+                return {"trouble": list(self._vitals.current().trouble)}
             case "log-out", {"session": str(session)}:
                 self.revocations.heard(session[:100])
                 return None

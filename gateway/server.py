@@ -8,7 +8,7 @@ import logging
 import secrets
 import string
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,7 +16,7 @@ import aiohttp_jinja2
 import jinja2
 from aiohttp import web
 
-from gateway import admin, metrics
+from gateway import admin
 from gateway.admin import Links
 from gateway.api import Api
 from gateway.api.problems import Refused
@@ -29,10 +29,11 @@ from gateway.handlers.example import ExampleHandler, with_rooms_kept
 from gateway.handshake import answer_to, refuse_lone_token
 from gateway.home import home_of
 from gateway.identity import SETTINGS, TOKENS
-from gateway.listener import listening
+from gateway.listener import bound
 from gateway.loading import load_handler
 from gateway.message import check_channel
 from gateway.origin import refuse_foreign_socket
+from gateway.probes import PROBES
 from gateway.proxies import through_proxies
 from gateway.reception import PROTOCOLS
 from gateway.service import Service
@@ -179,6 +180,7 @@ def _add_behind(app: web.Application, path: str, handle: Page) -> None:
 async def _run_service(app: web.Application) -> AsyncIterator[None]:
     service = app[SERVICE]
     async with service.running():
+        service.operations.announce()
         yield
 
 
@@ -202,14 +204,14 @@ async def running_node(
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, keepalive_timeout=KEEP_ALIVE)
     shortcut = Shortcut(app, "/connect", _connect_directly)
     try:
-        await runner.setup()
-        assert runner.server is not None
-        counters = app[SERVICE].counters
-        async with listening(
-            runner.server, shortcut, settings, counters, keep_alive=KEEP_ALIVE, shares_port=shares_port
-        ) as port:
+        async with bound(settings, app[SERVICE].counters, shares_port=shares_port) as port:
+            # Of several that share a port the others answer meanwhile: one that refuses would only be in their way.
+            async with nullcontext() if shares_port else port.saying_why(app[SERVICE]):
+                await runner.setup()
+            assert runner.server is not None
+            await port.open(runner.server, shortcut)
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            address = f"http://{host}:{port}"
+            address = f"http://{host}:{port.number}"
             if links is not None:
                 links.page = f"{address}{admin.PREFIX}/login"
             has_pages = _has_pages(settings, links)
@@ -353,18 +355,11 @@ async def _example_socket(request: web.Request) -> web.StreamResponse:
 # ---- for operators
 
 
-async def _healthz(request: web.Request) -> web.StreamResponse:
-    service = request.app[SERVICE]
-    return web.json_response({"status": "ok", "node": service.node_id, "version": __version__})
+def _told_by(probe: Callable[[Service], web.Response]) -> Page:
+    async def tell(request: web.Request) -> web.StreamResponse:
+        return probe(request.app[SERVICE])
+
+    return tell
 
 
-async def _readyz(request: web.Request) -> web.StreamResponse:
-    ready = request.app[SERVICE].readiness
-    return web.json_response({"status": ready.status, "reasons": ready.reasons}, status=200 if ready.serves else 503)
-
-
-async def _metrics(request: web.Request) -> web.StreamResponse:
-    return web.Response(body=metrics.render(request.app[SERVICE]), headers={"Content-Type": metrics.CONTENT_TYPE})
-
-
-OPERATING: dict[str, Page] = {"/healthz": _healthz, "/readyz": _readyz, "/metrics": _metrics}
+OPERATING: dict[str, Page] = {path: _told_by(probe) for path, probe in PROBES.items()}

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway import codec
@@ -13,18 +14,16 @@ from gateway.access import Action
 from gateway.answers import Answers
 from gateway.backplane import ALL, DIRECT, NODES, Page, Target, check_redis, open_backplane
 from gateway.backplane.counters import BackplaneCounters
-from gateway.backplane.link import RedisRefused
-from gateway.backplane.trouble import causes
 from gateway.budget import Budget
 from gateway.codec import Envelope
 from gateway.commands import Commands
-from gateway.config import Settings, database_of, without_password
+from gateway.config import Settings, database_of
 from gateway.connection import Connection, ConnectionInfo, Profile
 from gateway.counters import Counters
 from gateway.delivery import Delivery
 from gateway.directory import Directory
 from gateway.drain import Drain
-from gateway.errors import ENDED, GOING_AWAY, CannotStart, Close, InvalidParam, Unavailable
+from gateway.errors import ENDED, GOING_AWAY, Close, InvalidParam, Unavailable
 from gateway.expiry import Expiry
 from gateway.handler import Handler
 from gateway.heartbeat import Heartbeat
@@ -41,6 +40,7 @@ from gateway.reception import Reception
 from gateway.redis.records import Rejections
 from gateway.remote import Remote
 from gateway.rights import Rights
+from gateway.starting import Starting, Steps
 from gateway.status import Held, Readiness, Status
 from gateway.tap import Filter, Taps
 from gateway.tokens import Tokens
@@ -74,6 +74,7 @@ class Service(Writing):
         self.tokens = Tokens(settings)
         self.tracing = open_tracing(settings.tracing, node=settings.node_id)
         """None where there are no traces."""
+        self._starting = Starting(settings)
         self._ended = False
         self.patience = CLOSE_TIMEOUT
         """Seconds that the end of a connection may take, whatever its client does; to be set before the node runs."""
@@ -96,7 +97,7 @@ class Service(Writing):
         self._history = History(self._hub, self._backplane, self._delivery, settings.rule, self.counters, self.budget)
         self._vitals = Vitals(
             *(self._hub, self.counters, lambda: self.backplane_counters),
-            *(lambda: self.readiness, lambda: self.loop_lag.most, lambda: len(self._taps.here)),
+            *(lambda: self._condition, lambda: self.loop_lag.most, lambda: len(self._taps.here)),
         )
         self._answers = Answers(self, self._hub)
         self._presence = open_presence(
@@ -147,6 +148,13 @@ class Service(Writing):
     @property
     def readiness(self) -> Readiness:
         """How this node is placed to serve clients."""
+        if self._starting.is_over or self.crashed.is_set():
+            return self._condition
+        return Readiness("starting", [self._starting.reason])
+
+    @property
+    def _condition(self) -> Readiness:
+        """The same of one that is up, as the others are told."""
         trouble = [*self._backplane.trouble, *self._presence.trouble, *self._neighbours.trouble]
         if self.crashed.is_set():
             return Readiness("crashed", ["a part of this node has failed; its log says which"])
@@ -338,18 +346,14 @@ class Service(Writing):
 
     async def _connected(self) -> None:
         """Wait for Redis, and hear what concerns every node."""
-        url = without_password(self.settings.redis_url)
-        try:
-            async with asyncio.timeout(self.settings.startup_timeout):
-                await self._backplane.ready()
-                await self._backplane.subscribe([ALL, DIRECT, NODES, Target("node", self.node_id)])
-                await self._presence.ready()
-            self._journal.event("up", f"version {__version__}")
-        except RedisRefused as error:
-            raise CannotStart(f"Redis at {url} refuses: {error}") from None
-        except TimeoutError:
-            why = "; ".join(causes(self._backplane.troubles.now))
-            raise CannotStart(f"no Redis at {url} within {self.settings.startup_timeout:g} s: {why}") from None
+        everybody = [ALL, DIRECT, NODES, Target("node", self.node_id)]
+        steps: Steps = {
+            "to be reached": self._backplane.ready,
+            "to grant subscriptions": partial(self._backplane.subscribe, everybody),
+            "to register this node, if no other process has its name": self._presence.ready,
+        }
+        await self._starting.go_through(steps, self._backplane.troubles)
+        self._journal.event("up", f"version {__version__}")
 
     async def drain(self) -> None:
         """Send the clients to other nodes, take none in, and take what this node wrote out of Redis.

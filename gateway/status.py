@@ -38,10 +38,11 @@ class Held(NamedTuple):
 class Readiness(NamedTuple):
     """Whether clients should be sent to this node, and what is wrong.
 
-    It is `degraded` by what other nodes suffer from too: its clients are as well here as anywhere.
+    It is `starting` until Redis has registered it, and `degraded` by what other nodes suffer from too: its clients are
+    as well here as anywhere.
     """
 
-    status: Literal["ok", "degraded", "deaf", "draining", "crashed"]
+    status: Literal["starting", "ok", "degraded", "deaf", "draining", "crashed"]
     reasons: list[str]
 
     @property

@@ -14,7 +14,6 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from gateway import codec
 from gateway.backplane import NODES, TAP, Backplane, Target, open_backplane
-from gateway.backplane.trouble import causes
 from gateway.codec import Envelope
 from gateway.config import Rule, Settings, first_match, load, without_password
 from gateway.errors import ConnectionNotFound, GatewayError, InvalidSettings, Unavailable
@@ -114,7 +113,7 @@ class Visitor:
                         return await self._read_rules()
                     await asyncio.sleep(LOOK)
         except TimeoutError:
-            why = "; ".join(causes(self.backplane.trouble))
+            why = "; ".join(self.backplane.troubles.causes) or "it does not answer"
             raise Unavailable(f"no Redis at {url} within {seconds:g} s: {why}") from None
         except GatewayError as error:
             raise Unavailable(f"no Redis at {url}: {error}") from None

@@ -14,7 +14,7 @@ from tests.harness.wait import eventually
 
 GAUGES = {
     *("ready", "connections", "channels", "users", "outbox_bytes", "loop_lag_seconds", "loop_lag_max_seconds"),
-    *("backplane_lag_seconds", "publish_queue_messages", "publish_queue_bytes", "memory_blocks"),
+    *("backplane_lag_seconds", "publish_queue_messages", "publish_queue_bytes", "memory_blocks", "state"),
     *("transports", "transports_max"),
 }
 COUNTERS = {
@@ -22,7 +22,7 @@ COUNTERS = {
     *("messages_received", "messages_refused", "messages_published", "messages_delivered", "messages_dropped"),
     *("messages_recovered", "received_bytes", "delivered_bytes", "injections_rejected", "gaps", "handler_errors"),
     *("loop_stalls", "presence_repairs", "backplane_reconnects", "backplane_losses", "backplane_deaf_seconds"),
-    *("log_lines_dropped", "history_trimmed", "histories_dropped"),
+    *("log_lines_dropped", "history_trimmed", "histories_dropped", "redis_refusals"),
 }
 HISTOGRAMS = {"fanout_seconds", "handler_seconds"}
 
@@ -83,13 +83,13 @@ async def test_what_a_node_tells(
 async def test_no_label_names_a_channel_or_user(
     redis: RedisServer, start_node: Callable[..., Awaitable[Node]], connect: Clients
 ) -> None:
-    """The only labels are a close code, the status of a refusal, and the bound of a class."""
+    """The only labels are a close code, the status or reason of a refusal, a state, and the bound of a class."""
     node = await start_node(redis, handler="tests.named:Named")
     client = await connect(f"{node.ws_url()}?user=ada", "lobby")
     await client.close()
     await eventually(lambda: _has_closed(node))
     labels = {name for metric in (await metrics_of(node)).values() for each in metric.samples for name in each.labels}
-    assert labels == {"code", "status", "le"}
+    assert labels == {"code", "status", "reason", "state", "le"}
 
 
 async def _has_closed(node: Node) -> bool:

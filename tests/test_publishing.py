@@ -10,7 +10,6 @@ import pytest
 
 from gateway.backplane.link import Link, LinkLost, RedisRefused, Reply
 from gateway.backplane.publishing import STALLED, Publication, Publishing, Room
-from gateway.backplane.trouble import Troubles
 from gateway.errors import Unavailable
 from tests.harness.wait import eventually
 
@@ -84,7 +83,7 @@ class Bench:
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
-    bench = Bench(Publishing(Room(messages=100, size=10_000), Troubles(), timeout=5))
+    bench = Bench(Publishing(Room(messages=100, size=10_000), timeout=5))
     await asyncio.sleep(0)
     yield bench
     await bench.close()
@@ -142,7 +141,7 @@ async def test_a_link_that_does_not_answer_is_sent_little(bench: Bench) -> None:
 
 async def test_what_nobody_awaits_any_more_is_not_sent() -> None:
     """A caller that is cancelled takes its publication back while it waits."""
-    publishing = Publishing(Room(messages=100, size=10_000), Troubles(), timeout=5)
+    publishing = Publishing(Room(messages=100, size=10_000), timeout=5)
     waiting = asyncio.create_task(publishing.publish(b"a", b"x"))
     await asyncio.sleep(0)
     waiting.cancel()
@@ -160,7 +159,6 @@ async def test_a_moved_topic_is_handed_over_when_nothing_is_under_way() -> None:
     heard: list[RedisRefused] = []
     publishing = Publishing(
         Room(messages=100, size=10_000),
-        Troubles(),
         timeout=5,
         redirected=heard.append,
         regroup=lambda publishing: moved.extend(publishing.take()),

@@ -38,7 +38,7 @@ class ClusterBackplane(OverRedis):
     def __init__(self, settings: Settings, rejections: Rejections) -> None:
         self._node = settings.node_id
         self._keys = Keys(settings.prefix, cluster=True)
-        self._shared = Shared(settings, rejections)
+        self._shared = Shared(settings, rejections, is_cluster=True)
         address = RedisAddress.parse(settings.redis_url)
         name = f"{settings.prefix}-{settings.node_id}"
         self.topology = Topology(address, name, self._shared.troubles)

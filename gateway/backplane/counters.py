@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
@@ -24,3 +25,5 @@ class BackplaneCounters:
     """Messages that left a history because of `history_bytes`, while `history` would have kept them."""
     histories_dropped: int = 0
     """Histories given up because all together exceeded `history_total_bytes`."""
+    refusals: Mapping[str, int] = field(default_factory=dict)
+    """How often Redis refused something, by reason."""

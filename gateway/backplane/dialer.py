@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from ssl import SSLError
 from typing import Protocol
 
 from gateway.backplane.link import Command, Link, LinkLost, Received, RedisRefused
 from gateway.backplane.options import encryption_of, options_of
+from gateway.config.redis_url import SENTINEL_FORM
 
 DIAL_TIMEOUT = 3.0
 HANDSHAKE_TIMEOUT = 2.0
@@ -21,7 +22,10 @@ class Dials(Protocol):
         """Connect and log in. Raises `OSError`, `TimeoutError`, `LinkLost` or `RedisRefused`."""
 
     async def is_stale(self, link: Link) -> bool:
-        """Tell whether `dial` would lead elsewhere by now. Raises nothing: who cannot tell says no."""
+        """Tell whether `dial` would lead elsewhere by now; who cannot tell says no.
+
+        Raises `RedisRefused` where whoever knows refuses to tell.
+        """
 
 
 class Dialer:
@@ -58,17 +62,25 @@ class Dialer:
         context = encryption_of(self._url)
         patience = HANDSHAKE_TIMEOUT if context else None
         address = (self._host, self._port)
-        link = (await loop.create_connection(Link, *address, ssl=context, ssl_handshake_timeout=patience))[1]
+        try:
+            link = (await loop.create_connection(Link, *address, ssl=context, ssl_handshake_timeout=patience))[1]
+        except SSLError as error:
+            if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+                raise ConnectionError(f"{error.strerror or error}; it may expect no TLS (redis://)") from None
+            raise
+        except ConnectionAbortedError as error:  # the handshake took too long
+            raise ConnectionError(f"{error.strerror or error}; it may expect no TLS (redis://)") from None
         link.address = f"{self._host}:{self._port}"
         return link
 
     async def _greet(self, link: Link, *, master: bool) -> None:
         """Log in, and make sure that the server is ready."""
         *_, role = await asyncio.gather(
-            *(link.call(*command) for command in (*self._login(), ("CLIENT", "SETNAME", self._name))),
+            *(link.call(*command) for command in self._login()),
+            link.inquire("CLIENT", "SETNAME", self._name),
             # A server that cannot save refuses even PING, and yet carries messages.
-            _answer(link, "PING", tolerating=("MISCONF", "NOPERM")),
-            _answer(link, "ROLE", tolerating=("NOPERM",)),  # where it is forbidden, hope
+            link.inquire("PING", tolerating=("MISCONF",)),
+            link.inquire("ROLE"),  # where it is forbidden, hope
         )
         if master:
             check_role(role)
@@ -96,13 +108,5 @@ def check_role(role: object) -> None:
     match role:
         case [b"slave", *_]:
             raise RedisRefused("READONLY this server is a replica")
-
-
-async def _answer(link: Link, command: str, *, tolerating: Collection[str]) -> object:
-    """Return the answer, or None where it is one of these refusals."""
-    try:
-        return await link.call(command)
-    except RedisRefused as error:
-        if error.word in tolerating:
-            return None
-        raise
+        case [b"sentinel", *_]:
+            raise RedisRefused(f"ERR this is a sentinel: expected {SENTINEL_FORM}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol, cast
 
 import hiredis
@@ -37,10 +37,25 @@ class LinkLost(GatewayError):
     code = "unavailable"
 
 
+_WORDLESS = {
+    "ERR The user executing the script can't": "NOPERM",
+    "ERR unknown command": "UNKNOWN",
+    "ERR unknown subcommand": "UNKNOWN",
+    "ERR Unknown Redis command called from script": "UNKNOWN",
+    "ERR max number of clients": "MAXCLIENTS",
+    "ERR This instance has cluster support disabled": "NOCLUSTER",
+}
+"""Errors that matter here and have no code of their own: how they begin, and what they are called here."""
+
+
 class RedisRefused(GatewayError):
     """Redis answered with an error: the text begins with its code, such as NOAUTH or READONLY."""
 
     code = "unavailable"
+    command: Command = ()
+    """What was refused, where that is known."""
+    told = False
+    """Whether the witness of its link has heard of it."""
 
     def __init__(self, text: str) -> None:
         # A server that does not know AUTH, or HELLO, repeats what it was given with it: the password.
@@ -54,7 +69,21 @@ class RedisRefused(GatewayError):
     @property
     def word(self) -> str:
         """The code of the error."""
+        for beginning, word in _WORDLESS.items():
+            if self.message.startswith(beginning):
+                return word
         return self.message.partition(" ")[0]
+
+
+class Witness(Protocol):
+    """Hears how servers take commands."""
+
+    is_troubled: bool
+    """Whether it wants to hear of commands that were taken, too."""
+
+    def refused(self, error: RedisRefused, at: str) -> None: ...
+
+    def taken(self, command: Command, at: str) -> None: ...
 
 
 class Link(asyncio.Protocol):
@@ -72,7 +101,12 @@ class Link(asyncio.Protocol):
         self._reader = hiredis.Reader(replyError=RedisRefused, protocolError=ConnectionError)
         self._transport: asyncio.Transport | None = None
         self._unsent: list[bytes] = []
-        self._replies: deque[Reply] = deque()
+        self._replies: deque[tuple[Reply, Command]] = deque()
+        """Who waits, and for the answer to what; that is empty where a refusal is no trouble."""
+        self.witness: Witness | None = None
+        """Hears of every refusal, whoever asked and whatever becomes of the answer."""
+        self.lacking: set[str] = set()
+        """What was asked and is refused, and can be done without."""
         self._asked: float | None = None
         """Since when a sign of life is due."""
         self.paused = False
@@ -82,7 +116,7 @@ class Link(asyncio.Protocol):
         if self.lost.done():
             _fail(reply, LinkLost("the connection to Redis is lost"))
             return
-        self._replies.append(reply)
+        self._replies.append((reply, command))
         self.write(*command)
 
     def request(self, *command: str | bytes | int | float) -> asyncio.Future[Any]:
@@ -94,6 +128,31 @@ class Link(asyncio.Protocol):
     async def call(self, *command: str | bytes | int | float) -> Any:
         """Send one command and wait for its answer."""
         return await self.request(*command)
+
+    async def inquire(self, *command: str, tolerating: Collection[str] = ()) -> Any:
+        """Ask what can be done without: None where it is forbidden or unknown, or refused for one of these reasons.
+
+        Raises other refusals.
+        """
+        reply: asyncio.Future[Any] = self._loop.create_future()
+        self.wonder(reply, *command)
+        try:
+            return await reply
+        except RedisRefused as error:
+            if error.word in ("NOPERM", "UNKNOWN"):
+                self.lacking.add(" ".join(command[:2]))
+            elif error.word not in tolerating:
+                error.command = command
+                raise
+            return None
+
+    def wonder(self, reply: Reply, *command: str) -> None:
+        """Send a command that may be refused without harm."""
+        if self.lost.done():
+            _fail(reply, LinkLost("the connection to Redis is lost"))
+            return
+        self._replies.append((reply, ()))
+        self.write(*command)
 
     def write(self, *command: str | bytes | int | float) -> None:
         """Send a command whose answer comes to `received`."""
@@ -167,20 +226,26 @@ class Link(asyncio.Protocol):
             self._settle(replies)
 
     def _settle(self, replies: list[Any]) -> None:
+        witness = self.witness
         for value in replies:
-            reply = self._replies.popleft()
-            if reply.done():
-                continue
+            reply, command = self._replies.popleft()
             if isinstance(value, RedisRefused):
-                reply.set_exception(value)
-            else:
+                value.command = command
+                if witness is not None and command:
+                    witness.refused(value, self.address)
+                if not reply.done():
+                    reply.set_exception(value)
+                continue
+            if witness is not None and witness.is_troubled:
+                witness.taken(command, self.address)
+            if not reply.done():
                 reply.set_result(value)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         self.lost.set_result(None)
         while self._replies:
-            _fail(self._replies.popleft(), LinkLost("the connection to Redis broke"))
+            _fail(self._replies.popleft()[0], LinkLost("the connection to Redis broke"))
 
 
 def _packed(command: Command) -> bytes:

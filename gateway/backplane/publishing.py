@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
+from gateway.backplane.refusal import PASSING
 from gateway.backplane.script import SCRIPTS
-from gateway.backplane.trouble import PASSING, Troubles
 from gateway.errors import Unavailable
 
 STALLED = 0.25
@@ -103,18 +103,14 @@ class Publishing:
     def __init__(
         self,
         room: Room,
-        troubles: Troubles,
         *,
         timeout: float,
-        what: str = "publishing",
         verb: bytes = b"PUBLISH",
         redirected: Callable[[RedisRefused], None] | None = None,
         regroup: Callable[[Publishing], None] | None = None,
     ) -> None:
         self._room = room
-        self._troubles = troubles
         self._timeout = timeout
-        self._what = what
         self._verb = verb
         self._redirected = redirected
         """In a cluster: hears of MOVED."""
@@ -130,7 +126,6 @@ class Publishing:
         """Whether nothing is sent until all that is under way is answered."""
         self._careful = False
         """Whether the last answer was a refusal: then only one at a time is tried."""
-        self._troubled: set[str] = set()
         self._pause = FIRST_PAUSE
         self._retry: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
@@ -230,8 +225,6 @@ class Publishing:
         if not publication.answer.done():
             publication.answer.set_result(value)
         self._careful, self._pause = False, FIRST_PAUSE
-        if self._troubled:
-            self._untrouble(publication)
         if self._refused_keys and publication.key in self._refused_keys:
             self._overtaken(publication.key)
         self._go_on()
@@ -252,7 +245,6 @@ class Publishing:
             if not self._refused and self.link is not None:
                 _teach(self.link)
         elif error.word not in PASSING:
-            self._trouble(publication, error)
             publication.fail(error)
             return
         if error.word in ("ASK", "MOVED"):
@@ -262,8 +254,6 @@ class Publishing:
         self._careful = True
         if error.word == "MOVED" and self._redirected is not None:
             self._redirected(error)
-        elif error.word not in ("ASK", "NOSCRIPT"):
-            self._trouble(publication, error)
         if error.word == "READONLY" and self.link is not None:
             self.link.abort()
         if self._retry is None:
@@ -280,18 +270,6 @@ class Publishing:
         for publication in self._refused:
             if publication.key == key:
                 publication.fail(Unavailable("Redis was busy, and took a later message first"))
-
-    def _trouble(self, publication: Publication, error: RedisRefused) -> None:
-        self._troubled.add(self._name(publication))
-        self._troubles.note(self._name(publication), error)
-
-    def _untrouble(self, publication: Publication) -> None:
-        self._troubled.discard(name := self._name(publication))
-        self._troubles.clear(name)
-
-    def _name(self, publication: Publication) -> str:
-        word = publication.command[0]
-        return f"{self._what} ({word.decode() if isinstance(word, bytes) else word})"
 
     # ---- time
 

@@ -7,10 +7,9 @@ import logging
 import secrets
 
 from gateway.backplane.counters import BackplaneCounters
-from gateway.backplane.link import Link, LinkLost, RedisRefused
+from gateway.backplane.link import Link, LinkLost
 from gateway.backplane.publishing import Publishing
 from gateway.backplane.subscriptions import Subscriptions
-from gateway.backplane.trouble import Troubles
 from gateway.redis.records import DIGITS, Rejections
 
 logger = logging.getLogger(__name__)
@@ -37,7 +36,6 @@ class Pulse:
         publishing: Publishing,
         verb: bytes,
         what: str,
-        troubles: Troubles,
         counters: BackplaneCounters,
         rejections: Rejections,
     ) -> None:
@@ -48,7 +46,6 @@ class Pulse:
         self._publishing = publishing
         self._verb = verb
         self._what = what
-        self._troubles = troubles
         self._counters = counters
         self._rejections = rejections
         self._word = secrets.token_hex(8).encode()
@@ -105,16 +102,13 @@ class Pulse:
     def taken(self, number: int) -> None:
         """Hear that Redis took a beat."""
         self._due = None
-        self._troubles.clear(self._name)
         if self._heard_number < number and self._unheard_since is None:
             self._unheard_since = asyncio.get_running_loop().time()
 
     def refused(self, error: Exception) -> None:
         """Hear that it did not."""
         self._due = None
-        if isinstance(error, RedisRefused):
-            self._troubles.note(self._name, error)
-        elif isinstance(error, LinkLost):
+        if isinstance(error, LinkLost):
             self._silent()
 
     def _silent(self) -> None:
@@ -133,10 +127,6 @@ class Pulse:
             logger.warning("%s: deaf for %.1f s while Redis takes beats", self._what, now - self._unheard_since)
         if link is not None and now - link.begun > DEAF:
             link.abort()
-
-    @property
-    def _name(self) -> str:
-        return f"{self._what} (beat)"
 
 
 class _Answer:

@@ -11,12 +11,12 @@ from gateway import codec
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Link, LinkLost, RedisRefused
 from gateway.backplane.pulse import Pulse
+from gateway.backplane.refusal import is_password_refused
 from gateway.backplane.sentinel import open_dialer
 from gateway.backplane.shard import OverRedis, Shard, Shared
 from gateway.backplane.streams import Streams
 from gateway.backplane.subscriptions import PLAIN, granted
 from gateway.backplane.target import SPOKEN, Target
-from gateway.backplane.trouble import is_password_refused
 from gateway.config import Settings
 from gateway.redis.records import Rejections
 

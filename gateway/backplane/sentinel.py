@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 
 from gateway.backplane.dialer import Dialer, Dials
 from gateway.backplane.link import Link, LinkLost, Received, RedisRefused
@@ -41,10 +40,18 @@ class SentinelDialer:
         raise error
 
     async def is_stale(self, link: Link) -> bool:
+        refusal: RedisRefused | None = None
         for sentinel in tuple(self._sentinels):
-            with suppress(OSError, LinkLost, RedisRefused):
+            try:
                 host, port = await self._ask(sentinel)
+            except (OSError, LinkLost):
+                continue
+            except RedisRefused as refused:
+                refusal = refused
+            else:
                 return f"{host}:{port}" != link.address
+        if refusal is not None:
+            raise refusal
         return False
 
     async def _ask(self, sentinel: Host) -> Host:

@@ -34,12 +34,12 @@ that came while we ran."""
 class Shared:
     """What all shards of a backplane share."""
 
-    def __init__(self, settings: Settings, rejections: Rejections) -> None:
+    def __init__(self, settings: Settings, rejections: Rejections, *, is_cluster: bool = False) -> None:
         self.rejections = rejections
         self.signing = Signing(settings.cluster_secret)
         self.timeout = settings.publish_timeout
         self.counters = BackplaneCounters()
-        self.troubles = Troubles()
+        self.troubles = Troubles(settings.prefix, is_cluster=is_cluster)
         self.ledger = Ledger(settings.history_total_bytes, self.counters)
         self.inbox = Inbox(self.signing, rejections)
         self.room = Room(messages=settings.publish_queue, size=settings.publish_queue_bytes)
@@ -85,6 +85,7 @@ class OverRedis(ABC):
     @property
     def counters(self) -> BackplaneCounters:
         counters, room = self._shared.counters, self._shared.room
+        counters.refusals = self._shared.troubles.counts
         counters.waiting, counters.waiting_bytes = room.waiting, room.waiting_bytes
         counters.lag = max((pulse.lag for pulse in self._pulses), default=0.0)
         return counters
@@ -111,16 +112,12 @@ class Shard:
         """When the last link to publish over was lost, or had gone silent for good."""
         self.publishing = Publishing(
             shared.room,
-            shared.troubles,
             timeout=shared.timeout,
-            what=self._names[0],
             verb=verbs.publish,
             redirected=redirected,
             regroup=regroup,
         )
-        self.pulse = Pulse(
-            self.publishing, verbs.publish, self._names[0], shared.troubles, shared.counters, shared.rejections
-        )
+        self.pulse = Pulse(self.publishing, verbs.publish, self._names[0], shared.counters, shared.rejections)
         self.subscriptions = Subscriptions(
             shared.inbox,
             shared.troubles,

@@ -16,6 +16,7 @@ from gateway.backplane.inbox import Inbox
 from gateway.backplane.link import Link, RedisRefused
 from gateway.backplane.target import BEAT, GAP, SPOKEN, Arrival, Target
 from gateway.backplane.trouble import Troubles
+from gateway.backplane.unheard import Unheard
 from gateway.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class Subscriptions:
         redirected: Callable[[RedisRefused | None], None] | None = None,
     ) -> None:
         self._inbox = inbox
-        self._troubles = troubles
+        self._unheard = Unheard(troubles, verbs.subscribe)
         self._counters = counters
         self._what = what
         self._verbs = verbs
@@ -145,6 +146,7 @@ class Subscriptions:
         self._lingering.pop(topic, None)
         self._missing.pop(topic, None)
         self._refused.pop(topic, None)
+        self._unheard.over(topic, self._address)
         wish = self._wishes.pop(topic)
         self._restored(topic)
         return wish
@@ -270,12 +272,11 @@ class Subscriptions:
         wish.sure = True
         _grant(wish)
         self._restored(topic)
+        self._unheard.over(topic, self._address)
         if self._refused:
             self._missing.update(self._refused)
             self._refused.clear()
             self._changed.set()
-        elif self._what in self._troubles:
-            self._troubles.clear(self._what)
 
     def _ended(self, topic: bytes) -> None:
         """Take the answer to UNSUBSCRIBE, or word that a cluster serves this topic elsewhere now."""
@@ -314,8 +315,8 @@ class Subscriptions:
         self._changed.set()
         if error.word == "MOVED" and self._redirected is not None:
             self._redirected(error)
-        else:
-            self._troubles.note(self._what, error)
+        elif topics:
+            self._unheard.refused(topics, error, self._address)
 
     def _next_answer(self, verb: bytes) -> None:
         """Count one answer to the first command under way."""
@@ -327,6 +328,10 @@ class Subscriptions:
         if self._answers >= len(self._sent[0][1]):
             self._sent.popleft()
             self._answers = 0
+
+    @property
+    def _address(self) -> str:
+        return self.link.address if self.link is not None else ""
 
     def _alive(self) -> None:
         if self.link is not None:

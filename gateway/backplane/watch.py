@@ -54,6 +54,8 @@ async def stay_connected(
             dialled = loop.time()
             try:
                 link = await dialer.dial(received)
+                link.witness = troubles
+                troubles.does_without(link.lacking)
                 await _use(link, use, _Watch(link, dialer, ping or _ask_role, what, troubles))
                 troubles.note(what, LinkLost())
             except (OSError, LinkLost, RedisRefused) as error:  # a TimeoutError is an OSError
@@ -125,7 +127,14 @@ class _Watch:
             self._link.abort()
 
     async def _check_place(self) -> None:
-        if await self._dialer.is_stale(self._link):
+        place = f"{self._what} (place)"
+        try:
+            is_stale = await self._dialer.is_stale(self._link)
+        except RedisRefused as refusal:  # by a sentinel: it would not tell of a failover either
+            self._troubles.note(place, refusal)
+            return
+        self._troubles.clear(place)
+        if is_stale:
             logger.warning("%s: %s is not the master any more: dialling again", self._what, self._link.address)
             self._link.abort()
 
@@ -151,4 +160,4 @@ class _Role:
 
 
 def _ask_role(link: Link) -> None:
-    link.send(_Role(link), "ROLE")
+    link.wonder(_Role(link), "ROLE")

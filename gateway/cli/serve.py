@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from gateway import logs
+from gateway import logs, starting
 from gateway.admin import PREFIX, Links
 from gateway.cli.options import Commands, add_command
 from gateway.cli.workers import DRAIN, HURRY, UP, Greeting, supervise
@@ -35,8 +35,10 @@ def add(commands: Commands) -> None:
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """Run a node until SIGTERM, which drains it, or SIGINT, which ends it quickly, as a second SIGTERM does."""
     settings = settings.named()  # this process does not fork: its workers are given names of their own
-    # Until the node has started, what it cannot do is said once, in the line it ends with.
+    # Until the node has started, what it cannot do is said once, in the line it ends with; but that it waits is told.
     logs.use(settings.log_format, settings.node_id, logging.ERROR)
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    logging.getLogger(starting.__name__).setLevel(max(level, logging.WARNING))
     if settings.workers > 1 and arguments.worker is None:
         logging.getLogger().setLevel(settings.log_level.upper())
         return supervise(settings, Greeting(_link_secret(settings), is_first=True))
@@ -122,6 +124,7 @@ async def _run_node(settings: Settings, ending: Ending, line: socket.socket | No
         logging.getLogger().setLevel(settings.log_level.upper())
         _calm_collector()
         _announce(settings, node, links if greeting.is_first else None)
+        node.service.operations.announce()
         if line is not None:
             line.send(UP)
         crash = asyncio.create_task(node.service.crashed.wait())
@@ -140,7 +143,8 @@ def _announce(settings: Settings, node: Standalone, links: Links | None) -> None
         pages = f"admin pages {node.address}{PREFIX}"
     else:
         pages = "admin pages off without admin_password"
-    logger.info("gateway %s node %s: %s - %s", __version__, settings.node_id, first, pages)
+    facts = {"version": __version__, "node": settings.node_id, "first": first, "pages": pages}
+    logger.info("gateway %(version)s node %(node)s: %(first)s - %(pages)s", facts)
 
 
 def _calm_collector() -> None:

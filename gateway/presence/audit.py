@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 PERIOD = 60.0
 AGAIN = 1.0
+SOON = 5.0
+"""Seconds until the next look, after one that Redis refused: the refusal is no passing one, and is told as long as
+it is met."""
 SURE = 3
 """A difference must be seen this often in a row: joins under way look like one."""
 SAMPLE = 10
@@ -57,10 +60,13 @@ class Audit:
         self._rules = rules
         self._counters = counters
         self._position = 0
+        self._is_refused = False
+        """Whether something was refused that the last look asked."""
 
     async def run(self) -> None:
         while True:
-            await asyncio.sleep(PERIOD * random.uniform(0.9, 1.1))
+            await asyncio.sleep(SOON if self._is_refused else PERIOD * random.uniform(0.9, 1.1))
+            self._is_refused = False
             await self.check()
             with suppress(Unavailable):
                 await self._rules.mend()
@@ -110,4 +116,6 @@ class Audit:
         What Redis refuses is no difference. A key that is no set is mended by whoever hears of the refusal.
         """
         command: Command = (rest[0], key, *rest[1:])
-        return await self._store.write(self._node, key, command)
+        answer = await self._store.write(self._node, key, command)
+        self._is_refused |= answer is None
+        return answer

@@ -14,6 +14,7 @@ from gateway.backplane.topology import Topology
 from gateway.backplane.trouble import Troubles
 from gateway.backplane.watch import stay_connected
 from gateway.errors import Unavailable
+from gateway.presence.eviction import eviction_of, warning_of
 from gateway.presence.store import Misplaced, refusal_of
 from gateway.presence.writer import Read, Write, Writer, answer_of, load_scripts
 
@@ -133,7 +134,7 @@ class ClusterStore:
             writer = self._writers[shard] = Writer(self._moved, self._misplaced)
             dialer = self._topology.dialer(shard)
             self._tasks[shard] = tasks.create_task(
-                stay_connected(dialer, partial(_use, writer), f"presence at {shard}", self._troubles)
+                stay_connected(dialer, partial(_use, writer, self._troubles), f"presence at {shard}", self._troubles)
             )
         for shard in self._writers.keys() - masters:
             self._tasks.pop(shard).cancel()
@@ -145,6 +146,8 @@ class ClusterStore:
             self._rearranged()
 
 
-async def _use(writer: Writer, link: Link) -> None:
+async def _use(writer: Writer, troubles: Troubles, link: Link) -> None:
     await load_scripts(link)
+    troubles.notice(f"eviction at {link.address}", warning_of(await eviction_of(link)))
+    troubles.does_without(link.lacking)
     await writer.use(link)

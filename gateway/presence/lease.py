@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -54,8 +55,11 @@ class Lease:
         rules: Rules,
         rivals: Rivals,
         vital: Callable[[], Vital] = Vital,
+        proved: Callable[[float, str], None] = lambda since, at: None,
     ) -> None:
         self._node = node
+        self._proved = proved
+        """Hears of each renewal, that a server (all there is, if "") has carried out writes since a loop time."""
         self._store = store
         self._keys = keys
         self._hub = hub
@@ -85,8 +89,10 @@ class Lease:
 
     async def connected(self, link: Link) -> None:
         """Look at the server a new link leads to: another one than before may not have what the last one had."""
-        info = dict(line.split(b":", 1) for line in (await link.call("INFO", "server")).split(b"\r\n") if b":" in line)
-        server = info.get(b"run_id", b"").decode()
+        info = await link.inquire("INFO", "server") or b""
+        found = dict(line.split(b":", 1) for line in info.split(b"\r\n") if b":" in line)
+        # Where INFO is forbidden any new link may lead to another server.
+        server = found.get(b"run_id", b"").decode() or secrets.token_hex(8)
         self._must_register |= self._server not in ("", server)
         self._server = server
         self._due.set()
@@ -141,6 +147,8 @@ class Lease:
             await self.register()  # what the others have removed with the lease
         elif state != FOREIGN:
             self._rivals.note(self._rivals.said_of(None) if state == SHARED else "")
+        if state != FOREIGN:
+            self._proved(began, "" if self._store.whole else self._store.server(self._key))
         now = asyncio.get_running_loop().time()
         if began - self._renewed > 2 * PERIOD or now - began > PERIOD:
             self.steady_since = now

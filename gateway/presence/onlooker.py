@@ -43,6 +43,10 @@ class Onlooker:
     async def count(self) -> Counts:
         return await self._listing.count()
 
+    async def node_ids(self) -> list[str]:
+        """Return the ids in the set of nodes: those without a lease, too."""
+        return await self._listing.node_ids()
+
     async def nodes(self) -> list[NodeInfo]:
         return await self._listing.nodes()
 

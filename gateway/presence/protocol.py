@@ -9,6 +9,9 @@ from gateway import codec
 from gateway.connection import ConnectionInfo
 from gateway.vitals import Vital
 
+SILENT = 6.5
+"""Seconds without a renewed lease after which a node is called lost: two in a row are missing."""
+
 
 class Counts(NamedTuple):
     """How many there are in the whole cluster. `users` are the identified ones."""

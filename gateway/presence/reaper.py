@@ -81,6 +81,8 @@ class Reaper:
         if others:
             await self._store.ask(key, ("SREM", key, *others))
         leases = [self._keys.node(node) for node in nodes]
+        if not nodes:  # nor this one: it will be again
+            return []
         if self._store.whole and await self._store.ask(self._keys.nodes, ("EXISTS", *leases)) == len(nodes):
             return []
         alive = await asyncio.gather(*map(self._is_alive, nodes))
@@ -95,11 +97,12 @@ class Reaper:
         reaped = self._keys.reaped(node)
         if await self._is_alive(node):  # it came back before the claim was ours
             return
-        logger.warning("node %s has no lease any more: removing what it held", node)
+        logger.warning("node %(lost)s has no lease any more: removing what it held", {"lost": node})
         await self._store.ask(reaped, ("SET", reaped, 1, "EX", REMEMBERED))
         removed = await self.remove_ghosts(node, ())
         await self._store.ask(self._keys.nodes, ("SREM", self._keys.nodes, node))
-        logger.warning("node %s is cleaned up: %s connections", node, removed)
+        facts = {"lost": node, "connections": removed}
+        logger.warning("node %(lost)s is cleaned up: %(connections)s connections", facts)
         await self._reaped(node, removed)
 
     async def _remove(self, node: str, ids: list[str]) -> None:

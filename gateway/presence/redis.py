@@ -76,7 +76,9 @@ class RedisPresence:
         rules = Rules(self._store, self._keys, rejections, settings.channels)
         rivals = self._rivals = Rivals(node, self._store, self._keys, rejections)
         self.lease = Lease(
-            *(node, self._store, self._keys, hub, self._registry, self.reaper, claims, rules, rivals), vital=vital
+            *(node, self._store, self._keys, hub, self._registry, self.reaper, claims, rules, rivals),
+            vital=vital,
+            proved=backplane.troubles.proved,
         )
         self._mending = Mending(self._store, self._keys, rejections, self.lease.register_again)
         lease_key = self._keys.node(node)

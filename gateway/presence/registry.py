@@ -62,7 +62,7 @@ class Registry:
                 yield self.join(connection, channel, silent=True)
             return
         id, node, user, named = connection.id, connection.node, connection.user, self._keys
-        key, of_user = named.connection(id), ("", "") if user == id else (named.user_connections(user), named.users)
+        key, of_user = named.connection(id), (named.user_connections(user), named.users)
         keys = [key, named.node_connections(node), named.nodes, named.channels, *of_user]
         for channel in connection.channels:
             keys += self._of_channel(channel)

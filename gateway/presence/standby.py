@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from redis import Redis, RedisError
 from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from gateway.backplane.link import Command
@@ -33,12 +34,18 @@ class Standby:
 
     def call(self, command: Command) -> Any:
         """Send a command and return the answer. Blocks. Raises `Unavailable`."""
-        limits = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
         try:
-            with Redis.from_url(self._url(), client_name=self._name, retry=Retry(NoBackoff(), 0), **limits) as client:
-                return client.execute_command(*command)
+            try:
+                return self._send(command, client_name=self._name)
+            except NoPermissionError:  # the name is not worth a lease
+                return self._send(command)
         except (RedisError, OSError) as error:
             raise Unavailable(f"Redis did not answer: {error}") from None
+
+    def _send(self, command: Command, **options: Any) -> Any:
+        options |= {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "retry": Retry(NoBackoff(), 0)}
+        with Redis.from_url(self._url(), **options) as client:
+            return client.execute_command(*command)
 
     def _url(self) -> str:
         if self._address.kind == "single":

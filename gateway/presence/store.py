@@ -11,6 +11,7 @@ from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
 from gateway.backplane.trouble import Troubles
 from gateway.backplane.watch import stay_connected
 from gateway.errors import Unavailable
+from gateway.presence.eviction import eviction_of, warning_of
 from gateway.presence.writer import Read, Writer, answer_of, is_wrong_type, keys_of, load_scripts
 from gateway.redis.records import Rejections
 
@@ -85,6 +86,8 @@ class SingleStore:
 
     async def _use(self, link: Link) -> None:
         await load_scripts(link)
+        self._troubles.notice("eviction", warning_of(await eviction_of(link)))
+        self._troubles.does_without(link.lacking)
         await self._connected(link)  # who hears of it may ask at once: nothing is waited for in between
         await self._writer.use(link)
 

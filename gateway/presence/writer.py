@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
-from gateway.backplane.trouble import PASSING
+from gateway.backplane.refusal import PASSING
 from gateway.errors import Unavailable
 from gateway.presence.scripts import ALL
 
@@ -22,6 +22,9 @@ MOST_WAITING = 200_000
 """Writes that may wait for Redis; past that they are dropped, and the node registers anew when it is back."""
 _PASSING = PASSING | {"NOAUTH", "NOPERM", "NOSCRIPT"}
 """Refusals that say something of the server and nothing of the command: it is sent again."""
+
+FIRST_PAUSE, LAST_PAUSE = 0.05, 1.0
+"""Seconds before what was refused is sent again."""
 
 Read = Callable[[Any], Any]
 
@@ -38,12 +41,10 @@ class Write:
         self.done = done
 
     def settle(self, answer: Any, misplaced: Callable[[Command], None]) -> None:
-        """Take the answer. One that Redis refused for good is logged, and is None to whoever waits."""
-        if isinstance(answer, RedisRefused) and is_wrong_type(answer):
-            misplaced(self.command)
-            answer = None
-        elif isinstance(answer, BaseException):
-            logger.error("Redis refused %s %s: %s", *self.command[:2], answer)
+        """Take the answer. One that Redis refused for good, of which the link's witness knows, is None to who waits."""
+        if isinstance(answer, BaseException):
+            if isinstance(answer, RedisRefused) and is_wrong_type(answer):
+                misplaced(self.command)
             answer = None
         result = self.read(answer) if self.read is not None and answer is not None else answer
         if not self.done.done():
@@ -112,13 +113,17 @@ class Writer:
     async def use(self, link: Link) -> None:
         """Write over this link, which has the scripts, until it is lost.
 
-        Raises `RedisRefused` when the server takes no writes now.
+        Raises `RedisRefused` when another server, or another log-in, is needed.
         """
         link.lost.add_done_callback(lambda _: self._put.set())
-        self.link = link
+        self.link, pause = link, FIRST_PAUSE
         try:
             while not link.lost.done():
-                await self._write_some(link)
+                if not await self._write_some(link):
+                    await asyncio.wait((link.lost,), timeout=pause)
+                    pause = min(pause * 2, LAST_PAUSE)
+                    continue
+                pause = FIRST_PAUSE
                 if not self._waiting:
                     self._empty.set()
                     self._put.clear()
@@ -126,16 +131,20 @@ class Writer:
         finally:
             self.link = None
 
-    async def _write_some(self, link: Link) -> None:
+    async def _write_some(self, link: Link) -> bool:
+        """Send as many as go together; tell whether they were taken, or need a while."""
         writes = [self._waiting[i] for i in range(min(AT_ONCE, len(self._waiting)))]
         # Nothing here holds an error once it is raised: it holds this frame, and circles wait for the collector.
         answers = deque(
             await asyncio.gather(*[link.request(*write.command) for write in writes], return_exceptions=True)
         )
         for write in writes:
-            if isinstance(answers[0], LinkLost) or _is_passing(answers[0]):
+            if isinstance(answers[0], LinkLost) or _needs_dialling(answers[0]):
                 raise answers.popleft()
+            if _is_passing(answers[0]):
+                return False
             self._answered(write, answers.popleft())
+        return True
 
     def _answered(self, write: Write, answer: Any) -> None:
         if self._waiting and self._waiting[0] is write:  # else all was dropped meanwhile
@@ -170,6 +179,10 @@ async def load_scripts(link: Link) -> None:
     """Give a server the text of the scripts, which are then called by their hash."""
     for script in ALL:
         await link.call("SCRIPT", "LOAD", script.text)
+
+
+def _needs_dialling(answer: object) -> bool:
+    return isinstance(answer, RedisRefused) and answer.word in ("READONLY", "NOAUTH", "NOSCRIPT")
 
 
 def _is_passing(answer: object) -> bool:

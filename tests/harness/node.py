@@ -78,9 +78,9 @@ class Node(Addressed):
         return self.process.output
 
     async def start(self, deadline: float = 30.0) -> None:
-        """Start it, and return when `/healthz` answers 200; raise `EndedEarly` with its output if it ends instead."""
+        """Start it, and return when `/readyz` answers 200; raise `EndedEarly` with its output if it ends instead."""
         self.process.start()
-        await self.answers("/healthz", 200, deadline=deadline)
+        await self.answers("/readyz", 200, deadline=deadline)
 
     async def get(self, path: str, **options: Any) -> http.Answer:
         """GET a path; `options` are aiohttp's."""
@@ -172,7 +172,7 @@ class Nodes(Sequence[Node]):
         return iter(self._nodes)
 
     async def start(self, deadline: float = 30.0) -> None:
-        """Start all; return when all are healthy, or raise what the first that failed raised."""
+        """Start all; return when all are ready, or raise what the first that failed raised."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 for node in self:

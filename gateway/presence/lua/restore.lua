@@ -1,12 +1,12 @@
 -- Writes a connection and its memberships again, all at once and in silence: nobody came.
--- KEYS  connection, node's connections, nodes, channels, user's connections, users (the last two '' of an anonymous
---       one), then members, online, tabs and leaving of each of its channels
+-- KEYS  connection, node's connections, nodes, channels, user's connections, users (the last two left alone for an
+--       anonymous one, whose user is itself), then members, online, tabs and leaving of each of its channels
 -- ARGV  connection, node, user, how many channels, the channels, then the fields and values of its hash
 local id, user, number = ARGV[1], ARGV[3], tonumber(ARGV[4])
 redis.call('HSET', KEYS[1], unpack(ARGV, 5 + number))
 redis.call('SADD', KEYS[2], id)
 redis.call('SADD', KEYS[3], ARGV[2])
-if KEYS[5] ~= '' then
+if user ~= id then
   redis.call('SADD', KEYS[5], id)
   redis.call('SADD', KEYS[6], user)
 end
