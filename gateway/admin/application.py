@@ -15,7 +15,7 @@ from gateway.admin.guard import PREFIX, SESSION, Guard, Refused, form_of, say_wh
 from gateway.admin.links import Links
 from gateway.admin.live import Live
 from gateway.admin.session import begin
-from gateway.admin.views import VIEWS
+from gateway.admin.views import picture_of
 from gateway.errors import GatewayError, InvalidParam, Unavailable
 from gateway.origin import refuse_foreign_page
 from gateway.service import Service
@@ -79,7 +79,7 @@ class Admin:
         view, title = PAGES[request.match_info.route.resource.canonical.removeprefix(PREFIX)]
         query = {**request.match_info, **request.query}
         try:
-            picture, status = await VIEWS[view](self._service, query), 200
+            picture, status = await picture_of(view, self._service, query), 200
         except GatewayError as error:
             picture, status = {"trouble": error.message}, 400 if isinstance(error, InvalidParam) else 503
         if "missing" in picture:

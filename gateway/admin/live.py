@@ -19,7 +19,7 @@ from aiohttp import web
 from gateway import codec
 from gateway.admin.session import Session
 from gateway.admin.traffic import show_traffic
-from gateway.admin.views import VIEWS, Query
+from gateway.admin.views import VIEWS, Query, picture_of
 from gateway.connection import Connection, Profile, make_id
 from gateway.errors import GOING_AWAY, BadMessage, Close, GatewayError, InvalidParam, UnknownCommand
 from gateway.handler import Handler
@@ -203,7 +203,7 @@ class Live:
     async def _look(self, screen: Screen, message: Message, view: str, query: Query) -> None:
         """Answer with a view, once."""
         try:
-            screen.reply(message, await VIEWS[view](self._service, query))
+            screen.reply(message, await picture_of(view, self._service, query))
         except GatewayError as error:
             screen.refuse(message, error)
 
@@ -217,7 +217,7 @@ class Live:
                 continue
             began = clock()
             try:
-                picture = await VIEWS[view](self._service, query)
+                picture = await picture_of(view, self._service, query)
             except GatewayError as error:
                 picture = {"trouble": error.message}
             took = clock() - began

@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 
 from gateway.backplane import Page
 from gateway.codec import read
+from gateway.conditions import LOST, UNREGISTERED
 from gateway.connection import ConnectionInfo, node_of
 from gateway.errors import ConnectionNotFound, InvalidChannel, InvalidParam, InvalidUser
 from gateway.message import check_channel, check_user
 from gateway.presence import NodeInfo
+from gateway.presence.protocol import SILENT
 from gateway.search.connections import SORTS
 from gateway.search.names import NAME_SORTS
 from gateway.service import Service
@@ -24,12 +26,11 @@ T = TypeVar("T")
 Query = Mapping[str, str]
 View = Callable[[Service, Query], Awaitable[dict[str, Any]]]
 
+RATES = ("received", "published", "delivered")
 ROWS = 50
 EVENTS = 40
 HISTORY = 50
 REFUSALS = 20
-SILENT = 6.5
-"""Seconds without a renewed lease after which a node is called lost: two in a row are missing."""
 REMEMBERED = 3600_000
 """Milliseconds for which a node that was lost is still shown."""
 
@@ -38,15 +39,18 @@ async def overview(service: Service, query: Query) -> dict[str, Any]:
     """Everything at a glance: totals, every node, charts, and what happened last."""
     status = await service.status()
     events = await service.operations.read("events", limit=EVENTS)
-    nodes = [_node(node) for node in status.nodes]
+    nodes = [*map(_node, status.nodes), *await _unregistered(service, status.nodes)]
     series = await service.operations.series(since=_integer(query, "mark"))
     return {
         "totals": {
-            "nodes": sum(node["state"] != "lost" for node in nodes),
+            "nodes": sum(node["state"] not in (LOST, UNREGISTERED) for node in nodes),
             "connections": status.connections,
             "channels": status.channels,
             "users": status.users,
-            **{name: round(sum(node[name] for node in nodes), 1) for name in ("received", "published", "delivered")},
+            **{
+                name: round(sum(node.get(name, 0) for node in nodes), 1)
+                for name in ("received", "published", "delivered")
+            },
         },
         "nodes": sorted(nodes, key=lambda node: str(node["id"])) + _lost(events, {node["id"] for node in nodes}),
         "events": events,
@@ -62,9 +66,11 @@ async def nodes(service: Service, query: Query) -> dict[str, Any]:
 async def node(service: Service, query: Query) -> dict[str, Any]:
     """One node: its figures, its charts, what happened to it."""
     id = query.get("name", "")
-    found = next((node for node in (await service.status()).nodes if node.id == id), None)
+    registered = (await service.status()).nodes
+    found = next((node for node in registered if node.id == id), None)
     events = [event for event in await service.operations.read("events", limit=500) if event["node"] == id]
-    lost = [gone for gone in _lost(events, set()) if gone["id"] == id] if found is None else []
+    lost = [gone for gone in await _unregistered(service, registered) if gone["id"] == id] if found is None else []
+    lost += [gone for gone in _lost(events, set()) if gone["id"] == id] if found is None else []
     if found is None and not lost:
         return {"missing": f"no node {id!r}", "events": events[:EVENTS]}
     series = await service.operations.series(node=id, since=_integer(query, "mark")) if found else []
@@ -207,7 +213,19 @@ VIEWS: dict[str, View] = {
 }
 
 
+async def picture_of(view: str, service: Service, query: Query) -> dict[str, Any]:
+    """Look at a view; with it goes, on every page, what is wrong with the node that shows it, and with its Redis."""
+    return {**await VIEWS[view](service, query), "notes": [*service.readiness.reasons, *service.operations.notices]}
+
+
 # ---- parts
+
+
+async def _unregistered(service: Service, registered: list[NodeInfo]) -> list[dict[str, Any]]:
+    """Return the nodes without a lease; this one included, which is there, since it shows the page."""
+    missing = {*await service.operations.node_ids(), service.node_id} - {node.id for node in registered}
+    found = await service.operations.conditions(missing)
+    return [{"id": id, "state": state, "trouble": why} for id, (state, why) in found.items()]
 
 
 def _node(node: NodeInfo) -> dict[str, Any]:

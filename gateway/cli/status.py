@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from typing import NamedTuple
 
 from gateway.cli.options import REDIS_SETTINGS, Commands, add_command
-from gateway.cli.terminal import line_of, table_of
+from gateway.cli.terminal import line_of, table_of, text_of
+from gateway.conditions import Condition, conditions_of
 from gateway.config import Settings
 from gateway.presence import NodeInfo
-from gateway.presence.protocol import Counts
+from gateway.presence.protocol import SILENT, Counts
 from gateway.visitor import Visitor, own_settings
 
 
@@ -21,20 +23,57 @@ def add(commands: Commands) -> None:
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Say which nodes there are, how they are, and how many connections, channels and users they have."""
-    counts, nodes = asyncio.run(_look(settings))
-    print(line_of(as_json(counts, nodes)) if arguments.json else as_text(counts, nodes))
-    return 0
+    """Say which nodes there are, how they are, and how many connections, channels and users they have.
+
+    Exits 0 only if there is a node and all nodes are well, 1 otherwise.
+    """
+    picture = asyncio.run(_look(settings))
+    print(line_of(as_json(picture)) if arguments.json else as_text(picture))
+    return 1 if picture.trouble else 0
 
 
-async def _look(settings: Settings) -> tuple[Counts, list[NodeInfo]]:
+async def _look(settings: Settings) -> Picture:
     own = own_settings(settings)
     async with Visitor(own).running() as visitor:
-        return await visitor.onlooker.count(), await visitor.onlooker.nodes()
+        return await look(visitor)
 
 
-def as_json(counts: Counts, nodes: list[NodeInfo]) -> dict[str, object]:
+class Picture(NamedTuple):
+    """The cluster as it was a moment ago."""
+
+    counts: Counts
+    nodes: list[NodeInfo]
+    others: dict[str, Condition]
+    """Nodes without a lease, and how they are."""
+
+    @property
+    def trouble(self) -> list[str]:
+        """What is not well, one line each. No node at all is no good news, either."""
+        if not self.nodes and not self.others:
+            return ["no node is registered: none is running, or Redis takes no writes"]
+        others = (f"{id} is {state}: {'; '.join(why)}" for id, (state, why) in self.others.items())
+        return [*filter(None, map(_trouble, self.nodes)), *others]
+
+
+async def look(visitor: Visitor) -> Picture:
+    """Read what the nodes have written, and ask those that could not. Raises `Unavailable`."""
+    onlooker = visitor.onlooker
+    counts, nodes, ids = await onlooker.count(), await onlooker.nodes(), await onlooker.node_ids()
+    others = await conditions_of(visitor.remote, set(ids) - {node.id for node in nodes})
+    return Picture(counts, nodes, others)
+
+
+def _trouble(node: NodeInfo) -> str:
+    if node.silent > SILENT:
+        return f"{node.id} has not reported for {node.silent:.0f} s"
+    if node.vital.state == "ok":
+        return ""
+    return f"{node.id} is {node.vital.state}: {'; '.join(node.vital.trouble)}"
+
+
+def as_json(picture: Picture) -> dict[str, object]:
     """Describe the cluster for programs; `started` is in ms since the epoch."""
+    counts, nodes = picture.counts, picture.nodes
     listed = [
         {
             **{name: getattr(node, name) for name in ("id", "host", "version", "started", "connections", "channels")},
@@ -45,16 +84,19 @@ def as_json(counts: Counts, nodes: list[NodeInfo]) -> dict[str, object]:
         for node in nodes
     ]
     totals = {"connections": counts.connections, "channels": counts.channels, "users": counts.users}
-    return {"nodes": listed, **totals}
+    others = [{"id": id, "state": state, "trouble": why} for id, (state, why) in picture.others.items()]
+    return {"well": not picture.trouble, "trouble": picture.trouble, "nodes": listed, "unregistered": others, **totals}
 
 
-def as_text(counts: Counts, nodes: list[NodeInfo]) -> str:
+def as_text(picture: Picture) -> str:
     """Describe the cluster for people."""
+    counts, nodes = picture.counts, picture.nodes
     many = (
         f"{number:,} {word if number != 1 else word.removesuffix('s')}"
         for number, word in zip((len(nodes), counts.connections, counts.channels, counts.users), _WORDS, strict=True)
     )
-    return "\n".join([", ".join(many), *([table_of(_HEAD, [_row(node) for node in nodes])] if nodes else [])])
+    table = [table_of(_HEAD, [_row(node) for node in nodes])] if nodes else []
+    return "\n".join([", ".join(many), *table, *(f"TROUBLE: {text_of(line)}" for line in picture.trouble)])
 
 
 _WORDS = ("nodes", "connections", "channels", "users")

@@ -9,7 +9,7 @@ import sys
 import time
 
 from gateway.cli.options import REDIS_SETTINGS, Commands, add_command
-from gateway.cli.status import as_text
+from gateway.cli.status import as_text, look
 from gateway.cli.terminal import run_until_signal
 from gateway.config import Settings, is_dumb_terminal
 from gateway.errors import Unavailable
@@ -50,7 +50,7 @@ async def _top(settings: Settings) -> None:
 
 async def _look(visitor: Visitor) -> str:
     try:
-        return as_text(await visitor.onlooker.count(), await visitor.onlooker.nodes())
+        return as_text(await look(visitor))
     except Unavailable as error:
         return str(error)
 

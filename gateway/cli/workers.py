@@ -147,7 +147,8 @@ class Supervisor:
             if self._ending.is_set():
                 return code
             pause = FIRST_PAUSE if loop.time() - began > YOUNG else pause
-            logger.warning("worker ended: node=%s code=%s; another one starts in %g s", worker.id, code, pause)
+            facts = {"node": worker.id, "code": code, "pause": pause}
+            logger.warning("worker ended: node=%(node)s code=%(code)s; another one starts in %(pause)g s", facts)
             if await self._is_ending_within(pause):
                 return 0
             pause = min(2 * pause, LONGEST_PAUSE)

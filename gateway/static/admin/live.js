@@ -2,7 +2,7 @@
 
 import { Client } from "../gateway.mjs";
 import { $, say } from "./dom.js";
-import { linkTo, trouble } from "./page.js";
+import { linkTo, notes, trouble } from "./page.js";
 
 const box = $("#live");
 const WORDS = { open: "Live", paused: "Paused", waiting: "Reconnecting", connecting: "Connecting" };
@@ -40,6 +40,7 @@ async function ask() {
 
 function show(picture) {
   trouble(picture.trouble);
+  notes(picture.notes);
   if (!picture.trouble) hear("view", picture);
 }
 

@@ -7,7 +7,7 @@ import { facts } from "./facts.js";
 import { bytes, day, delay, lasted, percent, seconds, short, whole } from "./format.js";
 import { watch } from "./live.js";
 import { act, confirm, linkTo, missing, name, picture } from "./page.js";
-import { STATES } from "./states.js";
+import { stateOf } from "./states.js";
 
 let mark = 0;
 const WRITE = { cpu: percent, memory: bytes, received: short, delivered: short };
@@ -17,11 +17,11 @@ function draw({ missing: text, node, events, series, mark: newest, here }) {
   missing(text);
   $("#health").hidden = Boolean(text);
   if (!node) return text && facts($("#facts"), [["State", "not a member of the cluster"]]);
-  const state = STATES[node.state] ?? { word: node.state, tone: "soft" };
+  const state = stateOf(node.state);
   $("#health").dataset.tone = state.tone;
   $("#health").dataset.state = node.state;
   say($("#health span"), state.word);
-  $("#drain").hidden = node.state === "lost" || node.state === "draining";
+  $("#drain").hidden = ["lost", "draining", "unregistered"].includes(node.state);
   for (const target of $$("[data-figure]")) {
     const key = target.dataset.figure;
     say(target, node[key] === undefined ? "–" : (WRITE[key] ?? whole)(node[key]));
@@ -34,7 +34,7 @@ function draw({ missing: text, node, events, series, mark: newest, here }) {
 function described(node, here) {
   if (node.started === undefined)
     return [
-      ["Lost", day(node.lost)],
+      node.lost ? ["Lost", day(node.lost)] : ["Lease", "none"],
       ["Trouble", node.trouble.join("; ")],
     ];
   return [

@@ -6,7 +6,7 @@ import { drawEvents } from "./events.js";
 import { bytes, delay, lasted, percent, plural, seconds, short, whole } from "./format.js";
 import { watch } from "./live.js";
 import { link, picture } from "./page.js";
-import { STATES, worst } from "./states.js";
+import { stateOf, worst } from "./states.js";
 
 let mark = 0;
 
@@ -49,13 +49,11 @@ function updateCard(card, node) {
   card.dataset.state = node.state;
   card.dataset.known = String(node.started !== undefined);
   const pill = $(".pill", card);
-  pill.dataset.tone = STATES[node.state]?.tone ?? "soft";
-  say($("span", pill), STATES[node.state]?.word ?? node.state);
+  pill.dataset.tone = stateOf(node.state).tone;
+  say($("span", pill), stateOf(node.state).word);
   const known = node.started !== undefined;
-  const about = known
-    ? `${node.version} · up ${lasted(Date.now() - node.started)}`
-    : `gone for ${lasted(Date.now() - node.lost)}`;
-  say(part("about"), about);
+  const gone = node.lost ? `gone for ${lasted(Date.now() - node.lost)}` : "without a lease in Redis";
+  say(part("about"), known ? `${node.version} · up ${lasted(Date.now() - node.started)}` : gone);
   say(part("connections"), known ? whole(node.connections) : "–");
   for (const [key, , write] of FIGURES) say(part(key), known ? write(node[key]) : "–");
   const told = (node.trouble ?? []).join("; ");
@@ -68,13 +66,13 @@ function drawHealth(nodes) {
   const box = $("#health");
   const state = worst(nodes);
   const affected = nodes.filter((node) => node.state === state).length;
-  box.dataset.tone = STATES[state].tone;
-  box.dataset.state = state;
+  // A list without nodes, or of nodes that Redis does not list, says nothing good of any.
+  const isKnown = nodes.some((node) => node.started !== undefined);
+  box.dataset.tone = isKnown ? stateOf(state).tone : "bad";
+  box.dataset.state = isKnown ? state : "none";
   const all = nodes.length === 1 ? "The node is ready" : `All ${nodes.length} nodes are ready`;
-  say(
-    $("span", box),
-    state === "ok" ? all : `${plural(affected, "node")} ${STATES[state].word.toLowerCase()}`,
-  );
+  const some = `${plural(affected, "node")} ${stateOf(state).word.toLowerCase()}`;
+  say($("span", box), isKnown ? (state === "ok" ? all : some) : "No node is registered");
 }
 
 function draw({ totals, nodes, events, series, mark: newest }) {

@@ -40,6 +40,15 @@ export function trouble(text) {
   if (text && box.textContent !== text) box.replaceChildren(icon("alert"), h("span", {}, text));
 }
 
+/** Show what is wrong with the node that serves this page, and with its Redis, however the page itself fares. */
+export function notes(lines = []) {
+  const box = $("#notes");
+  box.hidden = !lines.length;
+  if (box.dataset.said === lines.join("\n")) return;
+  box.dataset.said = lines.join("\n");
+  box.replaceChildren(...lines.map((line) => h("li", {}, icon("alert"), h("span", {}, line))));
+}
+
 export function missing(text) {
   const box = $("#missing");
   box.hidden = !text;
@@ -132,3 +141,4 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
 );
 
 trouble(picture.trouble);
+notes(picture.notes);
