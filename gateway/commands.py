@@ -178,9 +178,14 @@ class Commands:
             finally:
                 self._greet(connection)
             logger.info(
-                "opened: node=%s connection=%s user=%s remote=%s channels=%s",
-                *(connection.node, connection.id, connection.user, connection.remote, ",".join(connection.channels)),
-                extra={"connection": connection.id},
+                "opened: node=%(node)s connection=%(connection)s user=%(user)s remote=%(remote)s channels=%(channels)s",
+                {
+                    "node": connection.node,
+                    "connection": connection.id,
+                    "user": connection.user,
+                    "remote": connection.remote,
+                    "channels": ",".join(connection.channels),
+                },
             )
             await connection.handler.on_open(self._service, connection)
         finally:

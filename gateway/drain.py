@@ -92,7 +92,8 @@ class Drain:
             return
         self._reception.stopping = True
         self._journal.event("draining")
-        logger.info("draining: node=%s connections=%s", self._settings.node_id, len(self._hub))
+        facts = {"node": self._settings.node_id, "connections": len(self._hub)}
+        logger.info("draining: node=%(node)s connections=%(connections)s", facts)
         seconds = HASTE if self._hurried.is_set() else patience(self._settings.drain_seconds)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds) as self._limit:
@@ -101,7 +102,7 @@ class Drain:
         self._limit = None
         await self._cut_off()
         await self._clean()
-        logger.info("stopped: node=%s", self._settings.node_id)
+        logger.info("stopped: node=%(node)s", {"node": self._settings.node_id})
 
     def hurry(self) -> None:
         """Send everybody away at once, and hardly wait for them: whether it has begun, or is about to."""
@@ -130,7 +131,7 @@ class Drain:
     async def _cut_off(self) -> None:
         """Hold nobody any more; what the handler does about it may still be under way."""
         for connection in self._hub:
-            logger.warning("cut off: connection=%s did not answer the close", connection.id)
+            logger.warning("cut off: connection=%(connection)s did not answer the close", {"connection": connection.id})
             connection.socket.end(GOING_AWAY, within=CUTTING)
         # The sockets keep their deadlines by themselves; should one of them fail, the node must end all the same.
         with suppress(TimeoutError):

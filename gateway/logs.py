@@ -13,6 +13,7 @@ import stat
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -35,7 +36,11 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: ts, level, logger, node, connection when known, message, traceback where there is one."""
+    """One JSON object a line: ts, level, logger, node, connection when known, message, traceback where there is one.
+
+    What a line is made of stands beside its message, each fact under its name: those of `extra`, and those of a
+    message whose arguments have names, as in `logger.info("opened: user=%(user)s", {"user": user})`.
+    """
 
     def __init__(self, node: str) -> None:
         super().__init__()
@@ -43,16 +48,25 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {
+            **_facts(record),
             "ts": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "node": self._node,
-            "connection": getattr(record, "connection", None),
             "message": record.getMessage(),
             "traceback": _traceback(record) or None,
         }
         known = {name: value for name, value in fields.items() if value is not None}
-        return json.dumps(known).replace("\x7f", "\\u007f")
+        return json.dumps(known, default=str).replace("\x7f", "\\u007f")
+
+
+_OWN = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"}
+"""What every record has."""
+
+
+def _facts(record: logging.LogRecord) -> dict[str, object]:
+    named = record.args if isinstance(record.args, Mapping) else {}
+    return {**named, **{name: value for name, value in record.__dict__.items() if name not in _OWN}}
 
 
 def use(format: Format, node: str, level: int) -> None:

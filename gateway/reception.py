@@ -113,8 +113,13 @@ class Reception:
         if status != 500:  # an application's exception is logged with its traceback
             remote = through_proxies(request, self._settings.trusted_networks).remote
             logger.info(
-                "refused: node=%s remote=%s status=%s reason=%.300s",
-                *(self._settings.node_id, remote, status, ascii(reason_of(error))),
+                "refused: node=%(node)s remote=%(remote)s status=%(status)s reason=%(reason).300s",
+                {
+                    "node": self._settings.node_id,
+                    "remote": remote,
+                    "status": status,
+                    "reason": ascii(reason_of(error)),
+                },
             )
 
     async def _opened(self, upgrade: Upgrade, connection: Connection) -> Transport:
@@ -155,9 +160,7 @@ class Reception:
         self._counters.dropped += messages
         if first:
             logger.warning(
-                "reads too slowly, messages are dropped: connection=%s",
-                *(connection.id,),
-                extra={"connection": connection.id},
+                "reads too slowly, messages are dropped: connection=%(connection)s", {"connection": connection.id}
             )
 
     def overhead(self, connection: Connection) -> None:
@@ -173,9 +176,14 @@ class Reception:
         self._heartbeat.remove(connection)
         self._membership.drop(connection)
         logger.info(
-            "closed: node=%s connection=%s code=%s reason=%s received=%s",
-            *(connection.node, connection.id, close.code, ascii(close.reason), connection.received),
-            extra={"connection": connection.id},
+            "closed: node=%(node)s connection=%(connection)s code=%(code)s reason=%(reason)a received=%(received)s",
+            {
+                "node": connection.node,
+                "connection": connection.id,
+                "received": connection.received,
+                "code": close.code,
+                "reason": close.reason,
+            },
         )
         if (awaited := self._awaited.get(connection.id)) is not None and not awaited.done():
             awaited.set_result(None)

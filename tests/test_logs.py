@@ -77,6 +77,22 @@ class TestLines:
         place = {"level": "warning", "logger": "gateway.some", "node": "node-1", "connection": "node-1~1"}
         assert fields == place | {"message": f"said {EVIL}"}
 
+    @pytest.mark.parametrize(
+        "record",
+        [
+            record_of("closed: code=%(code)s reason=%(reason)a", {"code": 1000, "reason": EVIL}),
+            record_of(f"closed: code=1000 reason={EVIL!a}", code=1000, reason=EVIL),
+        ],
+        ids=["named", "extra"],
+    )
+    def test_a_json_record_has_its_facts_beside_its_message(self, record: logging.LogRecord) -> None:
+        """Each under its name, whether the message names them or `extra` does; what every record has stays itself."""
+        record.__dict__ |= {"ts": "forged"}
+        fields = json.loads(JsonLines("node-1").format(record))
+        assert (fields["code"], fields["reason"], fields["node"]) == (1000, EVIL, "node-1")
+        assert fields["message"] == f"closed: code=1000 reason={EVIL!a}"
+        assert fields["ts"] != "forged"
+
     def test_a_json_record_has_its_traceback_in_the_same_line(self) -> None:
         line = JsonLines("node-1").format(failed(EVIL))
         assert line.isprintable()
