@@ -172,6 +172,41 @@ class TestOutages:
             assert params(client.received) == [1, 2, 3, 4, 5, 6]
             assert len([m for m in client.received if m["cmd"] == "$gap"]) == 1
 
+    @pytest.mark.parametrize("seconds", [0, 1], ids=["at once", "a second later"])
+    async def test_what_is_accepted_by_an_emptied_redis_reaches_everybody(
+        self, start_nodes: StartNodes, own_redis: RedisServer, connect: Clients, seconds: float
+    ) -> None:
+        """Under load, before the nodes have come back as well: behind one `$gap`, in order and once, on all nodes."""
+        nodes = await start_nodes(2, own_redis, channels=RULES)
+        clients = [await connect(node, protocols=[JSON]) for node in nodes for _ in range(2)]
+        epochs = {(await join(client))["epoch"] for client in clients}
+        async with running(own_redis.url) as backplane:
+            await Feed(backplane).one()
+        for client in clients:
+            await saw(client, 1)
+        for turn in range(1, 3):
+            await own_redis.kill()
+            await asyncio.sleep(seconds)  # how long it is away: nodes look less and less often
+            await own_redis.start()
+            async with running(own_redis.url) as backplane:  # a stranger, who waits for nobody
+                feed = Feed(backplane)
+                feed.sent = turn * 10_000
+                async with feed.flowing():
+                    await flows(clients[0], feed)
+                    await flows(clients[-1], feed)
+            accepted = list(range(turn * 10_000 + 1, feed.sent + 1))
+            for client in clients:
+                await saw(client, feed.sent)
+                gaps = [m for m in client.received if m["cmd"] == "$gap" and m["channel"] == "kept"]
+                assert len(gaps) == turn
+                behind = numbered(client.received[client.received.index(gaps[-1]) :])
+                assert [m["param"] for m in behind] == accepted
+                assert [m["offset"] for m in behind] == list(range(1, len(accepted) + 1))
+                assert gaps[-1]["param"]["epoch"] not in epochs
+            epochs |= {
+                m["param"]["epoch"] for m in clients[0].received if m["cmd"] == "$gap" and m["channel"] == "kept"
+            }
+
     async def test_an_outage_that_history_cannot_cover_is_told(
         self,
         start_nodes: StartNodes,

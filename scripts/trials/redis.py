@@ -74,6 +74,10 @@ class RedisServer:
         assert self._child is not None
         os.kill(self._child.process.pid, number)
 
+    async def do(self, command: str) -> None:
+        """Send it what an operator would type."""
+        await self.commands.execute_command(*command.split())  # type: ignore[no-untyped-call]
+
     # ---- looking
 
     async def is_up(self) -> bool:

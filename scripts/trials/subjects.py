@@ -17,12 +17,13 @@ from trials import (
     operators,
     outages,
     outside,
+    refusals,
     slow,
     users,
 )
 
 SUBJECTS = (
     *(channels, history, users, access, frames, slow, ends, limits, cost),
-    *(handlers, outside, operators, injections, outages, moods, nodes, leaks, everything),
+    *(handlers, outside, operators, injections, outages, refusals, moods, nodes, leaks, everything),
 )
 NAMES = tuple(subject.__name__.rpartition(".")[2] for subject in SUBJECTS)
