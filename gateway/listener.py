@@ -57,7 +57,13 @@ class Port:
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             probe = PROBES.get(request.path)
-            response = probe(service) if probe else _not_yet(service)
+            if (
+                service.readiness.serves and request.path == "/readyz"
+            ):  # which is true as soon as the port is handed over
+                about = {"status": "starting", "reasons": ["starting: about to take requests"]}
+                response = web.json_response(about, status=503)
+            else:
+                response = probe(service) if probe else _not_yet(service)
             response.force_close()  # who comes again meets the node itself
             return response
 
@@ -114,7 +120,7 @@ def _nobody(doors: Doors, is_spare: bool) -> Http:
 
 
 def _not_yet(service: Service) -> web.Response:
-    text = f"this node is not up yet: {'; '.join(service.readiness.reasons)}\n"
+    text = f"this node is not up yet: {'; '.join(service.readiness.reasons) or 'it is about to be'}\n"
     return web.Response(status=503, text=text, headers={"Retry-After": RETRY_AFTER})
 
 

@@ -108,6 +108,9 @@ async def test_a_refusal_is_told_until_it_is_over(
     node = await start_node(redis, channels=KEPT)
     await eventually(lambda: is_well(node))
     client = await connect(node, "kept", protocols=V1) if case.act else None
+    if client is not None:
+        await client.send("chat", {"text": "kept"})
+        await client.expect("chat")
     since = len(node.output)
     await case.begin(redis)
     if client is not None and case.act is not None:
@@ -123,6 +126,7 @@ async def test_a_refusal_is_told_until_it_is_over(
     await case.end(redis)
     await eventually(lambda: is_well(node), 15, what="no reasons")
     assert await count_of(node, 'gateway_state{state="ok"}') == 1
+    assert client is None or await redis.command("XLEN", "gateway:stream:kept") == 1  # nothing was taken for damage
     lines = lines_of(node, since, *case.words)
     assert len(lines) == 2, lines
     assert lines[-1].endswith((": over", ": works again"))
