@@ -57,9 +57,7 @@ class Port:
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             probe = PROBES.get(request.path)
-            if (
-                service.readiness.serves and request.path == "/readyz"
-            ):  # which is true as soon as the port is handed over
+            if service.readiness.serves and request.path == "/readyz":  # soon: the port is yet to be handed over
                 about = {"status": "starting", "reasons": ["starting: about to take requests"]}
                 response = web.json_response(about, status=503)
             else:
