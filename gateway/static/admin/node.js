@@ -33,10 +33,7 @@ function draw({ missing: text, node, events, series, mark: newest, here }) {
 
 function described(node, here) {
   if (node.started === undefined)
-    return [
-      node.lost ? ["Lost", day(node.lost)] : ["Lease", "none"],
-      ["Trouble", node.trouble.join("; ")],
-    ];
+    return [node.lost ? ["Lost", day(node.lost)] : ["Lease", "none"], ["Trouble", node.trouble.join("; ")]];
   return [
     ["Host", node.host],
     ["Version", node.version],
