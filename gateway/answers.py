@@ -11,6 +11,7 @@ from gateway.directory import VERBS
 from gateway.errors import ConnectionNotFound, InvalidEnvelope
 from gateway.fanout import write
 from gateway.hub import Hub
+from gateway.json_values import shown
 from gateway.operations import QUESTIONS
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Answers:
             case "disconnect", {"connection": str(id), "code": int(code), "reason": str(reason)}:
                 await self._service.disconnect(self._held(id), code=code, reason=reason)
                 return None
-        raise InvalidEnvelope(f"expected a question, got {codec.shown(verb)}")
+        raise InvalidEnvelope(f"expected a question, got {shown(verb)}")
 
     def _held(self, id: str) -> str:
         """Return the id of a connection held here. Raises `ConnectionNotFound`."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from gateway.deflate import WORTHWHILE, deflate
 from gateway.errors import BadMessage, InvalidEnvelope, InvalidParam
-from gateway.json_values import check_integers, parse, unsayable
+from gateway.json_values import check_integers, kind_of, parse, shown, unsayable
 from gateway.message import CMD_LENGTH, Message, Position, is_name
 
 PLAIN, JSON, MSGPACK = "", "gateway.v1.json", "gateway.v1.msgpack"
@@ -98,15 +98,15 @@ def decode_msgpack(data: bytes) -> Message:
 def message_of(fields: object) -> Message:
     """Check the parts of a client's message; raise `BadMessage`, with the request's `id` if it has one."""
     if not isinstance(fields, dict):
-        raise BadMessage(f"expected a JSON object, got {_kind(fields)}")
+        raise BadMessage(f"expected a JSON object, got {kind_of(fields)}")
     id = fields.get("id")
     if id is not None and type(id) not in (str, int):
-        raise BadMessage(f"expected id to be a string or an integer, got {_kind(id)}")
+        raise BadMessage(f"expected id to be a string or an integer, got {kind_of(id)}")
     cmd, channel = fields.get("cmd"), fields.get("channel", "")
     if not isinstance(cmd, str) or not 0 < len(cmd) <= CMD_LENGTH:
         raise BadMessage(f"expected cmd to be a string of 1 to {CMD_LENGTH} characters, got {shown(cmd)}", id=id)
     if not isinstance(channel, str):
-        raise BadMessage(f"expected channel to be a string, got {_kind(channel)}", id=id)
+        raise BadMessage(f"expected channel to be a string, got {kind_of(channel)}", id=id)
     return Message(channel, cmd, fields.get("param"), id=id)
 
 
@@ -379,25 +379,3 @@ def _plain(value: object) -> object:
 
 def _strings(values: Any) -> bool:
     return all(isinstance(value, str) for value in values)
-
-
-def _kind(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-    return "an object"
-
-
-def shown(value: object) -> str:
-    """Show what came, in a few words that a log can bear."""
-    if not isinstance(value, str):
-        return _kind(value)
-    return ascii(value) if len(value) <= 40 else f"{len(value)} characters"

@@ -123,3 +123,26 @@ def _is_written(value: object) -> bool:
     except (TypeError, RecursionError):
         return False
     return True
+
+
+def kind_of(value: object) -> str:
+    """Name the kind of a value, as JSON has it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+    return "an object"
+
+
+def shown(value: object) -> str:
+    """Show what came, in a few words that a log can bear."""
+    if not isinstance(value, str):
+        return kind_of(value)
+    return ascii(value) if len(value) <= 40 else f"{len(value)} characters"
