@@ -149,12 +149,8 @@ class Connection:
         self.handshake: object = None
         """Where its handshake stands in a trace, if there are traces."""
         self.received = 0
-        self.full_at = 0.0
-        """When it may send a whole burst again, by the loop's clock."""
-        self.paid_at = 0.0
-        """When its bytes, read and written in answers, are made up for: the same for `byte_rate`."""
-        self.moves_full_at = 0.0
-        """The same for joins and leaves."""
+        self.full_at = self.paid_at = self.moves_full_at = 0.0
+        """When it may do as much at once as ever, by the loop's clock: messages; bytes; joins and leaves (`Budget`)."""
         self.refusals: Refusals | None = None
         """None while nothing was refused."""
         self.inbox: deque[Callable[[], Awaitable[object]]] | None = None

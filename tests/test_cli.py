@@ -491,7 +491,7 @@ class TestEnd:
         node.process.send_signal(signal.SIGTERM)
         assert (await client.read_close()).close_code == 1012
         assert await node.process.wait(deadline=20) == 0
-        assert set(await redis.command("KEYS", "*")) <= {"gateway:events"}
+        assert set(await redis.command("KEYS", "*")) <= {"gateway:events", "gateway:rules"}
 
     async def test_a_node_without_its_redis_ends_in_good_order_too(
         self, own_redis: RedisServer, start_node: Callable[..., Awaitable[Node]], connect: Clients

@@ -211,8 +211,7 @@ class TestEnds:
         await runner.setup()
         try:
             await web.TCPSite(runner, HOST, 0).start()
-            claimed = {"Content-Length": "10"}  # a body that never comes, which nobody may wait for afterwards
-            client = await wire(f"ws://{HOST}:{runner.addresses[0][1]}/", headers=claimed)
+            client = await wire(f"ws://{HOST}:{runner.addresses[0][1]}/")
             id = await ids.get()
             match end:
                 case "client closes":

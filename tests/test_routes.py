@@ -111,12 +111,13 @@ LINK = re.compile(r'href="([^"]+)"|src="([^"]+)"')
 @pytest.mark.parametrize(
     ("fields", "there", "missing"),
     [
-        ({}, {"/example", "/admin/websocket"}, set()),
-        ({"handler": "tests.answering:Answering"}, {"/admin/websocket"}, {"/example"}),
+        ({}, {"/example"}, {"/admin/websocket"}),
+        ({"admin_password": "secret"}, {"/example", "/admin/websocket"}, set()),
+        ({"handler": "tests.answering:Answering"}, set(), {"/example", "/admin/websocket"}),
         ({"host": "0.0.0.0"}, {"/example"}, {"/admin/websocket"}),
         ({"host": "0.0.0.0", "admin_password": "secret"}, {"/example", "/admin/websocket"}, set()),
     ],
-    ids=["demo", "handler", "world", "world-password"],
+    ids=["demo", "demo-password", "handler", "world", "world-password"],
 )
 async def test_the_root_leads_to_what_the_node_serves(
     fields: dict[str, str], there: set[str], missing: set[str]
