@@ -1,4 +1,4 @@
-"""What a load needs: computed from measured costs, and the README says the same."""
+"""What a load needs: computed from measured costs, and docs/sizing.md says the same."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_the_readme_has_the_table_that_the_script_prints() -> None:
     """Whoever measures anew puts it there anew."""
     table = (await output_of([sys.executable, str(SCRIPT)])).strip()
     assert len(table.splitlines()) == 14
-    assert table in (ROOT / "README.md").read_text()
+    assert table in (ROOT / "docs" / "sizing.md").read_text()
 
 
 def test_every_cost_says_when_where_and_by_what_it_was_measured() -> None:

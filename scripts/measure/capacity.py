@@ -102,7 +102,7 @@ def redis_loads(load: Load, costs: Costs, nodes: int, shards: int) -> dict[str, 
 
 
 def standard() -> Iterator[tuple[str, Load]]:
-    """Yield the loads of the README."""
+    """Yield the loads of docs/sizing.md."""
     for count in (10_000, 100_000, 1_000_000):
         yield "chat", Load(count, 10, count / 30, 200)
         yield "rooms", Load(count, 1000, count / 1000, 200)

@@ -46,9 +46,9 @@ local function mended(key, stream, new_epoch)
   local offset = newest[1] and counted(string.match(newest[1][1], '^%d+')) or 0
   redis.call('DEL', key)
   redis.call('HSET', key, 'epoch', new_epoch, 'offset', offset, 'start', offset)
-  local ttl = redis.call('TTL', stream)
+  local ttl = redis.call('PTTL', stream)
   if ttl ~= -1 then
-    redis.call('EXPIRE', key, math.max(ttl, 0) + LINGER)
+    redis.call('EXPIRE', key, math.ceil(math.max(ttl, 0) / 1000) + LINGER)
   end
   return new_epoch, offset, offset, 0
 end
