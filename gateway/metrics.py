@@ -6,13 +6,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from gateway import logs
 from gateway.backplane.refusal import REASONS
 from gateway.counters import BOUNDS, Histogram
+from gateway.memory import memory_limit
 from gateway.service import Service
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -59,6 +60,10 @@ _HISTOGRAMS = {
 }
 
 
+_PROCESS = ProcessCollector(registry=None)
+"""What Prometheus' own clients tell of every process: memory, descriptors, processor time, when it was started."""
+
+
 class _Collector:
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -84,6 +89,7 @@ class _Collector:
             "memory_blocks", "Blocks of memory that Python objects of this process use", sys.getallocatedblocks()
         )
         yield _counter("log_lines_dropped", "Log lines dropped because nobody read them", logs.dropped())
+        yield from _limits(service)
         for field, (name, text) in _COUNTERS.items():
             yield _counter(name, text, getattr(service.counters, field))
         for field, (name, text) in _BACKPLANE_COUNTERS.items():
@@ -101,6 +107,7 @@ def render(service: Service) -> bytes:
     """Write all metrics of a node in Prometheus' text format. No label ever names a channel or a user."""
     registry = CollectorRegistry()
     registry.register(_Collector(service))
+    registry.register(_PROCESS)
     return generate_latest(registry)
 
 
@@ -123,6 +130,14 @@ def _closes(codes: Mapping[int, int]) -> Metric:
     for code, count in sorted(codes.items()):
         closes.add_metric([str(code) if code else "other"], count)
     return closes
+
+
+def _limits(service: Service) -> Iterator[Metric]:
+    """Tell what a node may have at most, so that a rule can say "almost" whatever the settings are."""
+    settings = service.settings
+    yield _gauge("max_connections", "Connections held at most; 0 is no limit", settings.max_connections)
+    yield _gauge("publish_queue_max_messages", "Publications that may wait; 0 is no limit", settings.publish_queue)
+    yield _gauge("memory_limit_bytes", "Memory this process may use: its cgroup's, or the machine's", memory_limit())
 
 
 _STATES = ("ok", "degraded", "deaf", "draining", "crashed")

@@ -39,7 +39,7 @@ LAYERS = (
     ("codec", "limits", "outbox", "redis", "signatures"),
     ("config", "doors"),
     ("door", "logs", "message", "json_values", "proxies"),
-    ("counters", "deflate", "errors", "heads", "inflight", "log_writer", "version"),
+    ("counters", "deflate", "errors", "heads", "inflight", "log_writer", "memory", "version"),
 )
 
 # A library that does I/O, and the only modules that know it.
