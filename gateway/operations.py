@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.backplane import NODES, TAP, Backplane
 from gateway.conditions import Condition, conditions_of
@@ -24,6 +24,15 @@ QUESTIONS = frozenset({"series", "rates", "state", "drain", "log-out"})
 """What nodes ask each other about themselves."""
 WITHIN = 2.0
 """Seconds a node has to answer what a page asks."""
+
+
+class Series(NamedTuple):
+    """Samples of several nodes put together."""
+
+    samples: list[dict[str, float]]
+    """Oldest first."""
+    silent: list[str]
+    """Nodes that did not tell theirs in time."""
 
 
 class Operations:
@@ -45,14 +54,19 @@ class Operations:
 
     # ---- figures and books
 
-    async def series(self, *, node: str = "", since: int = 0) -> list[dict[str, float]]:
-        """Return the samples of the last minutes, of one node or of all together, oldest first.
+    async def series(self, *, node: str = "", since: int = 0) -> Series:
+        """Return the samples of the last minutes, of one node or of all together.
 
         `since` is the number of a sample: only later ones. What a node does not tell in time is missing.
         """
         nodes = [node] if node else [known.id for known in await self._presence.nodes()]
         heard = await self._remote.ask_all(nodes, "series", within=WITHIN, since=since)
-        return of_cluster((_samples(answer) for answer in heard.answers.values()), since=since)
+        return Series(of_cluster(map(_samples, heard.answers.values()), since=since), heard.silent)
+
+    @property
+    def in_vain(self) -> float:
+        """Seconds that this node has waited in all for other nodes that did not answer."""
+        return self._remote.in_vain
 
     async def node_ids(self) -> list[str]:
         """Return the ids in the set of nodes: those without a lease, too. Raises `Unavailable`."""
@@ -95,7 +109,7 @@ class Operations:
 
     async def drain(self, node: str) -> None:
         """Have a node stop as SIGTERM does. Raises `InvalidParam` when it does not answer."""
-        heard = await self._remote.ask_all([node], "drain", within=WITHIN)
+        heard = await self._remote.ask_all([node], "drain", within=WITHIN, patient=True)
         if heard.silent:
             raise InvalidParam(f"no node {node!r} answers", field="node")
 

@@ -25,6 +25,8 @@ Act = Callable[[str, dict[str, Any]], Awaitable[object]]
 
 
 _SILENCE = object()
+BRIEFLY = 0.1
+"""Seconds that a node which was silent is given to answer several nodes' question, until it has answered again."""
 
 
 class Heard(NamedTuple):
@@ -48,6 +50,10 @@ class Remote:
         """Why a node may not answer, for whoever is told that."""
         self._numbers = count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._silent: set[str] = set()
+        """Nodes that let the last question to them pass, and have said nothing since."""
+        self.in_vain = 0.0
+        """Seconds waited, in all, for answers that did not come, after those that did."""
 
     async def ask(self, verb: str, connection_id: str, **arguments: object) -> Any:
         """Have the connection's node do something; return what came of it.
@@ -67,12 +73,28 @@ class Remote:
             raise ConnectionNotFound(f"no connection {connection_id!r}: no node {node!r}")
         return answer
 
-    async def ask_all(self, nodes: Collection[str], verb: str, *, within: float, **arguments: object) -> Heard:
+    async def ask_all(
+        self, nodes: Collection[str], verb: str, *, within: float, patient: bool = False, **arguments: object
+    ) -> Heard:
         """Ask several nodes the same, this one included if it is among them; return what came in so many seconds.
 
-        Raises nothing: a node that refuses or fails is among the silent ones.
+        A node that was silent when it was last asked is waited for but briefly, unless `patient`, so that one that
+        hangs does not make everybody who asks wait each time. Raises nothing: a node that refuses or fails is among
+        the silent ones.
         """
-        answers = await asyncio.gather(*(self._ask_within(within, node, verb, arguments) for node in nodes))
+        time = asyncio.get_running_loop().time
+        last = time()
+
+        async def asked(node: str) -> Any:
+            nonlocal last
+            seconds = min(within, BRIEFLY) if node in self._silent and not patient else within
+            answer = await self._ask_within(seconds, node, verb, arguments)
+            if answer is not _SILENCE:
+                last = time()
+            return answer
+
+        answers = await asyncio.gather(*map(asked, nodes))
+        self.in_vain += time() - last if _SILENCE in answers else 0.0
         heard = dict(zip(nodes, answers, strict=True))
         silent = [node for node, answer in heard.items() if answer is _SILENCE]
         return Heard({node: answer for node, answer in heard.items() if answer is not _SILENCE}, silent)
@@ -83,9 +105,17 @@ class Remote:
                 if node == self.node:
                     return await self._act(verb, arguments)
                 return await self._ask_node(node, verb, arguments)
-        except (GatewayError, TimeoutError) as error:
+        except TimeoutError:
+            self._note_silence(node, verb)
+        except GatewayError as error:
             logger.info("node %s did not say %s: %s", node, verb, error)
-            return _SILENCE
+        return _SILENCE
+
+    def _note_silence(self, node: str, verb: str) -> None:
+        if node not in self._silent:
+            logger.info("node %s did not say %s in time", node, verb)
+        if node != self.node:
+            self._silent.add(node)
 
     async def _ask_node(self, node: str, verb: str, arguments: dict[str, object]) -> Any:
         """Return what a node answers, however long it takes; `_SILENCE` when there is no such node."""
@@ -94,6 +124,7 @@ class Remote:
         self._asked[number] = answer = asyncio.get_running_loop().create_future()
         try:
             if not await self._backplane.publish(Target("node", node), codec.pack_map(question)):
+                self._silent.discard(node)  # it is gone, which takes no waiting, and another may come by its name
                 return _SILENCE
             return await answer
         finally:
@@ -107,16 +138,16 @@ class Remote:
         match codec.unpack_map(data):
             case {"ask": str(verb), "number": int(number), "from": str(node), **arguments} if is_name(node):
                 await self._answer(verb, number, node, arguments)
-            case {"answer": int(number), "result": result}:
-                self._settle(number, lambda answer: answer.set_result(result))
-            case {"answer": int(number), "error": [str(kind), str(text)]}:
+            case {"answer": int(number), "result": result, **rest}:
+                self._settle(number, rest, lambda answer: answer.set_result(result))
+            case {"answer": int(number), "error": [str(kind), str(text)], **rest}:
                 error = KINDS.get(kind, GatewayError)(text)
-                self._settle(number, lambda answer: answer.set_exception(error))
+                self._settle(number, rest, lambda answer: answer.set_exception(error))
             case _:
                 raise InvalidEnvelope("expected a question or an answer")
 
     async def _answer(self, verb: str, number: int, node: str, arguments: dict[str, Any]) -> None:
-        said: dict[str, object] = {"answer": number}
+        said: dict[str, object] = {"answer": number, "from": self.node}
         try:
             said["result"] = await self._act(verb, arguments)
         except InvalidEnvelope:
@@ -125,7 +156,9 @@ class Remote:
             said["error"] = (type(error).__name__, error.message)
         await self._backplane.publish(Target("node", node), codec.pack_map(said))
 
-    def _settle(self, number: int, settle: Callable[[asyncio.Future[Any]], None]) -> None:
+    def _settle(self, number: int, rest: dict[str, Any], settle: Callable[[asyncio.Future[Any]], None]) -> None:
+        # An answer that comes too late for its question counts as well: the node is there, and to be waited for.
+        self._silent.discard(str(rest.get("from", "")))
         answer = self._asked.get(number)
         if answer is not None and not answer.done():
             settle(answer)

@@ -65,7 +65,6 @@ class Guard:
     def __init__(self, service: Service, links: Links | None) -> None:
         self._service = service
         self._settings = service.settings
-        self._revocations = service.operations.revocations
         self.links = links
         """How to get in without a password."""
         self._signer = links.signer if links else Signer(self._settings.admin_password, self._settings.prefix)
@@ -105,7 +104,7 @@ class Guard:
     async def _session(self, request: web.Request) -> Session:
         now = time.time()
         session = self._signer.read(request.cookies.get(COOKIE, ""), now)
-        if session is None or (session.is_operator and await self._revocations.has(session.digest)):
+        if session is None or (session.is_operator and await self._service.operations.revocations.has(session.digest)):
             return begin(now, is_operator=False)
         return session
 
@@ -152,7 +151,7 @@ class Guard:
         if self.links is None and self._signer.is_password(password):
             return begin(time.time(), is_operator=True)
         if self.links is not None and ticket is not None:
-            if await self.links.use(ticket, self._revocations):
+            if await self.links.use(ticket, self._service.operations.revocations):
                 return begin(time.time(), is_operator=True)
             return Refused(403, "This link has been used.")
         failed = self._attempts.failed(address, now)

@@ -21,10 +21,11 @@ from gateway.admin.session import Session
 from gateway.admin.traffic import show_traffic
 from gateway.admin.views import VIEWS, Query, picture_of
 from gateway.connection import Connection, Profile, make_id
-from gateway.errors import GOING_AWAY, BadMessage, Close, GatewayError, InvalidParam, UnknownCommand
+from gateway.errors import GOING_AWAY, BadMessage, Close, GatewayError, InvalidParam, Unavailable, UnknownCommand
 from gateway.handler import Handler
 from gateway.handshake import agree, upgrade_of
 from gateway.message import Message
+from gateway.revocations import Revocations
 from gateway.service import Service
 from gateway.websocket import WebSocket
 
@@ -33,7 +34,12 @@ logger = logging.getLogger(__name__)
 PERIOD = 2.0
 """Seconds between two pictures of the same view."""
 RARELY = 20
-"""How many times as long as a view takes to look at passes before it is looked at again."""
+"""How many times as long as a view takes to look at passes before it is looked at again, without what was waited for
+nodes that did not answer."""
+LONGEST = 5.0
+"""Seconds within which a view is looked at again, however dear: a page whose picture is older than that says so."""
+LATE = 10.0
+"""Seconds after which a view that is still not ready is given up, and the page told."""
 HEARTBEAT = 25.0
 """Seconds between pings to a page."""
 MOST_BYTES = 64 * 1024
@@ -84,15 +90,19 @@ class Live:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._revocations = service.operations.revocations
-        self._revocations.listeners.append(self._end_session)
         self._screens: dict[str, Screen] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def _revocations(self) -> Revocations:
+        """Of the node, which has them once it runs."""
+        return self._service.operations.revocations
 
     # ---- life
 
     async def running(self, _: web.Application) -> AsyncIterator[None]:
         """Own the tasks of all pages, as long as the application runs."""
+        self._revocations.listeners.append(self._end_session)
         self._start(self._keep_alive())
         self._start(self._revocations.run())
         yield
@@ -203,30 +213,48 @@ class Live:
     async def _look(self, screen: Screen, message: Message, view: str, query: Query) -> None:
         """Answer with a view, once."""
         try:
-            screen.reply(message, await picture_of(view, self._service, query))
+            screen.reply(message, await self._picture(view, query))
         except GatewayError as error:
             screen.refuse(message, error)
 
     async def _watch(self, screen: Screen, message: Message, view: str, query: dict[str, str]) -> None:
-        """Answer with a view, and send it again whenever it has changed, until something else is shown."""
+        """Answer with a view, look at it again and again until something else is shown, and say what came of it.
+
+        The page is sent the view when it has changed, or else only that it is the `same`: without either it cannot
+        tell a cluster where nothing happens from a node that hangs.
+        """
         await self._look(screen, message, view, query)
-        before, took, clock = b"", 0.0, asyncio.get_running_loop().time
+        before, took = b"", 0.0
         while True:
-            await asyncio.sleep(max(PERIOD, took * RARELY))
+            await asyncio.sleep(min(max(PERIOD, took * RARELY), LONGEST))
             if screen.is_behind:
                 continue
-            began = clock()
+            began = self._busy()
             try:
-                picture = await picture_of(view, self._service, query)
+                picture = await self._picture(view, query)
             except GatewayError as error:
                 picture = {"trouble": error.message}
-            took = clock() - began
+            took = self._busy() - began
             if "mark" in picture:
                 query["mark"] = str(picture["mark"])
             written = codec.encode("view", picture)
-            if written != before:
+            if written != before or "trouble" in picture:
                 screen.write(written)
+            else:
+                screen.send("same", {})
             before = written
+
+    async def _picture(self, view: str, query: Query) -> dict[str, Any]:
+        """Look at a view. Raises `Unavailable` when that takes too long."""
+        try:
+            async with asyncio.timeout(LATE):
+                return await picture_of(view, self._service, query)
+        except TimeoutError:
+            raise Unavailable(f"this view was not ready within {LATE:g} s") from None
+
+    def _busy(self) -> float:
+        """Tell the time on a clock that stands still while nodes are waited for in vain."""
+        return asyncio.get_running_loop().time() - self._service.operations.in_vain
 
 
 def _view_of(param: dict[str, Any]) -> tuple[str, dict[str, str]]:

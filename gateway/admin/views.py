@@ -6,7 +6,7 @@ A view is a function of the service and of the page's query; what is wrong with 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from gateway.backplane import Page
@@ -15,6 +15,7 @@ from gateway.conditions import LOST, UNREGISTERED
 from gateway.connection import ConnectionInfo, node_of
 from gateway.errors import ConnectionNotFound, InvalidChannel, InvalidParam, InvalidUser
 from gateway.message import check_channel, check_user
+from gateway.operations import Series
 from gateway.presence import NodeInfo
 from gateway.presence.protocol import SILENT
 from gateway.search.connections import SORTS
@@ -39,8 +40,9 @@ async def overview(service: Service, query: Query) -> dict[str, Any]:
     """Everything at a glance: totals, every node, charts, and what happened last."""
     status = await service.status()
     events = await service.operations.read("events", limit=EVENTS)
-    nodes = [*map(_node, status.nodes), *await _unregistered(service, status.nodes)]
     series = await service.operations.series(since=_integer(query, "mark"))
+    nodes = [_node(node, series.silent) for node in status.nodes]
+    nodes += await _unregistered(service, status.nodes)
     return {
         "totals": {
             "nodes": sum(node["state"] not in (LOST, UNREGISTERED) for node in nodes),
@@ -54,7 +56,7 @@ async def overview(service: Service, query: Query) -> dict[str, Any]:
         },
         "nodes": sorted(nodes, key=lambda node: str(node["id"])) + _lost(events, {node["id"] for node in nodes}),
         "events": events,
-        **_charts(series, query),
+        **_charts(series.samples, query),
     }
 
 
@@ -73,12 +75,12 @@ async def node(service: Service, query: Query) -> dict[str, Any]:
     lost += [gone for gone in _lost(events, set()) if gone["id"] == id] if found is None else []
     if found is None and not lost:
         return {"missing": f"no node {id!r}", "events": events[:EVENTS]}
-    series = await service.operations.series(node=id, since=_integer(query, "mark")) if found else []
+    series = await service.operations.series(node=id, since=_integer(query, "mark")) if found else Series([], [])
     return {
-        "node": _node(found) if found else lost[0],
+        "node": _node(found, series.silent) if found else lost[0],
         "here": id == service.node_id,
         "events": events[:EVENTS],
-        **_charts(series, query),
+        **_charts(series.samples, query),
     }
 
 
@@ -228,8 +230,10 @@ async def _unregistered(service: Service, registered: list[NodeInfo]) -> list[di
     return [{"id": id, "state": state, "trouble": why} for id, (state, why) in found.items()]
 
 
-def _node(node: NodeInfo) -> dict[str, Any]:
-    state = "lost" if node.silent > SILENT else node.vital.state
+def _node(node: NodeInfo, silent: Sequence[str] = ()) -> dict[str, Any]:
+    """Tell of a node what it last said; of one that does not answer now its own word on its state counts no more."""
+    state = "silent" if node.id in silent else node.vital.state
+    state = "lost" if node.silent > SILENT else state
     known = {"id": node.id, "host": node.host, "version": node.version, "started": node.started}
     return {**node.vital._asdict(), **known, "connections": node.connections, "state": state, "silent": node.silent}
 

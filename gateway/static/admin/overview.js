@@ -53,7 +53,12 @@ function updateCard(card, node) {
   say($("span", pill), stateOf(node.state).word);
   const known = node.started !== undefined;
   const gone = node.lost ? `gone for ${lasted(Date.now() - node.lost)}` : "without a lease in Redis";
-  say(part("about"), known ? `${node.version} · up ${lasted(Date.now() - node.started)}` : gone);
+  // The age of its last word is the node's that shows the page to tell, whose clock and the browser's may differ.
+  const isHeard = !["silent", "lost"].includes(node.state);
+  const since = isHeard
+    ? `up ${lasted(Date.now() - node.started)}`
+    : `silent for ${lasted(node.silent * 1000)}`;
+  say(part("about"), known ? `${node.version} · ${since}` : gone);
   say(part("connections"), known ? whole(node.connections) : "–");
   for (const [key, , write] of FIGURES) say(part(key), known ? write(node[key]) : "–");
   const told = (node.trouble ?? []).join("; ");

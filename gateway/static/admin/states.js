@@ -5,6 +5,7 @@ export const STATES = {
   starting: { word: "Starting", tone: "warn" },
   draining: { word: "Draining", tone: "warn" },
   degraded: { word: "Degraded", tone: "warn" },
+  silent: { word: "Silent", tone: "bad" },
   deaf: { word: "Deaf", tone: "bad" },
   unregistered: { word: "Not registered", tone: "bad" },
   crashed: { word: "Crashed", tone: "bad" },
