@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.harness.address import Addressed
 from tests.harness.client import Clients
 from tests.harness.container import ROOT, Container
 from tests.harness.manifests import Manifest, container, environment, only
+from tests.harness.node import Nodes
 from tests.harness.ports import HOST, free_port, release_port
 from tests.harness.process import Process, output_of, program
 from tests.harness.redis import RedisServer
@@ -69,7 +71,7 @@ class TestFigures:
         counters = {name for name in types if types[name] == "counter"}
         counters |= {f"{name}_bucket" for name in types if types[name] == "histogram"}
         asked = [rule["expr"] for rule in alerts().values()] + shown(dashboard)
-        names = {name for query in asked for name in re.findall(r"\bgateway_\w+", query)}
+        names = {name for query in asked for name in re.findall(r"\b(?:gateway|process)_\w+", query)}
         names |= {name for each in dashboard["templating"]["list"] for name in re.findall(r"gateway_\w+", str(each))}
         names |= {"gateway_connections"}
         assert names <= gauges | counters
@@ -104,16 +106,22 @@ class Case:
     """Figures over time, and what is to be heard of them then: by alert the labels of its subject, and its summary."""
 
     about: str
-    figures: Mapping[str, str]
+    figures: dict[str, str]
     """In promtool's notation: `3+2x4` is 3, 5, 7, 9, 11."""
     at: str = "20m"
     fires: Mapping[str, tuple[dict[str, str], str]] = field(default_factory=dict)
+    others: bool = True
+    """Whether there are nodes of another job beside, which are well."""
 
 
 POD = {"namespace": "g", "pod": "a"}
 OF_POD = '{namespace="g",pod="a"}'
 JOB = {"namespace": "g", "job": "gateway"}
 OF_JOB = '{namespace="g",job="gateway",pod="a"}'
+TARGET = {"namespace": "g", "job": "a-prefix-gateway", "pod": "a", "instance": "a:8080"}
+OF_TARGET = '{namespace="g",job="a-prefix-gateway",pod="a",instance="a:8080"}'
+TARGET_OF_STATE = {"namespace": "g", "job": "a-prefix-gateway", "pod": "a"}
+FLEET = {"namespace": "g", "job": "a-prefix-gateway"}
 
 
 def steady(value: float) -> str:
@@ -124,6 +132,23 @@ def steady(value: float) -> str:
 def rising(a_second: float) -> str:
     """A counter that rises evenly."""
     return f"0+{a_second * EVERY}x{FOR_LONG}"
+
+
+def states(**nodes: str) -> dict[str, str]:
+    """What nodes of a job say of their state, one after the other until the end."""
+    return {
+        f'gateway_state{{namespace="g",job="a-prefix-gateway",pod="{pod}",state="{state}"}}': " ".join(
+            f"{int(state == now)}+0x19" for now in said.split()
+        )
+        for pod, said in nodes.items()
+        for state in ("ok", "degraded", "deaf", "draining", "crashed")
+    }
+
+
+def refused(reason: str, values: str) -> dict[str, str]:
+    """How often Redis refused something to a node."""
+    labels = f'namespace="g",job="a-prefix-gateway",pod="a",reason="{reason}"'
+    return {f"gateway_redis_refusals_total{{{labels}}}": values}
 
 
 def fanout(seconds: str) -> dict[str, str]:
@@ -139,14 +164,122 @@ SLOW = f"gateway_slow_consumers_total{OF_POD}"
 HELD = f"gateway_connections{OF_POD}"
 REFUSED = 'gateway_connections_refused_total{namespace="g",job="gateway",pod="a",status="401"}'
 CASES = [
-    Case("all is well", {f"up{OF_JOB}": steady(1), f"gateway_ready{OF_POD}": steady(1), HELD: steady(9000)}),
+    Case(
+        "all is well",
+        {
+            f"up{OF_TARGET}": steady(1),
+            f"gateway_ready{OF_TARGET}": steady(1),
+            f"gateway_connections{OF_TARGET}": steady(9000),
+            f"gateway_max_connections{OF_TARGET}": steady(20_000),
+            f"process_start_time_seconds{OF_TARGET}": steady(1_700_000_000),
+            f"process_resident_memory_bytes{OF_TARGET}": steady(500e6),
+            f"gateway_memory_limit_bytes{OF_TARGET}": steady(1e9),
+            f"process_open_fds{OF_TARGET}": steady(9010),
+            f"process_max_fds{OF_TARGET}": steady(65_536),
+            f"gateway_publish_queue_messages{OF_TARGET}": steady(3),
+            f"gateway_publish_queue_max_messages{OF_TARGET}": steady(10_000),
+            f"gateway_messages_published_total{OF_TARGET}": rising(1000),
+            **states(a="ok ok ok ok ok"),
+            **refused("oom", steady(0)),
+        },
+    ),
     Case(
         "a node is gone",
-        {f"up{OF_JOB}": "1+0x10 0+0x100"},
-        fires={"GatewayNodeDown": (JOB | POD, "a does not answer")},
+        {f"up{OF_TARGET}": "1+0x10 0+0x100", f"gateway_ready{OF_TARGET}": "1+0x10 stale"},
+        fires={
+            "GatewayNodeDown": (TARGET, "a does not answer"),
+            "GatewayNoNodes": (FLEET, "No node of a-prefix-gateway tells Prometheus anything"),
+        },
     ),
-    Case("a node was restarted", {f"up{OF_JOB}": "1+0x10 0+0x5 1+0x100"}, at="4m"),
-    Case("another job is gone", {'up{job="other",pod="b"}': steady(0)}),
+    Case(
+        "one node of two is gone",
+        {
+            f"up{OF_TARGET}": "1+0x10 0+0x100",
+            f"gateway_ready{OF_TARGET}": "1+0x10 stale",
+            'gateway_ready{namespace="g",job="a-prefix-gateway",pod="b",instance="b:8080"}': steady(1),
+        },
+        fires={"GatewayNodeDown": (TARGET, "a does not answer")},
+    ),
+    Case(
+        "there has never been a node",
+        {},
+        others=False,
+        fires={"GatewayNoNodes": ({}, "No node of any job tells Prometheus anything")},
+    ),
+    Case("a target that is no node is gone", {f"up{OF_TARGET}": "1+0x10 0+0x100"}),
+    Case(
+        "a part of a node fails",
+        states(a="ok ok ok crashed ok"),
+        fires={"GatewayNodeCrashed": (TARGET_OF_STATE | {"state": "crashed"}, "A part of a has failed")},
+    ),
+    Case(
+        "a node is started again and again",
+        {
+            f"process_start_time_seconds{OF_TARGET}": "1+0x9 2+0x9 3+0x9 4+0x9 5+0x60",
+            f"gateway_ready{OF_TARGET}": steady(1),
+        },
+        fires={"GatewayCrashLoop": (TARGET, "a was started 4 times within half an hour")},
+    ),
+    Case(
+        "a node is started three times",
+        {f"process_start_time_seconds{OF_TARGET}": "1+0x9 2+0x9 3+0x9 4+0x60", f"gateway_ready{OF_TARGET}": steady(1)},
+    ),
+    Case(
+        "another program is started again and again",
+        {f"process_start_time_seconds{OF_TARGET}": "1+0x9 2+0x9 3+0x9 4+0x9 5+0x60"},
+    ),
+    Case(
+        "Redis is away for everybody, one of whom drains",
+        states(a="ok ok ok degraded degraded", b="ok ok ok degraded draining") | refused("oom", steady(0)),
+        fires={"GatewayRedisAway": (FLEET, "No node of a-prefix-gateway reaches Redis")},
+    ),
+    Case(
+        "Redis is away for one node",
+        states(a="ok ok ok degraded degraded", b="ok ok ok ok ok") | refused("oom", steady(0)),
+    ),
+    Case("all nodes start anew", {f"gateway_state{OF_TARGET}": steady(0)} | refused("oom", steady(0))),
+    Case(
+        "Redis takes no writes",
+        states(a="ok ok ok degraded degraded") | refused("oom", "0+0x60 0+3x60"),
+        fires={
+            "GatewayRedisRefuses": (FLEET | {"reason": "oom"}, "Redis refuses commands of a-prefix-gateway: oom"),
+        },
+    ),
+    Case(
+        "Redis refuses something now and then, and nodes are well again before anybody asks",
+        states(a="ok ok ok ok ok") | refused("noperm", "0+0x60 0+2x60"),
+        fires={
+            "GatewayRedisRefuses": (FLEET | {"reason": "noperm"}, "Redis refuses commands of a-prefix-gateway: noperm"),
+        },
+    ),
+    Case("Redis refused once", states(a="ok ok ok ok ok") | refused("noperm", "0+0x75 2+0x60")),
+    Case("slots of a cluster move", states(a="ok ok ok ok ok") | refused("moved", "0+0x60 0+3x60")),
+    Case(
+        "a node has little memory left",
+        {
+            f"process_resident_memory_bytes{OF_TARGET}": steady(990e6),
+            f"gateway_memory_limit_bytes{OF_TARGET}": steady(2**30),
+        },
+        fires={"GatewayMemory": (TARGET, "a uses 944.1MiB of memory, more than 90 % of what it may")},
+    ),
+    Case(
+        "a node has few descriptors left",
+        {
+            f"process_open_fds{OF_TARGET}": steady(950),
+            f"process_max_fds{OF_TARGET}": steady(1024),
+            f"gateway_ready{OF_TARGET}": steady(1),
+        },
+        fires={"GatewayDescriptors": (TARGET, "a has 950 descriptors open, more than 90 % of what it may")},
+    ),
+    Case(
+        "another program has few descriptors left",
+        {f"process_open_fds{OF_TARGET}": steady(950), f"process_max_fds{OF_TARGET}": steady(1024)},
+    ),
+    Case(
+        "a node was restarted",
+        {f"up{OF_TARGET}": "1+0x10 0+0x5 1+0x100", f"gateway_ready{OF_TARGET}": "1+0x10 stale _x4 1+0x100"},
+        at="4m",
+    ),
     Case(
         "a node is deaf",
         {f"gateway_backplane_deaf_seconds_total{OF_POD}": rising(1)},
@@ -225,12 +358,41 @@ CASES = [
     ),
     Case("the event loop was blocked once", {f"gateway_loop_lag_max_seconds{OF_POD}": "0.7+0x5 0+0x100"}, at="6m"),
     Case(
-        "messages wait for Redis",
-        {f"gateway_publish_queue_messages{OF_POD}": steady(1500)},
+        "many messages wait for Redis",
+        {
+            f"gateway_publish_queue_messages{OF_POD}": steady(1500),
+            f"gateway_publish_queue_max_messages{OF_POD}": steady(10_000),
+            f"gateway_messages_published_total{OF_POD}": rising(2000),
+        },
         at="2m",
         fires={"GatewayPublishQueue": (POD, "1.5k messages of a wait for Redis")},
     ),
-    Case("some messages wait for Redis", {f"gateway_publish_queue_messages{OF_POD}": steady(900)}),
+    Case(
+        "few messages wait long for Redis",  # one a second, and each of them ten seconds
+        {
+            f"gateway_publish_queue_messages{OF_POD}": steady(10),
+            f"gateway_publish_queue_max_messages{OF_POD}": steady(10_000),
+            f"gateway_messages_published_total{OF_POD}": rising(1),
+        },
+        at="2m",
+        fires={"GatewayPublishQueue": (POD, "10 messages of a wait for Redis")},
+    ),
+    Case(
+        "some messages wait for Redis",
+        {
+            f"gateway_publish_queue_messages{OF_POD}": steady(900),
+            f"gateway_publish_queue_max_messages{OF_POD}": steady(10_000),
+            f"gateway_messages_published_total{OF_POD}": rising(200),
+        },
+    ),
+    Case(
+        "messages wait for Redis as they always do, and there is no limit",
+        {
+            f"gateway_publish_queue_messages{OF_POD}": steady(3),
+            f"gateway_publish_queue_max_messages{OF_POD}": steady(0),
+            f"gateway_messages_published_total{OF_POD}": rising(2000),
+        },
+    ),
     Case(
         "the handler fails",
         {f"gateway_handler_errors_total{OF_POD}": rising(0.2)},
@@ -245,22 +407,24 @@ CASES = [
     Case("Redis lost its data", {f"gateway_presence_repairs_total{OF_POD}": "0+0x20 1+0x100"}),
     Case(
         "a node is almost full",
-        {HELD: steady(18_500)},
+        {HELD: steady(950), f"gateway_max_connections{OF_POD}": steady(1000)},
         at="6m",
-        fires={"GatewayAlmostFull": (POD, "a holds 18.5k connections")},
+        fires={"GatewayAlmostFull": (POD, "a holds 950 connections, more than 90 % of max_connections")},
     ),
+    Case("a node without a limit is never full", {HELD: steady(950), f"gateway_max_connections{OF_POD}": steady(0)}),
 ]
 
 
 def unit(case: Case) -> dict[str, Any]:
     """Return promtool's test of a case: of every alert whether it fires, and what it says."""
-    series = [{"series": name, "values": values} for name, values in case.figures.items()]
+    others = {'gateway_ready{namespace="other",job="other",pod="z"}': steady(1)} if case.others else {}
+    series = [{"series": name, "values": values} for name, values in (case.figures | others).items()]
     tests = []
     for name, rule in alerts().items():
         expected = []
         if name in case.fires:
             labels, summary = case.fires[name]
-            texts = {"summary": summary, "description": rule["annotations"]["description"]}
+            texts = rule["annotations"] | {"summary": summary}
             expected = [{"exp_labels": labels | rule["labels"], "exp_annotations": texts}]
         tests.append({"alertname": name, "eval_time": case.at, "exp_alerts": expected})
     return {"name": case.about, "interval": f"{EVERY}s", "input_series": series, "alert_rule_test": tests}
@@ -282,10 +446,9 @@ class TestAlerts:
 
     def test_every_alert_is_tried_both_ways(self) -> None:
         """In some case it fires; and in another one, with the figures that it looks at, it does not."""
-        fired = [name for case in CASES for name in case.fires]
-        assert sorted(fired) == sorted(alerts())
+        assert {name for case in CASES for name in case.fires} == set(alerts())
         for name, rule in alerts().items():
-            looked_at = set(re.findall(r"\bgateway_\w+|\bup\b", rule["expr"]))
+            looked_at = set(re.findall(r"\b(?:gateway|process)_\w+|\bup\b", rule["expr"]))
             silent = [case for case in CASES if not case.fires]
             assert any(looked_at <= {series.partition("{")[0] for series in case.figures} for case in silent), name
 
@@ -302,7 +465,7 @@ class TestAlerts:
         assert {"NodeDeaf", "Gaps", "SlowConsumers", "ReconnectStorm", "BackplaneLag"} <= names
         for rule in alerts().values():
             assert rule["labels"]["severity"] in ("warning", "critical")
-            assert set(rule["annotations"]) == {"summary", "description"}
+            assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
 
 
 # ---- a Prometheus that asks a node
@@ -320,16 +483,22 @@ async def node(redis: RedisServer) -> AsyncIterator[Container]:
 
 
 class Prometheus(Addressed):
-    """The Prometheus of the compose file, whose nodes have other addresses."""
+    """The Prometheus of the compose file, whose nodes have other addresses; it evaluates rules every second if told."""
 
-    def __init__(self, targets: list[str]) -> None:
+    def __init__(self, targets: list[str], rules: Mapping[str, Any] | None = None) -> None:
         self.port = free_port()
         text = (ROOT / "k8s/compose/prometheus.yml").read_text()
         for number, target in enumerate(targets, 1):
             assert f"node-{number}:8080" in text
             text = text.replace(f"node-{number}:8080", target)
-        options = ["--config.file=prometheus.yml", f"--web.listen-address={HOST}:{self.port}"]
+        # Debian's keeps what it has seen in one place for all, of whatever test.
+        options = ["--storage.tsdb.path=seen", "--config.file=prometheus.yml"]
+        options.append(f"--web.listen-address={HOST}:{self.port}")
         self.process = Process([program("prometheus"), *options], name="prometheus")
+        if rules is not None:
+            (self.process.directory / "rules.yml").write_text(yaml.safe_dump(rules))
+            eagerly = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+            text = yaml.safe_dump(yaml.safe_load(text) | {"global": eagerly, "rule_files": ["rules.yml"]})
         (self.process.directory / "prometheus.yml").write_text(text)
 
     async def ask(self, query: str) -> list[dict[str, Any]]:
@@ -338,6 +507,16 @@ class Prometheus(Addressed):
         assert answer.status == 200, f"{query}: {answer.text}"
         found: list[dict[str, Any]] = answer.json["data"]["result"]
         return found
+
+    async def fires(self, name: str, deadline: float = 40.0) -> dict[str, str]:
+        """Wait until an alert fires; return its labels."""
+
+        async def firing() -> list[dict[str, Any]]:
+            self.process.assert_running()
+            return await self.ask(f'ALERTS{{alertname="{name}",alertstate="firing"}}')
+
+        found = await eventually(firing, deadline, what=f"{name} fires")
+        return dict(found[0]["metric"])
 
     def close(self) -> None:
         """Kill it."""
@@ -371,3 +550,58 @@ class TestPrometheus:
         await eventually(asked_twice, 40, tolerating=(OSError, ClientError), what="two scrapes of each node")
         assert {each["metric"]["pod"] for each in await prometheus.ask("gateway_connections")} == set(HOSTS)
         assert [query for query in shown(dashboard) if not await prometheus.ask(query)] == []
+
+
+def hasty() -> Manifest:
+    """Return the rules with seconds where they wait for minutes, so that a test need not."""
+    spec = deepcopy(only("production", "PrometheusRule")["spec"])
+    for rule in (rule for group in spec["groups"] for rule in group["rules"]):
+        if "for" in rule:
+            rule["for"] = "3s"
+    return dict(spec)
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """Something that happens to the Redis of all nodes, and who must be called then."""
+
+    about: str
+    begin: Callable[[RedisServer], Awaitable[object]]
+    alert: str
+    labels: Mapping[str, str]
+
+
+OUTAGES = [
+    Outage("stopped", RedisServer.stop, "GatewayRedisAway", {"job": "gateway"}),
+    Outage(
+        "out of memory",
+        lambda redis: redis.command("CONFIG", "SET", "maxmemory", 1),
+        "GatewayRedisRefuses",
+        {"job": "gateway", "reason": "oom"},
+    ),
+]
+
+
+class TestOutages:
+    @pytest.mark.parametrize("outage", OUTAGES, ids=lambda outage: outage.about)
+    async def test_somebody_is_called_when_redis_fails_everybody(
+        self, own_redis: RedisServer, start_nodes: Callable[..., Awaitable[Nodes]], outage: Outage
+    ) -> None:
+        """By a real Prometheus, of real nodes that have no clients."""
+        nodes = await start_nodes(3, own_redis)
+        prometheus = Prometheus([f"{HOST}:{node.port}" for node in nodes], hasty())
+        prometheus.process.start()
+        try:
+
+            async def sees_all() -> bool:
+                prometheus.process.assert_running()
+                found = await prometheus.ask('gateway_state{state="ok"} == 1')
+                return len(found) == len(nodes)
+
+            await eventually(sees_all, 40, tolerating=(OSError, ClientError), what="a scrape of each node")
+            await outage.begin(own_redis)
+            labels = await prometheus.fires(outage.alert)
+            assert outage.labels.items() <= labels.items()
+            assert labels["severity"] == "critical"
+        finally:
+            prometheus.close()
