@@ -13,8 +13,8 @@ from measure.costs import Costs, learn
 ABOUT = """\
 Tell how many nodes and Redis shards a load needs, what breaks first when it grows, and what to do then.
 
-Without options: the table of docs/sizing.md. Nodes and Redis have a core each, of which half may be busy; a node may take
-1 GiB, a shard 8 GiB; the network has 1 Gbit/s, of which half may be used: the percentages are of that. No node has
+Without options: the table of docs/sizing.md. Nodes and Redis have a core each, of which half may be busy; a node may
+take 1 GiB, a shard 8 GiB; the network has 1 Gbit/s, of which half may be used: the percentages are of that. No node has
 more connections than in the largest cluster that was measured, and one node may die. The costs are in
 scripts/measure/costs.json; those of several shards are assumed to be as those of one.
 """
