@@ -9,7 +9,7 @@ import aiohttp_jinja2
 from aiohttp import web
 
 from gateway.admin import PREFIX
-from gateway.config import Settings
+from gateway.service import Service
 from gateway.version import __version__
 
 HEADERS = {
@@ -45,14 +45,14 @@ OPERATION = (
 
 
 def home_of(
-    settings: Settings, *, has_demo: bool, has_pages: bool
+    service: Service, *, has_demo: bool, has_pages: bool
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Make the page at `/` of a node; it links to nothing that the node does not serve."""
     pages = [*([DEMO] if has_demo else []), *([ADMIN] if has_pages else [])]
     sections = {"Open": pages, "Documentation": DOCUMENTATION, "Operation": OPERATION}
-    known = {"version": __version__, "node": settings.node_id, "sections": sections}
 
     async def home(request: web.Request) -> web.StreamResponse:
+        known = {"version": __version__, "node": service.node_id, "sections": sections}
         response = aiohttp_jinja2.render_template("home.html", request, known)
         response.headers.update(HEADERS)
         return response

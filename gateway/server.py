@@ -154,11 +154,12 @@ def create_app(settings: Settings, links: Links | None = None) -> web.Applicatio
     if isinstance(handler, DemoHandler):
         app[EXAMPLE] = ExampleHandler(handler)
         app.add_routes(demo_routes)
-    app.router.add_get("/", home_of(settings, has_demo=EXAMPLE in app, has_pages=_has_pages(settings, links)))
+    has_pages = _has_pages(settings, links)
+    app.router.add_get("/", home_of(app[SERVICE], has_demo=EXAMPLE in app, has_pages=has_pages))
     for path, handle in OPERATING.items():
         _add_behind(app, path, handle)
     Api(app[SERVICE]).add_to(app)
-    if _has_pages(settings, links):
+    if has_pages:
         app.add_subapp(admin.PREFIX, admin.create_admin(app[SERVICE], links))
     app.router.add_static("/static/", STATIC)
     app.on_response_prepare.append(_ask_again)

@@ -66,6 +66,9 @@ class Service(Writing):
     take it within the publish timeout.
     """
 
+    _reception: Reception
+    _drain: Drain
+
     def __init__(self, settings: Settings) -> None:
         """Raise `InvalidSettings`; everything else is made by `running`."""
         check_redis(settings)
@@ -93,36 +96,33 @@ class Service(Writing):
         rejections = self._rejections = Rejections(self.counters)
         self._backplane = open_backplane(settings, rejections)
         self._delivery = Delivery(self._hub, settings.rule, self.counters)
-        self.budget = Budget(settings)
-        self._history = History(self._hub, self._backplane, self._delivery, settings.rule, self.counters, self.budget)
+        budget = self.budget = Budget(settings)
+        self._history = History(self._hub, self._backplane, self._delivery, settings.rule, self.counters, budget)
         self._vitals = Vitals(
             *(self._hub, self.counters, lambda: self.backplane_counters),
             *(lambda: self._condition, lambda: self.loop_lag.most, lambda: len(self._taps.here)),
         )
-        self._answers = Answers(self, self._hub)
         self._presence = open_presence(
             *(settings, self._backplane, self._hub, self.counters, rejections), vital=self._vitals.current
         )
-        self._remote = Remote(settings.node_id, self._backplane, self._answers.give, timeout=settings.publish_timeout)
+        answer = Answers(self, self._hub).give
+        self._remote = Remote(settings.node_id, self._backplane, answer, timeout=settings.publish_timeout)
         self.directory = Directory(self._hub, self._presence, self._remote)
         self.tracing = open_tracing(settings.tracing, node=settings.node_id)
-        self._expiry = Expiry(self._hub)
-        self._membership = Membership(
-            *(self._hub, self._backplane, self._history, self._presence, self._expiry), settings
-        )
+        expiry = self._expiry = Expiry(self._hub)
+        history, presence = self._history, self._presence
+        self._membership = Membership(self._hub, self._backplane, history, presence, expiry, settings)
         self._rights = Rights(self._membership, settings.rule, self.counters)
         self._heartbeat = Heartbeat(settings.heartbeat, self.counters)
         self._watchdog = Watchdog(self._hub, self._presence.hold, self.counters)
         self._journal = Journal(settings.node_id, self._presence, self.counters, rejections)
         self._vitals.sampled.append(self._journal.sampled)
-        self.operations = Operations(
-            *(self._backplane, self._remote, self._presence, self._vitals, self._journal, self._taps)
-        )
+        vitals, journal = self._vitals, self._journal
+        self.operations = Operations(self._backplane, self._remote, presence, vitals, journal, self._taps)
         """What operators see and do."""
-        database = database_of(settings.redis_url)
-        self._neighbours = Neighbours(*(settings.node_id, settings.prefix, database, self._backplane, self._presence))
-        self._reception: Reception
-        self._drain: Drain
+        self._neighbours = Neighbours(
+            settings.node_id, settings.prefix, database_of(settings.redis_url), self._backplane, self._presence
+        )
 
     @property
     def node_id(self) -> str:

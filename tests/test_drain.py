@@ -87,7 +87,7 @@ async def test_first_not_ready_then_away_and_asked_again_at_once(
     assert {member.close_code for member in crowd.members} == {1012}
     assert f"draining: node={node.id} connections=1000" in node.output
     assert f"stopped: node={node.id}" in node.output
-    assert set(await redis.command("KEYS", "*")) <= {"gateway:events"}
+    assert set(await redis.command("KEYS", "*")) <= {"gateway:events", "gateway:rules"}
 
 
 @pytest.mark.parametrize(

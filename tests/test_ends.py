@@ -26,7 +26,7 @@ async def test_a_stopping_node_sends_its_clients_away_and_leaves_no_keys(own_red
         async with own_redis.client() as client:
             return {key async for key in client.scan_iter("gateway:*")}
 
-    assert await left() - {"gateway:events"} == {"gateway:nodes", f"gateway:node:{other.id}"}
+    assert await left() - {"gateway:events", "gateway:rules"} == {"gateway:nodes", f"gateway:node:{other.id}"}
     assert await own_redis.command("SMEMBERS", "gateway:nodes") == {other.id}
 
 

@@ -145,7 +145,7 @@ class TestInjection:
             b'{"cmd": "x"',
             b'{"cmd": "x"}}',
             b'{"cmd": NaN}',
-            b'{"cmd": "x", "param": "\\ud800"}',
+            b'{"cmd": "x", "param": 18446744073709551616}',
             b'{"cmd": "x", "param": "\xff"}',
             b'{"cmd": "x", "param": ' + b"[" * 100_000,
             b'{"a":' * 100_000,

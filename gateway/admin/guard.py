@@ -133,7 +133,7 @@ class Guard:
         self._service.counters.refusals[status] += 1
         logger.info(
             "refused: node=%s remote=%s status=%s path=%s reason=%s",
-            *(self._settings.node_id, request.remote, status, ascii(request.path[:100]), ascii(reason)),
+            *(self._service.node_id, request.remote, status, ascii(request.path[:100]), ascii(reason)),
         )
 
     # ---- logging in and out

@@ -57,19 +57,16 @@ class Lease:
         vital: Callable[[], Vital] = Vital,
         proved: Callable[[float, str], None] = lambda since, at: None,
     ) -> None:
+        """`proved` hears of each renewal: a server (all, if "") has carried out writes since a loop time."""
         self._node = node
         self._proved = proved
-        """Hears of each renewal, that a server (all there is, if "") has carried out writes since a loop time."""
         self._store = store
         self._keys = keys
         self._hub = hub
         self._registry = registry
-        self._reaper = reaper
-        self._claims = claims
-        self._rules = rules
+        self._reaper, self._claims, self._rules = reaper, claims, rules
         self._current = vital
-        self._key = keys.node(node)
-        self._rival_key = keys.rival(node)
+        self._key, self._rival_key = keys.node(node), keys.rival(node)
         self._rivals, self._incarnation = rivals, rivals.incarnation
         self._started = time.time_ns() // 1_000_000
         self._due = asyncio.Event()

@@ -81,9 +81,8 @@ class RedisPresence:
             proved=backplane.troubles.proved,
         )
         self._mending = Mending(self._store, self._keys, rejections, self.lease.register_again)
-        lease_key = self._keys.node(node)
         self._standby = Standby(
-            settings.redis_url, f"{settings.prefix}-{node}-standby", lambda: self._store.server(lease_key)
+            settings.redis_url, f"{settings.prefix}-{node}-standby", lambda: self._store.server(self._keys.node(node))
         )
         self._books = Books(self._store, self._keys, rejections, settings.cluster_secret)
         self._farewells = Farewells(self._store, self._keys, settings.presence_grace, rejections)
