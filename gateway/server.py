@@ -58,9 +58,6 @@ STATIC = Path(__file__).parent / "static"
 TEMPLATES = Path(__file__).parent / "templates"
 _CONTENT_SECURITY = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; frame-ancestors 'none'"
 
-KEEP_ALIVE = 75.0
-"""Seconds for which a connection may wait between two requests; balancers give up theirs after 60."""
-
 OWN_FILES = ("/static/gateway.", "/static/admin/", "/static/example")
 """Where an application has files of its own, beside ours, they are its business."""
 FOR_BROWSERS = ("gateway.js", "gateway.mjs", "gateway.d.ts", "gateway.svg")
@@ -202,7 +199,7 @@ async def running_node(
     """
     app = create_app(settings, links)
     app[SERVICE].patience = patience
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, keepalive_timeout=KEEP_ALIVE)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     shortcut = Shortcut(app, "/connect", _connect_directly)
     try:
         async with bound(settings, app[SERVICE].counters, shares_port=shares_port) as port:

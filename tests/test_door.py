@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway import server
+from gateway import listener
 from gateway.config import Settings
 from gateway.heads import HEAD_BYTES
 from gateway.server import running_node
@@ -124,7 +124,7 @@ class TestTime:
         self, wire: Wires, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Neither when it sends nothing, nor when it sends half of one."""
-        monkeypatch.setattr(server, "KEEP_ALIVE", 0.3)
+        monkeypatch.setattr(listener, "KEEP_ALIVE", 0.3)
         async with running_node(Settings(port=0)) as (address, *_):
             clients = [await wire.open(address.replace("http", "ws", 1)) for _ in range(2)]
             for client, further in zip(clients, (b"", b"GET / HTTP/1.1\r\nHo"), strict=True):
