@@ -11,10 +11,12 @@ from typing import Any
 
 import msgpack
 import pytest
+from aiohttp import ClientSession
 from redis.exceptions import ResponseError
 
 from gateway.backplane.keys import SOLE_TYPES, TYPES, Keys
 from gateway.visitor import Visitor, settings_of
+from tests.harness.admin import PASSWORD, log_in
 from tests.harness.client import Client, Clients
 from tests.harness.embedded import Embedded
 from tests.harness.node import Node, Nodes
@@ -54,6 +56,7 @@ class Scene:
 
     redis: RedisServer
     node: Node
+    operator: ClientSession
     embedded: Embedded
     members: list[Client]
     ids: list[str]
@@ -96,10 +99,11 @@ class Scene:
             *("/metrics", "/readyz", "/api/channels/kept/history"),
         )
         for path in paths:
-            answer = await self.node.get(path, headers={"Authorization": f"Bearer {API_KEY}"})
-            # Until the set of nodes is mended a node's own page may say that it does not know it.
-            expected = (200, 404) if "/nodes/" in path else (200,)
-            assert answer.status in expected, f"{path}: {answer.status} {answer.text[:300]}"
+            headers = {"Authorization": f"Bearer {API_KEY}"}
+            async with self.operator.get(self.node.url(path), headers=headers, allow_redirects=False) as answer:
+                # Until the set of nodes is mended a node's own page may say that it does not know it.
+                expected = (200, 404) if "/nodes/" in path else (200,)
+                assert answer.status in expected, f"{path}: {answer.status} {(await answer.text())[:300]}"
 
     async def service_answers(self) -> None:
         """Ask all that an application may ask."""
@@ -138,20 +142,26 @@ class Scene:
 
 @pytest.fixture
 async def scene(
-    redis: RedisServer, start_nodes: StartNodes, connect: Clients, caplog: pytest.LogCaptureFixture
+    redis: RedisServer,
+    start_nodes: StartNodes,
+    connect: Clients,
+    session: ClientSession,
+    caplog: pytest.LogCaptureFixture,
 ) -> AsyncIterator[Scene]:
     """Two nodes at work; at the end neither has logged a traceback."""
     settings: dict[str, Any] = {"channels": HISTORY, "presence_grace": 1}
-    [node] = await start_nodes(1, redis, handler="named:Named", api_key=API_KEY, **settings)
+    own: dict[str, Any] = {"handler": "named:Named", "api_key": API_KEY, "admin_password": PASSWORD}
+    [node] = await start_nodes(1, redis, **own, **settings)
+    assert (await log_in(session, node)).status == 303
     embedded = Embedded(redis.url, **settings)
     await embedded.start()
-    one = await connect(address(node, "ada", ["kept", "hall"]), protocols=V1)
-    two = await embedded.connect(connect, "kept", user="bob", protocols=V1)
-    await embedded.service.join(two.id, "hall")
-    id = (await one.expect("$welcome"))["param"]["connection"]
-    scene = Scene(redis, node, embedded, [one, two.client], [id, two.id])
-    await scene.works()
     try:
+        one = await connect(address(node, "ada", ["kept", "hall"]), protocols=V1)
+        two = await embedded.connect(connect, "kept", user="bob", protocols=V1)
+        await embedded.service.join(two.id, "hall")
+        id = (await one.expect("$welcome"))["param"]["connection"]
+        scene = Scene(redis, node, session, embedded, [one, two.client], [id, two.id])
+        await scene.works()
         yield scene
         assert "Traceback" not in node.output
         assert [record for record in caplog.records if record.exc_info] == []
