@@ -62,17 +62,19 @@ async def bad_tokens_are_refused(arena: Arena) -> None:
 
 @scenario()
 async def patterns_limit_every_join(arena: Arena) -> None:
-    """A token's patterns hold for ?ch=, $join and after $auth, on every node; the server may put it anywhere."""
+    """A token's patterns hold for ?ch=, $join and, once renewed, for what it is in; the server may put it anywhere."""
 
     async def try_all(peer: Peer) -> None:
         await peer.request("$join", None, "team-1")
         await arena.refused("forbidden", peer.request("$join", None, "other-1"))
         await arena.refused("forbidden", peer.request("$join", None, "ateam-1"))
+        await peer.request("put", {"id": peer.id, "channel": "anywhere"})
         await peer.request("$auth", {"token": token("limited", channels=["other-*"])})
+        left = await peer.wait_for("$left")
+        arena.equal("what the fresh token took", ("team-1", {"reason": "forbidden"}), (left["channel"], left["param"]))
         await peer.request("$join", None, "other-1")
         await arena.refused("forbidden", peer.request("$join", None, "team-2"))
-        await peer.request("put", {"id": peer.id, "channel": "anywhere"})
-        arena.equal("channels", ["team-1", "other-1", "anywhere"], await peer.request("channels"))
+        arena.equal("channels", ["anywhere", "other-1"], await peer.request("channels"))
 
     for node in arena.nodes:
         shown = token("limited", channels=["team-*"])

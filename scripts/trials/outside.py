@@ -43,9 +43,12 @@ async def publishers_of_all_kinds(arena: Arena) -> None:
         for channel in channels:
             await client.request("say", {"by": "client", "count": count}, channel)
 
-    with SyncPublisher(arena.redis.url) as shared:
-        by_threads = (asyncio.to_thread(in_thread, shared, f"thread-{n}") for n in range(3))
+    shared = SyncPublisher(arena.redis.url)
+    by_threads = (asyncio.to_thread(in_thread, shared, f"thread-{n}") for n in range(3))
+    try:
         await asyncio.gather(by_publisher("a"), by_publisher("b"), *by_threads, by_api("api"), by_client())
+    finally:
+        await asyncio.to_thread(shared.close)
     writers = ("a", "b", "thread-0", "thread-1", "thread-2", "api", "client")
     arena.count(messages=len(writers) * len(channels) * count)
     for peers, channel in zip((members, kept), channels, strict=True):
