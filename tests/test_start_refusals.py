@@ -46,11 +46,11 @@ class Acl:
 
 
 ACLS = [
-    Acl("no keys", ("&*", "+@all"), ("NOPERM", "script claim", "gateway:claim:*")),
-    Acl("other keys", ("~other:*", "&*", "+@all"), ("NOPERM", "gateway:claim:*")),
+    Acl("no keys", ("&*", "+@all"), ("NOPERM", "HMGET on gateway:node:*")),
+    Acl("other keys", ("~other:*", "&*", "+@all"), ("NOPERM", "HMGET on gateway:node:*")),
     Acl("no topics", ("~*", "+@all"), ("NOPERM", "SUBSCRIBE on gateway:beat:*")),
     Acl("no subscribing", ("~*", "&*", "+@all", "-subscribe"), ("NOPERM", "SUBSCRIBE on gateway:beat:*")),
-    Acl("no hashes", ("~*", "&*", "+@all", "-hset"), ("NOPERM", "HSET on gateway:node:*")),
+    Acl("no hashes", ("~*", "&*", "+@all", "-hset"), ("NOPERM", "EVALSHA (script take) on gateway:node:*")),
     Acl("no scripts", ("~*", "&*", "+@all", "-@scripting"), ("NOPERM", "SCRIPT LOAD")),
     Acl("no lists of members", ("~*", "&*", "+@all", "-sscan"), ("NOPERM", "SSCAN on gateway:node:*")),
     Acl("nothing", (), ("NOPERM", "SUBSCRIBE on gateway:beat:*")),
