@@ -86,6 +86,13 @@ class TestBytes:
         rest = await backplane.read("lobby", after=Position(end.epoch, 8), limit=40, size=2500)
         assert (len(rest.messages), rest.more) == (2, False)
 
+    @pytest.mark.parametrize("offset", [4, 5, 10**15, 1 << 63, (1 << 64) - 1])
+    async def test_nothing_is_behind_the_end(self, backplane: Backplane, offset: int) -> None:
+        """However far behind it a client claims to be."""
+        end = await fill(backplane, Rule(match="*", history=50), *[1000] * 4)
+        page = await backplane.read("lobby", after=Position(end.epoch, offset), limit=9)
+        assert (page.offset, page.messages, page.more, page.same) == (4, [], False, True)
+
     async def test_all_histories_together_are_bounded(
         self, backplane: Backplane, caplog: pytest.LogCaptureFixture
     ) -> None:

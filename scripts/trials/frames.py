@@ -42,7 +42,7 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
 BAD_MESSAGES = [
     *("", "{", "nonsense", "[]", "7", "null", '"x"', "{}", '{"cmd":null}', '{"cmd":""}', '{"cmd":7}', '{"cmd":["x"]}'),
     *('{"cmd":"x","channel":7}', '{"cmd":"x","channel":["a"]}', '{"cmd":"x","id":1.5}', '{"cmd":"x","id":{}}'),
-    *('{"cmd":"x","id":true}', '{"cmd":"' + "x" * 129 + '"}', '{"cmd":"x"}}', '{"cmd":"\\ud800"}', "[" * 2000),
+    *('{"cmd":"x","id":true}', '{"cmd":"' + "x" * 129 + '"}', '{"cmd":"x"}}', "[" * 2000),
 ]
 
 

@@ -72,7 +72,7 @@ local same = is_same()
 local seen = entries('XRANGE', ARGV[4], ARGV[4], 'COUNT', 1)[1]
 local found, more
 if wanted then
-  local after = same and behind or start
+  local after = same and math.min(behind, offset) or start -- not 1e+18, which is no id
   found, more = read('XRANGE', after + 1, offset, function(id) return '(' .. id end)
 else
   found = read('XREVRANGE', offset, '-', function(id) return '(' .. id end)
