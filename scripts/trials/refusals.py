@@ -51,7 +51,7 @@ async def go_on(peer: Peer, number: int) -> None:
             await asyncio.wait_for(peer.request(verb, param, channel), 2)
 
 
-@scenario(quick=True)
+@scenario()
 async def what_redis_refuses_is_told_and_comes_to_an_end(arena: Arena) -> None:
     """However Redis refuses, every node says why; afterwards all reasons are gone, and sets and delivery right."""
     peers = await arena.peers(24, "hall", "kept-refused")
