@@ -52,11 +52,11 @@ class Revocations:
 
     async def take(self, id: str, seconds: int) -> bool:
         """Revoke what may be used once; tell whether this is the first time. Raises `Unavailable`."""
-        try:
-            async with asyncio.timeout(WITHIN):
-                return await self._store.revoke(id, seconds)
-        except TimeoutError:
-            raise Unavailable("Redis did not answer in time") from None
+        if self.knows(id):  # Redis may have lost its data since
+            return False
+        is_first = await self._stored(id, seconds)
+        self.heard(id)
+        return is_first
 
     async def end(self, id: str, seconds: int) -> None:
         """Revoke a session: here at once, and elsewhere as soon as Redis can be told."""
@@ -99,8 +99,16 @@ class Revocations:
         for id, until in list(self._unwritten.items()):
             if (seconds := round(until - time.time())) > 0:
                 try:
-                    await self.take(id, seconds)
+                    await self._stored(id, seconds)
                 except Unavailable:
                     return self._due.set()
             self._unwritten.pop(id, None)
         self._due.clear()
+
+    async def _stored(self, id: str, seconds: int) -> bool:
+        """Have Redis know; tell whether it did not before. Raises `Unavailable`."""
+        try:
+            async with asyncio.timeout(WITHIN):
+                return await self._store.revoke(id, seconds)
+        except TimeoutError:
+            raise Unavailable("Redis did not answer in time") from None

@@ -117,6 +117,17 @@ async def test_a_link_logs_in_once(start_node, session) -> None:
             assert answer.status == 303
 
 
+async def test_a_link_that_was_used_stays_so_when_redis_loses_its_data(start_node, own_redis, session) -> None:
+    """The node that let somebody in by it knows it, too."""
+    node = await start_node(own_redis)
+    link = await link_of(node)
+    async with await log_in_by_link(session, node, link) as answer:
+        assert answer.status == 303
+    await own_redis.command("FLUSHALL")
+    async with new_session() as second, await log_in_by_link(second, node, link) as answer:
+        assert answer.status == 403
+
+
 async def test_two_who_use_a_link_at_the_same_time_are_not_both_let_in(start_node, redis) -> None:
     """One of them is first, on whatever process of the node."""
     node = await start_node(redis, workers=2)
