@@ -198,7 +198,11 @@ class History:
             after = known
         page = await self._page(channel, after, known)
         if known is not None and contradicts(page, known):
-            await self._renew(channel, track, known)
+            await self._renew(channel, track, known, page.offset)
+            page = await self._page(channel, after, known)
+        elif known is not None and page.epoch != known.epoch and track.had(page.epoch):
+            # Whoever wrote first to the emptied Redis did not know that the promise had been kept before.
+            await self._backplane.renew(channel, page.epoch, 0)
             page = await self._page(channel, after, known)
         if _is_apt(track, known):
             self._catch_up(channel, track, page, losses, held)
@@ -216,8 +220,9 @@ class History:
         read = partial(self._backplane.read, channel, after=after, limit=limit, seen=seen)
         return await self._reads.ask((channel, after, limit, seen), read)
 
-    async def _renew(self, channel: str, track: Track, known: Position) -> None:
-        behind = Position(known.epoch, max(0, known.offset - REMEMBERED))
+    async def _renew(self, channel: str, track: Track, known: Position, end: int) -> None:
+        """Begin a new epoch behind the last message that was passed on and is still there, of `end` in all."""
+        behind = Position(known.epoch, max(0, min(known.offset, end) - REMEMBERED))
         tail = await self._backplane.read(channel, after=behind, limit=REMEMBERED)
         await self._backplane.renew(channel, known.epoch, track.agreed(tail))
 

@@ -34,6 +34,7 @@ class Track:
         """Members that are about to be let in, and need to know what arrives meanwhile."""
         self._recent: dict[tuple[str, int], Envelope] = {}
         self._passed: deque[Position] = deque(maxlen=REMEMBERED)
+        self._former: deque[str] = deque(maxlen=REMEMBERED)
 
     def arrived(self, message: Envelope) -> bool:
         """Take what came over the subscription; tell whether to pass it on now."""
@@ -86,6 +87,7 @@ class Track:
             here = here._replace(epoch=page.epoch)
         if here.epoch != page.epoch:
             self.torn = True
+            self._former.append(here.epoch)
             if page.start and here.time and here.time == page.seen:
                 # Renewed, and what was passed on here is still there; the page begins elsewhere.
                 self.position = here._replace(epoch=page.epoch)
@@ -107,12 +109,24 @@ class Track:
         self.torn = self.torn and (page.more or losses != self.losses or self._is_ahead())
         return messages, gap
 
+    def had(self, epoch: str) -> bool:
+        """Tell whether an epoch was that of a history that is lost."""
+        return epoch in self._former
+
     def agreed(self, page: Page) -> int:
         """Return the offset of the last message that is the same here and on a page."""
         theirs = {at.offset: at.time for at in map(_place, page.messages) if at.epoch == page.epoch}
-        same = [at.offset for at in self._passed if at.epoch == page.epoch and theirs.get(at.offset) == at.time]
-        ours = self.position.offset if self.position else 0
-        return max(same, default=min(ours, page.offset))
+        met = [at for at in self._passed if at.epoch == page.epoch and at.offset in theirs]
+        if same := [at.offset for at in met if theirs[at.offset] == at.time]:
+            return max(same)
+        here = self.position or Position(page.epoch, 0)
+        if not theirs:
+            return min(here.offset, page.offset)
+        # Others have taken all the offsets that are remembered here, or there are fewer: Redis has lost all of it.
+        # Of what stands before, what is later than anything passed on was written after the loss.
+        end = min((at.offset for at in met), default=page.offset + 1)
+        older = (offset for offset, time in theirs.items() if offset < end and time <= here.time)
+        return max(older, default=min(theirs) - 1)
 
     def settle(self) -> None:
         """Forget what nobody needs any more."""

@@ -204,7 +204,20 @@ def test_the_last_message_that_is_still_the_same_is_found() -> None:
     others = [Envelope(b"{}", position=Position("e", offset, 2000 + offset)) for offset in (4, 5, 6)]
     assert track.agreed(Page("e", 6, 0, None, [message(3), *others], False)) == 3
     assert track.agreed(Page("e", 3, 0, None, [message(3)], False)) == 3
-    assert track.agreed(Page("e", 6, 0, None, others, False)) == 5
+    assert track.agreed(Page("e", 6, 0, None, others, False)) == 3
+    assert track.agreed(Page("e", 6, 0, None, [], False)) == 5
+
+
+def test_after_the_loss_of_everything_nothing_is_the_same() -> None:
+    """Whether the new history overlaps with what is remembered or ends before it."""
+    track = track_at(0)
+    for offset in range(1, 41):
+        track.arrived(message(offset))
+    for count in (1, 5, 20, 40, 60):
+        others = [Envelope(b"{}", position=Position("e", offset, 9000 + offset)) for offset in range(1, count + 1)]
+        behind = max(0, min(40, count) - 32)
+        assert track.agreed(Page("e", count, 0, None, others[behind : behind + 32], False)) <= behind
+    assert track.agreed(Page("e", 5, 0, None, [message(offset) for offset in range(1, 6)], False)) == 5
 
 
 def test_lost_writes_are_seen() -> None:
