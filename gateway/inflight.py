@@ -13,12 +13,10 @@ class InFlight(Generic[Answer]):
     """Shares questions that are dear: of each one at most is under way, and one waits behind it.
 
     Nobody is given the answer to a question that was under way before he came: he may know of something that it does
-    not, such as a message he has just sent. All who come meanwhile share the next one. `kept`, in seconds, is how old
-    an answer may be all the same.
+    not, such as a message he has just sent. All who come meanwhile share the next one.
     """
 
-    def __init__(self, *, kept: float = 0) -> None:
-        self._kept = kept
+    def __init__(self) -> None:
         self._running: dict[Hashable, asyncio.Task[Answer]] = {}
         self._next: dict[Hashable, asyncio.Task[Answer]] = {}
         """Not asked yet: whoever comes may join."""
@@ -44,23 +42,12 @@ class InFlight(Generic[Answer]):
         if (before := self._running.get(key)) is not None:
             await asyncio.wait((before,))
         self._running[key] = task
-        if not self._kept:
-            del self._next[key]
+        del self._next[key]
         try:
-            answer = await question()
-        except BaseException:
-            self._forget(key, task)
-            raise
-        if self._kept:
-            asyncio.get_running_loop().call_later(self._kept, self._forget, key, task)
-        else:
-            self._forget(key, task)
-        return answer
-
-    def _forget(self, key: Hashable, task: asyncio.Task[Answer]) -> None:
-        for found in (self._running, self._next):
-            if found.get(key) is task:
-                del found[key]
+            return await question()
+        finally:
+            if self._running.get(key) is task:
+                del self._running[key]
 
 
 def _retrieved(asked: asyncio.Task[Answer]) -> None:

@@ -217,7 +217,7 @@ class TestJoiningAndLeaving:
 
 
 async def test_a_flood_of_hellos_looks_people_up_once() -> None:
-    """The demo tells everyone's name to whoever comes: one look for all who come within a second."""
+    """The demo tells everyone's name to whoever comes: one look for all who come at the same time."""
     looks = []
 
     class People:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from gateway.inflight import InFlight
 
 
@@ -63,25 +61,3 @@ async def test_who_goes_away_takes_the_answer_from_nobody() -> None:
     await turn()
     source.answer()
     assert await again == 3
-
-
-async def test_an_answer_may_be_kept_for_a_while() -> None:
-    """Who comes within that time is told the same."""
-    shared, source = InFlight[int](kept=60), Source()
-    asking = asyncio.create_task(shared.ask("a", source))
-    await turn()
-    source.answer()
-    assert [await asking, await shared.ask("a", source)] == [1, 1]
-    assert len(source.asked) == 1
-
-
-@pytest.mark.parametrize("waiting", [1, 3])
-async def test_at_the_end_nothing_is_under_way(waiting: int) -> None:
-    shared, source = InFlight[int](), Source()
-    asking = [asyncio.create_task(shared.ask("a", source)) for _ in range(waiting)]
-    await turn()
-    asking.append(asyncio.create_task(shared.ask("a", source)))
-    await turn()
-    await shared.close()
-    found = await asyncio.gather(*asking, return_exceptions=True)
-    assert all(isinstance(error, asyncio.CancelledError) for error in found)

@@ -17,8 +17,6 @@ from gateway.service import Service
 
 MOST_NAMES = 200
 """People of a channel whose names are told: in a larger crowd nobody reads them all."""
-NAMES_KEPT = 1.0
-"""Seconds for which they are looked up once: who came since has said `hello` to everybody himself."""
 MOST_FORMER = 5
 """Connections that somebody may say were their own."""
 HISTORY = "~history"
@@ -45,7 +43,7 @@ class ExampleHandler(Handler):
 
     def __init__(self, demo: DemoHandler) -> None:
         self._demo = demo
-        self._people = InFlight[dict[str, str]](kept=NAMES_KEPT)
+        self._people = InFlight[dict[str, str]]()
         for name in ("authenticate", "authorize", "on_open", "on_close"):
             setattr(self, name, getattr(demo, name))
 
