@@ -342,7 +342,8 @@ function drawTypists() {
 }
 
 function drawName() {
-  $("name").value = name;
+  // What somebody is typing there stays, whatever happens to the connection meanwhile.
+  if (document.activeElement !== $("name")) $("name").value = name;
   paintAvatar($("own-avatar"), ownId() || name, name);
 }
 
@@ -422,6 +423,7 @@ function rename() {
     client.reconnect();
     drawPeople();
   }
+  $("name").value = name;
   drawName();
 }
 
