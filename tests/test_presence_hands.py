@@ -9,15 +9,19 @@ from aiohttp import ClientSession
 from gateway.backplane.keys import Keys
 from gateway.connection import make_id
 from gateway.counters import Counters
+from gateway.presence.books import KEPT
 from gateway.presence.registry import FIELDS, info_of
 from gateway.redis.records import Record, Rejections, values
 from tests.harness.admin import log_in_by_link
 from tests.harness.client import Clients
 from tests.harness.node import Node
+from tests.harness.presence import PresenceNode
 from tests.harness.redis import RedisServer
 from tests.harness.wait import eventually
 
 KEYS = Keys("gateway")
+NO_KEYS = ("topic", "beat", "type_of", "book", "sent")
+"""Topics, and keys that take something else than a name."""
 
 
 def test_a_connection_is_read_whatever_stands_in_its_hash() -> None:
@@ -58,3 +62,28 @@ async def test_a_node_outlives_nonsense_in_the_sets(
         assert answer.status == 303
     async with session.get(node.url("/admin/websocket")) as overview:
         assert overview.status == 200
+
+
+async def test_who_was_refused_writes_again_also_where_another_node_was_faster(redis: RedisServer) -> None:
+    """What was in the way is gone before this node comes to it: the other one has written its own alone."""
+    async with PresenceNode(redis.url).running() as node:
+        ada = await node.somebody("ada", "first", "hall")
+        for channel in ("first", "hall"):
+            await redis.command("SET", KEYS.members(channel), "no set")
+            await ada.leave(channel)  # the first one is mended at once, and the next a second later
+            await ada.join(channel)
+        await redis.command("DEL", KEYS.members("hall"))
+
+        async def is_there() -> bool:
+            return bool(await redis.command("SISMEMBER", KEYS.members("hall"), ada.id))
+
+        await eventually(is_there, 10)
+
+
+def test_every_kind_of_key_is_known_by_its_type() -> None:
+    """One that is not would stay what a hand has made it."""
+    kinds = (getattr(KEYS, name) for name in vars(Keys) if not name.startswith("_"))
+    single = [KEYS.nodes, KEYS.channels, KEYS.users, KEYS.rules, KEYS.leaving_channels, KEYS.database]
+    named = [kind("x") for kind in kinds if callable(kind) and kind.__name__ not in NO_KEYS]
+    keys = [*single, *named, *map(KEYS.book, KEPT), KEYS.sent("x", "y")]
+    assert [key for key in keys if not KEYS.type_of(key)] == []

@@ -7,14 +7,14 @@ from gateway.backplane.target import Target
 TOPICS_REMEMBERED = 4096
 SOLE_TYPES = {
     **dict.fromkeys(("nodes", "channels", "users"), "set"),
-    **dict.fromkeys(("events", "audit"), "stream"),
+    **dict.fromkeys(("events", "audit", "refusals"), "stream"),
     **dict.fromkeys(("rules", "database"), "string"),
     "leaving": "zset",
 }
 TYPES = {
     **dict.fromkeys(("members", "online"), "set"),
     **dict.fromkeys(("node", "connection", "position", "tabs"), "hash"),
-    **dict.fromkeys(("sent", "counted", "claim", "reaped", "rival"), "string"),
+    **dict.fromkeys(("sent", "counted", "claim", "reaped", "rival", "revoked"), "string"),
     "leaving": "zset",
     "stream": "stream",
 }

@@ -18,7 +18,10 @@ PERIOD = 1.0
 
 
 class Mending:
-    """Removes what is in the way, and has this node write again what belongs there; others find it by their audits."""
+    """Removes what is in the way, and has this node write again what belongs there.
+
+    Who has met it writes again, whoever removed it; others find what they lost by their audits.
+    """
 
     def __init__(self, store: Store, keys: Keys, rejections: Rejections, write_again: Callable[[], None]) -> None:
         self._store = store
@@ -47,9 +50,14 @@ class Mending:
             await asyncio.sleep(PERIOD)
 
     async def _mend(self, key: str) -> bool:
+        """Remove what does not belong there; tell whether it is a key of ours.
+
+        Nothing is found where another node was faster: it has written its own again, and what we wanted to write
+        was refused before that all the same.
+        """
         if not (expected := self._keys.type_of(key)):
             return False
         found = await self._store.ask(key, MEND((key,), expected))
         if found:
             self._rejections.stands(key, f"expected a {expected}, found a {found.decode()}, which is removed", b"")
-        return bool(found)
+        return True
