@@ -1,4 +1,6 @@
-"""Keys, and the signatures of JSON Web Tokens. Plain functions; reading a file is left to the caller.
+"""Keys, and what of a JSON Web Token PyJWT checks with them: the signature, then the times and the parties.
+
+Plain functions; reading a file is left to the caller.
 
 The algorithm is the key's. A token names one, but is only tried with keys that have that very one: it cannot
 choose (no `none`, no public key taken for a secret). Imported where there is a key, since it loads OpenSSL.
@@ -16,9 +18,17 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from jwt import PyJWK, PyJWS
+from jwt import PyJWK, PyJWS, PyJWT
 from jwt.algorithms import HMACAlgorithm
-from jwt.exceptions import InvalidSignatureError, PyJWTError
+from jwt.exceptions import (
+    ExpiredSignatureError,
+    ImmatureSignatureError,
+    InvalidAudienceError,
+    InvalidIssuerError,
+    InvalidSignatureError,
+    MissingRequiredClaimError,
+    PyJWTError,
+)
 
 from gateway.errors import Unauthorized
 
@@ -57,6 +67,13 @@ def _signatures() -> PyJWS:
 
 
 _SIGNATURES = _signatures()
+_CLAIMS = PyJWT()
+_REASONS: dict[type[PyJWTError], str] = {
+    ExpiredSignatureError: "the token has expired",
+    ImmatureSignatureError: "the token is not valid yet",
+    InvalidAudienceError: "the token is for another audience",
+    InvalidIssuerError: "the token is from another issuer",
+}
 
 
 # ---- keys
@@ -123,18 +140,56 @@ def _strong(key: Key) -> Key:
 # ---- tokens
 
 
-def claims_of(token: str, keys: Iterable[Key]) -> dict[str, Any]:
-    """Return what a token claims, if one of these keys has signed it. Raises `Unauthorized`."""
+def claims_of(
+    token: str, keys: Iterable[Key], *, audience: str = "", issuer: str = "", leeway: float = 0
+) -> dict[str, Any]:
+    """Return what a token claims, if one of these keys has signed it, and it is valid now, and meant for us.
+
+    `leeway` is in seconds. An empty `audience` or `issuer` asks for none. Raises `Unauthorized`, with nothing of the
+    token in its text.
+    """
     try:
-        header = _SIGNATURES.get_unverified_header(token)
-        for key in _fitting(keys, header):
-            try:
-                return _claims(_SIGNATURES.decode(token, key.value, algorithms=[key.algorithm]))
-            except InvalidSignatureError:
-                continue
-    except (PyJWTError, ValueError, TypeError, RecursionError):
+        claims = _claims(_signed(token, keys))
+        _check(token, audience, issuer, leeway)
+    except (PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
         raise Unauthorized("expected a JSON Web Token, got something else") from None
+    return claims
+
+
+def _signed(token: str, keys: Iterable[Key]) -> bytes:
+    """Return the payload that one of the keys has signed."""
+    header = _SIGNATURES.get_unverified_header(token)
+    for key in _fitting(keys, header):
+        try:
+            payload: bytes = _SIGNATURES.decode(token, key.value, algorithms=[key.algorithm])
+        except InvalidSignatureError:
+            continue
+        return payload
     raise Unauthorized("the token is signed by nobody known here")
+
+
+def _check(token: str, audience: str, issuer: str, leeway: float) -> None:
+    """Check times and parties (RFC 7519 section 4.1) of a token whose signature has been checked."""
+    try:
+        _CLAIMS.decode(
+            token,
+            options={
+                "verify_signature": False,  # has been, and that switches all other checks off
+                "verify_exp": True,
+                "verify_nbf": True,
+                "verify_iat": True,
+                "verify_aud": bool(audience),
+                "verify_iss": bool(issuer),
+                "require": ["sub"],
+            },
+            audience=audience or None,
+            issuer=issuer or None,
+            leeway=leeway,
+        )
+    except MissingRequiredClaimError as error:
+        raise Unauthorized(f"expected the claim {error.claim}") from None
+    except tuple(_REASONS) as error:
+        raise Unauthorized(_REASONS[type(error)]) from None
 
 
 def _fitting(keys: Iterable[Key], header: Mapping[str, Any]) -> list[Key]:
