@@ -129,10 +129,8 @@ async def test_nobody_is_not_waited_for(start_node: StartNode) -> None:
 
 async def test_an_application_drains_as_well(connect: Clients) -> None:
     """Where the gateway is part of it: its connections get the same close."""
-    embedded = Embedded("memory://", drain_seconds=600)
-    await embedded.start()
-    members = [await embedded.connect(connect, "lobby") for _ in range(3)]
-    await embedded.stop()
+    async with Embedded("memory://", drain_seconds=600) as embedded:
+        members = [await embedded.connect(connect, "lobby") for _ in range(3)]
     for member in members:
         assert "retry_after=" in (await member.client.expect_close(1012)).reason
 
@@ -157,12 +155,10 @@ class Slow(Handler):
 async def test_the_handler_is_let_finish(connect: Clients) -> None:
     """The command in hand, and what it does about the end of a connection, while there is time."""
     handler = Slow()
-    node = Embedded("memory://", handler=handler)
-    await node.start()
-    client = (await node.connect(connect)).client
-    await client.send("save")
-    await handler.begun.wait()
-    await node.stop()
+    async with Embedded("memory://", handler=handler) as node:
+        client = (await node.connect(connect)).client
+        await client.send("save")
+        await handler.begun.wait()
     await client.expect_close(1012)
     assert handler.done == ["save", "close"]
 
@@ -180,10 +176,8 @@ class Last(Handler):
 async def test_a_command_may_end_the_node(connect: Clients) -> None:
     """It does not wait for itself."""
     handler = Last()
-    node = Embedded("memory://", handler=handler)
-    await node.start()
-    client = (await node.connect(connect)).client
-    await client.send("end")
-    await client.expect_close(1012)
-    await eventually(lambda: handler.drained)
-    await node.stop()
+    async with Embedded("memory://", handler=handler) as node:
+        client = (await node.connect(connect)).client
+        await client.send("end")
+        await client.expect_close(1012)
+        await eventually(lambda: handler.drained)

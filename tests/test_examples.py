@@ -120,25 +120,21 @@ def port() -> Iterator[int]:
 @pytest.fixture
 async def ada(redis: RedisServer, connect: Clients) -> AsyncIterator[Member]:
     """A user at a node, in the channel that the examples write to."""
-    node = Embedded(redis.url)
-    await node.start()
-    member = await node.connect(connect, "article-7", user="ada", protocols=["gateway.v1.json"])
-    await member.client.expect("$welcome")
-    yield member
-    await connect.close()
-    await node.stop()
+    async with Embedded(redis.url) as node:
+        member = await node.connect(connect, "article-7", user="ada", protocols=["gateway.v1.json"])
+        await member.client.expect("$welcome")
+        yield member
+        await connect.close()
 
 
 @pytest.fixture
 async def witness(redis: RedisServer, connect: Clients) -> AsyncIterator[Client]:
     """Somebody whom the server put into the channels that clients may not send to, or not join."""
-    node = Embedded(redis.url)
-    await node.start()
-    member = await node.connect(connect, "news", protocols=["gateway.v1.json"])
-    await node.service.join(member.id, "secret")
-    yield member.client
-    await connect.close()
-    await node.stop()
+    async with Embedded(redis.url) as node:
+        member = await node.connect(connect, "news", protocols=["gateway.v1.json"])
+        await node.service.join(member.id, "secret")
+        yield member.client
+        await connect.close()
 
 
 async def attempt(client: Client, attempts: list[Attempt]) -> None:

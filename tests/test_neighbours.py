@@ -28,9 +28,7 @@ async def start(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
 
         async def start(database: int, **settings: Any) -> Embedded:
             node = Embedded(f"{redis.url.removesuffix('/0')}/{database}", **settings)
-            await node.start()
-            stack.push_async_callback(node.stop)
-            return node
+            return await stack.enter_async_context(node)
 
         yield start
 

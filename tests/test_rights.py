@@ -211,11 +211,9 @@ class Judged:
 async def judged(connect: Clients) -> AsyncIterator[Judged]:
     """One node without a Redis."""
     handler = Judging()
-    node = Embedded("memory://", handler=handler, jwt_secret=SECRET)
-    await node.start()
-    yield Judged(node, handler, await node.connect(connect, "lobby", user="ada", protocols=V1))
-    await connect.close()
-    await node.stop()
+    async with Embedded("memory://", handler=handler, jwt_secret=SECRET) as node:
+        yield Judged(node, handler, await node.connect(connect, "lobby", user="ada", protocols=V1))
+        await connect.close()
 
 
 async def test_where_the_server_put_a_connection_it_stays(judged: Judged) -> None:

@@ -599,16 +599,14 @@ async def connected(connect: Clients) -> AsyncIterator[Callable[..., Any]]:
     """Connects clients to a node with the router: `await connected("gateway.v1.json")`."""
     global held
     held = asyncio.Event()
-    node = Embedded("memory://", handler=wired, message_rate=0)
-    await node.start()
+    async with Embedded("memory://", handler=wired, message_rate=0) as node:
 
-    async def connected(protocol: str) -> Member:
-        return await node.connect(connect, "lobby", protocols=[protocol])
+        async def connected(protocol: str) -> Member:
+            return await node.connect(connect, "lobby", protocols=[protocol])
 
-    yield connected
-    held.set()
-    await connect.close()
-    await node.stop()
+        yield connected
+        held.set()
+        await connect.close()
 
 
 @pytest.mark.parametrize("protocol", ["gateway.v1.json", "gateway.v1.msgpack"])

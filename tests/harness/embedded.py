@@ -7,7 +7,7 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from aiohttp import web
 
@@ -46,6 +46,18 @@ class Embedded(Addressed):
         self._ids: dict[str, asyncio.Future[str]] = {}
         self.app.router.add_get("/connect", self._socket)
         self._runner = web.AppRunner(self.app, access_log=None)
+
+    async def __aenter__(self) -> Self:
+        """Run it for the length of a `with`: also where a test fails, no thread or task of it is left behind."""
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        await self.stop()
 
     async def start(self) -> None:
         """Run the application on a free port."""
