@@ -17,10 +17,11 @@ from gateway.backplane.publishing import Publication, Publishing, key_of
 from gateway.backplane.pulse import Pulse
 from gateway.backplane.redis import RETRY, reached
 from gateway.backplane.shard import OverRedis, Shard, Shared
+from gateway.backplane.slots import SLOTS
 from gateway.backplane.streams import Streams
 from gateway.backplane.subscriptions import SHARDED, granted
 from gateway.backplane.target import SPOKEN, Target
-from gateway.backplane.topology import SLOTS, Topology
+from gateway.backplane.topology import Topology
 from gateway.config import Settings
 from gateway.config.redis_url import RedisAddress
 from gateway.redis.records import Rejections

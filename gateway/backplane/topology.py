@@ -12,13 +12,13 @@ from redis.crc import key_slot
 
 from gateway.backplane.dialer import Dialer
 from gateway.backplane.link import Link, LinkLost, Received, RedisRefused
+from gateway.backplane.slots import SLOTS
 from gateway.backplane.trouble import Troubles
 from gateway.config.redis_url import Host, RedisAddress
 from gateway.errors import Unavailable
 
 logger = logging.getLogger(__name__)
 
-SLOTS = 16384
 REFRESH = 5.0
 HURRY = 0.2
 """The shortest time between two looks, however many ask for one."""
