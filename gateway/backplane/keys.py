@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from redis.crc import key_slot
+
+from gateway.backplane.slots import tag_in
 from gateway.backplane.target import Target
 
 TOPICS_REMEMBERED = 4096
 SOLE_TYPES = {
     **dict.fromkeys(("nodes", "channels", "users"), "set"),
     **dict.fromkeys(("events", "audit", "refusals"), "stream"),
-    **dict.fromkeys(("rules", "database"), "string"),
+    **dict.fromkeys(("rules", "database", "seed"), "string"),
     "leaving": "zset",
 }
 TYPES = {
     **dict.fromkeys(("members", "online"), "set"),
     **dict.fromkeys(("node", "connection", "position", "tabs"), "hash"),
-    **dict.fromkeys(("sent", "counted", "claim", "reaped", "rival", "revoked"), "string"),
+    **dict.fromkeys(("sent", "counted", "claim", "reaped", "rival", "revoked", "seed"), "string"),
     "leaving": "zset",
     "stream": "stream",
 }
@@ -85,6 +88,12 @@ class Keys:
     def position(self, channel: str) -> str:
         """Epoch and newest offset of a channel's history."""
         return f"{self.prefix}:position:{self._tag(channel)}"
+
+    def seed(self, channel: str) -> str:
+        """What the epochs of channels follow from that have no history yet; in a cluster those of the same slot."""
+        if not self.cluster:
+            return f"{self.prefix}:seed"
+        return f"{self.prefix}:seed:{{{tag_in(key_slot(self.stream(channel).encode()))}}}"
 
     def sent(self, channel: str, sender: str) -> str:
         """Number of the last message that a sender appended to a channel's history, for a while."""

@@ -2,7 +2,8 @@
 
 An entry's id is OFFSET-TIME, so that `XRANGE gateway:stream:lobby 18 +` is what came after offset 17; its
 fields are `message`, as clients read it, and `exclude` where the message skips connections. Epoch and
-newest offset are in a key of their own, which the first message makes.
+newest offset are in a key of their own, which the first message makes. Until then a channel has an epoch
+that follows from a seed, of which there is one in a Redis, or in each slot of a cluster.
 """
 
 from __future__ import annotations
@@ -60,7 +61,12 @@ class Streams:
 
     async def append(self, channel: str, envelope: Envelope, rule: Rule, *, known: str = "") -> Position:
         """Do what `Backplane.append` promises."""
-        keys = self._keys.position(channel), self._keys.stream(channel), self._keys.sent(channel, self._sender)
+        keys = (
+            self._keys.position(channel),
+            self._keys.stream(channel),
+            self._keys.sent(channel, self._sender),
+            self._keys.seed(channel),
+        )
         exclude = ("exclude", orjson.dumps(list(envelope.exclude))) if envelope.exclude else ()
         command = APPEND(
             keys,
@@ -78,7 +84,7 @@ class Streams:
 
     async def read(self, channel: str, *, after: Position | None, limit: int, seen: int, size: int) -> Page:
         """Do what `Backplane.read` promises."""
-        keys = self._keys.position(channel), self._keys.stream(channel)
+        keys = self._keys.position(channel), self._keys.stream(channel), self._keys.seed(channel)
         behind = () if after is None else (after.epoch, after.offset)
         command = READ(keys, _new_epoch(), limit, size, seen, *behind)
         epoch, offset, start, id_seen, entries, more, same = await self._call(command, size=0, repeatable=True)

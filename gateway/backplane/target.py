@@ -110,7 +110,7 @@ class Backplane(Protocol):
     async def read(
         self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0, size: int = 0
     ) -> Page:
-        """Read the first `limit` messages after a position, or the newest ones; nothing is written by that.
+        """Read the first `limit` messages after a position, or the newest ones; nothing is kept of the channel by that.
 
         After a position of another epoch all messages of the present one are. `seen` asks about the
         message at that offset. `size` is how many bytes they may have, unless there is only one; 0 is any.

@@ -1,13 +1,14 @@
 -- Numbers a message, keeps it, and publishes it. What the same sender sent before is not done twice.
--- KEYS  position, stream, the sender's last sequence number
+-- KEYS  position, stream, the sender's last sequence number, seed
 -- ARGV  new epoch, sequence number, how long (s) it is remembered, time (ms), history, history_bytes, ttl, epoch that
 --       the sender knows to have been used, PUBLISH or SPUBLISH, topic, envelope, fields of the entry...
 -- Returns {epoch, offset, bytes kept, messages that went because of their bytes}.
 local epoch, offset, _, bytes = position(KEYS[1], KEYS[2], ARGV[1])
 if not epoch then
   local at = period()
-  epoch, offset, bytes = promise(KEYS[2], at), 0, 0
-  -- The promise must not be kept twice: another history that was lost had this epoch, and clients may know it.
+  epoch, offset, bytes = promise(seed_at(KEYS[4], ARGV[1]), KEYS[2], at), 0, 0
+  -- The promise must not be kept twice: another history, that was lost and the seed was not, had this epoch, and clients
+  -- may know it.
   local is_used = epoch == ARGV[8] or redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[3]) > 0
   redis.call('DEL', KEYS[1], KEYS[2])
   if is_used then

@@ -3,23 +3,42 @@
 -- that was quiet for long is no new beginning, which its members would have to be told as a gap.
 local LINGER = 24 * 3600
 
--- Before its first message a channel has an epoch all the same, for whoever may come back: it follows from the name and
--- the half hour, so that all nodes promise the same one without a key, and the first message keeps that promise.
+-- Before its first message a channel has an epoch all the same, for whoever may come back: it follows from the name, the
+-- half hour and a seed, so that all nodes promise the same one without a key for each, and the first message keeps that
+-- promise. The seed is lost with the data: what is written to an emptied Redis has another epoch than what was lost,
+-- whoever writes it. It stays for good, since in a cluster whose slots move a call with a key that is not there waits.
 local PERIOD = 1800
+
+-- Returns the seed; where there is none, or what a hand has put there, one is made of what was drawn at random. Fails
+-- where it cannot be read, or written.
+local function seed_at(key, random)
+  local found = redis.pcall('GET', key)
+  if type(found) == 'table' and not found.err:find('WRONGTYPE') then
+    found = redis.call('GET', key) -- refused: that says nothing of what is kept
+  end
+  if type(found) == 'string' and #found == 12 and string.find(found, '^%x+$') then
+    return found
+  end
+  -- The time as well: a call whose answer was lost is sent again, maybe to a Redis that was emptied since.
+  local now = redis.call('TIME')
+  local seed = string.sub(redis.sha1hex(random .. ' ' .. now[1] .. ' ' .. now[2]), 1, 12)
+  redis.call('SET', key, seed)
+  return seed
+end
 
 local function period()
   return math.floor(redis.call('TIME')[1] / PERIOD)
 end
 
-local function promise(stream, at)
-  return string.sub(redis.sha1hex(stream .. ' ' .. at), 1, 12)
+local function promise(seed, stream, at)
+  return string.sub(redis.sha1hex(seed .. ' ' .. stream .. ' ' .. at), 1, 12)
 end
 
 -- Tells whether an epoch was promised within the time that any history lasts at least, up to a period: no other one
 -- can have begun and ended since, so that whoever was promised it has missed nothing before the first message.
-local function was_promised(stream, epoch, last)
+local function was_promised(seed, stream, epoch, last)
   for at = last, last - LINGER / PERIOD + 1, -1 do
-    if promise(stream, at) == epoch then
+    if promise(seed, stream, at) == epoch then
       return true
     end
   end

@@ -1,14 +1,22 @@
--- Reads from a channel's history: the first entries after a position, or the newest ones. Makes no key, but mends one.
--- KEYS  position, stream
+-- Reads from a channel's history: the first entries after a position, or the newest ones. Makes no key but the seed, of
+-- which there is one for many channels, and mends what a hand has spoiled.
+-- KEYS  position, stream, seed
 -- ARGV  new epoch, limit, most bytes (0 is any), offset to look up, [epoch and offset to read after]
 -- Returns {epoch, offset, first offset's predecessor, id at the offset to look up, entries, whether there are more,
 -- whether the position to read after is one of this history}.
 local epoch, offset, start = position(KEYS[1], KEYS[2], ARGV[1])
 local wanted, behind = ARGV[5], tonumber(ARGV[6] or '')
+
+-- A Redis that takes no writes is read all the same: what it promises without a seed no append keeps, which has one.
+local function seed_or_none()
+  local is_there, seed = pcall(seed_at, KEYS[3], ARGV[1])
+  return is_there and seed or ''
+end
+
 if not epoch then
-  local at = period()
-  local is_same = behind == 0 and was_promised(KEYS[2], wanted, at)
-  return {is_same and wanted or promise(KEYS[2], at), 0, 0, '', {}, 0, is_same and 1 or 0}
+  local seed, at = seed_or_none(), period()
+  local is_same = behind == 0 and was_promised(seed, KEYS[2], wanted, at)
+  return {is_same and wanted or promise(seed, KEYS[2], at), 0, 0, '', {}, 0, is_same and 1 or 0}
 end
 
 local function is_same()
@@ -23,7 +31,11 @@ local function is_same()
   if string.find(' ' .. former, ' ' .. wanted .. ' ', 1, true) then
     return true
   end
-  if behind ~= 0 or not was_promised(KEYS[2], wanted, promised) then
+  if behind ~= 0 then
+    return false
+  end
+  local seed = seed_or_none()
+  if seed == '' or not was_promised(seed, KEYS[2], wanted, promised) then
     return false
   end
   -- Promised in another period than the one in which the first message came. Members that were told it count on from
