@@ -72,3 +72,31 @@ async def test_a_return_that_fails_half_way_is_announced_by_the_next(
         return not await redis.command("EXISTS", "gateway:reaped:lone")
 
     await eventually(is_forgotten)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_data_lost_in_mid_registration_are_written_again(
+    redis: RedisServer, node: PresenceNode, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Between the lease and the connections, or behind them: the lease is lost with the rest, which is noticed."""
+    ada, lease = await node.somebody("ada", "hall"), _lease(node)
+    write_all, lost = lease._write_all, list[str]()
+
+    async def lose(moment: str) -> None:
+        if moment == when and not lost:
+            lost.append(moment)
+            await redis.command("FLUSHALL")
+
+    async def lose_in_between(*, silent: bool) -> None:
+        await lose("before")
+        await write_all(silent=silent)
+        await lose("after")
+
+    monkeypatch.setattr(lease, "_write_all", lose_in_between)
+    lease.register_again()
+    keys = ("gateway:node:lone", f"gateway:connection:{ada.id}", "gateway:members:hall", "gateway:online:hall")
+
+    async def is_written() -> bool:
+        return bool(lost) and await redis.command("EXISTS", *keys) == len(keys)
+
+    await eventually(is_written)

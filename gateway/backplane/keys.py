@@ -17,7 +17,7 @@ SOLE_TYPES = {
 TYPES = {
     **dict.fromkeys(("members", "online"), "set"),
     **dict.fromkeys(("node", "connection", "position", "tabs"), "hash"),
-    **dict.fromkeys(("sent", "counted", "claim", "reaped", "rival", "revoked", "seed"), "string"),
+    **dict.fromkeys(("sent", "counted", "claim", "reaped", "rival", "revoked", "seed", "mark"), "string"),
     "leaving": "zset",
     "stream": "stream",
 }
@@ -132,6 +132,10 @@ class Keys:
     def rival(self, node: str) -> str:
         """There while a process lives that has this node's name and not its lease."""
         return f"{self.prefix}:rival:{self._tag(node)}"
+
+    def mark(self, tag: str) -> str:
+        """A random word, lost with the data of the master of a cluster that serves the tag: nodes notice by it."""
+        return f"{self.prefix}:mark:{self._tag(tag)}"
 
     def type_of(self, key: str) -> str:
         """Tell what a key holds, as Redis calls it; "" for what is no key of ours."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from gateway.backplane.trouble import Troubles
 from gateway.backplane.watch import stay_connected
 from gateway.errors import Unavailable
 from gateway.presence.eviction import eviction_of, warning_of
-from gateway.presence.store import Misplaced, refusal_of
+from gateway.presence.store import Misplaced, refusal_of, run_of
 from gateway.presence.writer import Read, Write, Writer, answer_of, load_scripts
 
 RETRY = 0.1
@@ -42,10 +42,13 @@ class ClusterStore:
         self._topology = topology
         self._misplaced = misplaced
         self._rearranged = rearranged
-        """Hears that other masters answer than before: they may not have all that the old ones had."""
+        """Hears that other masters answer than before, or one that was restarted: they may not have all there was."""
         self._troubles = troubles
         self._writers: dict[str, Writer] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._runs: dict[str, str] = {}
+        """Which run of each master the last link led to."""
+        self.tags: Sequence[str] = ()
         self._homeless: list[Write] = []
         """Writes on keys that nobody serves at the moment."""
         self._turns: dict[str, deque[Write]] = {}
@@ -134,20 +137,25 @@ class ClusterStore:
             writer = self._writers[shard] = Writer(self._moved, self._misplaced)
             dialer = self._topology.dialer(shard)
             self._tasks[shard] = tasks.create_task(
-                stay_connected(dialer, partial(_use, writer, self._troubles), f"presence at {shard}", self._troubles)
+                stay_connected(dialer, partial(self._use, shard, writer), f"presence at {shard}", self._troubles)
             )
         for shard in self._writers.keys() - masters:
             self._tasks.pop(shard).cancel()
             self._homeless += self._writers.pop(shard).take()
+            self._runs.pop(shard, None)
+        self.tags = [self._topology.tag_of(shard) for shard in sorted(masters)]
         homeless, self._homeless = self._homeless, []
         for write in homeless:
             self._send(write)
         if not first_time:
             self._rearranged()
 
-
-async def _use(writer: Writer, troubles: Troubles, link: Link) -> None:
-    await load_scripts(link)
-    troubles.notice(f"eviction at {link.address}", warning_of(await eviction_of(link)))
-    troubles.does_without(link.lacking)
-    await writer.use(link)
+    async def _use(self, shard: str, writer: Writer, link: Link) -> None:
+        await load_scripts(link)
+        self._troubles.notice(f"eviction at {link.address}", warning_of(await eviction_of(link)))
+        run = await run_of(link)
+        self._troubles.does_without(link.lacking)
+        if self._runs.setdefault(shard, run) != run:
+            self._runs[shard] = run
+            self._rearranged()
+        await writer.use(link)

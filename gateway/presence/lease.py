@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,13 +15,14 @@ from gateway.errors import Unavailable
 from gateway.hub import Hub
 from gateway.presence.claims import Claims
 from gateway.presence.listing import SECONDS
+from gateway.presence.marks import Marks
 from gateway.presence.processes import own_process
 from gateway.presence.reaper import Reaper
 from gateway.presence.registry import Registry
 from gateway.presence.rivals import Holder, Rivals
 from gateway.presence.rules import Rules
 from gateway.presence.scripts import END, RENEW, TAKE
-from gateway.presence.store import Store
+from gateway.presence.store import Store, run_of
 from gateway.version import __version__
 from gateway.vitals import Vital, as_fields
 
@@ -40,7 +40,8 @@ class Lease:
 
     Idle cost is one renewal every 3 s, however many connections there are. What Redis holds of this node is
     written anew, all of it, when the lease is gone (the node was frozen, or Redis lost its data), when
-    another server answers (failover, restart), and when writes had to be dropped.
+    one master of a cluster has lost its mark and so its data, when another server answers (failover, restart),
+    and when writes had to be dropped.
     """
 
     def __init__(
@@ -54,17 +55,17 @@ class Lease:
         claims: Claims,
         rules: Rules,
         rivals: Rivals,
+        marks: Marks,
         vital: Callable[[], Vital] = Vital,
         proved: Callable[[float, str], None] = lambda since, at: None,
     ) -> None:
         """`proved` hears of each renewal: a server (all, if "") has carried out writes since a loop time."""
         self._node = node
         self._proved = proved
-        self._store = store
-        self._keys = keys
+        self._store, self._keys = store, keys
         self._hub = hub
         self._registry = registry
-        self._reaper, self._claims, self._rules = reaper, claims, rules
+        self._reaper, self._claims, self._rules, self._marks = reaper, claims, rules, marks
         self._current = vital
         self._key, self._rival_key = keys.node(node), keys.rival(node)
         self._rivals, self._incarnation = rivals, rivals.incarnation
@@ -86,10 +87,7 @@ class Lease:
 
     async def connected(self, link: Link) -> None:
         """Look at the server a new link leads to: another one than before may not have what the last one had."""
-        info = await link.inquire("INFO", "server") or b""
-        found = dict(line.split(b":", 1) for line in info.split(b"\r\n") if b":" in line)
-        # Where INFO is forbidden any new link may lead to another server.
-        server = found.get(b"run_id", b"").decode() or secrets.token_hex(8)
+        server = await run_of(link)
         self._must_register |= self._server not in ("", server)
         self._server = server
         self._due.set()
@@ -137,8 +135,10 @@ class Lease:
         began = asyncio.get_running_loop().time()
         self._must_register |= self._store.take_overflow()
         state = LOST if self._must_register else await self._still_held()
+        if state != LOST and await self._marks.are_lost():
+            state = LOST
         if state == LOST:
-            self._renewed = 0.0  # others may have lost theirs with it
+            self._renewed, self.steady_since = 0.0, began  # others may have lost theirs with it
             await self.register()
         elif state == FOREIGN and not self._rivals.present:
             await self.register()  # what the others have removed with the lease
@@ -178,6 +178,8 @@ class Lease:
         self.registered.set()
 
     async def _register(self) -> None:
+        # Before all that is written: what a server loses from here on is seen when its mark is looked at next.
+        await self._marks.remember()
         holder = await self._rivals.holder()
         is_held = holder is not None and not holder.has_ended
         if is_held:

@@ -14,6 +14,7 @@ from gateway.backplane.keys import Keys
 from gateway.connection import node_of
 from gateway.presence.claims import Claims
 from gateway.presence.listing import raw_pages
+from gateway.presence.marks import Marks
 from gateway.presence.registry import Registry, described, info_of
 from gateway.presence.store import Store
 from gateway.redis.records import Rejections, sorted_out
@@ -36,6 +37,7 @@ class Reaper:
         registry: Registry,
         claims: Claims,
         rejections: Rejections,
+        marks: Marks,
         reaped: Callable[[str, int], Awaitable[object]],
     ) -> None:
         self._store = store
@@ -43,17 +45,22 @@ class Reaper:
         self._registry = registry
         self._claims = claims
         self._rejections = rejections
+        self._marks = marks
         self._reaped = reaped
 
     async def reap_dead(self, own: str) -> None:
         """Reap every node without a lease that nobody else is reaping. Raises `Unavailable`.
 
         Where the lease of this node, `own`, is gone as well Redis has lost its data: then nobody is dead.
+        In a cluster it may be the one master that has a node's lease.
         """
+        known = self._marks.known  # this node may register anew meanwhile, and then remembers what is there now
         dead = await self._dead()
         if dead and not await self._is_alive(own):
             return
         for node in dead:
+            if await self._marks.is_lost(self._keys.node(node), known):
+                continue
             if await self._claims.take(node):
                 await self._reap(node)
                 await self._claims.give_back(node)

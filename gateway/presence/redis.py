@@ -26,6 +26,7 @@ from gateway.presence.crowds import Crowds
 from gateway.presence.farewells import Farewells
 from gateway.presence.lease import Lease
 from gateway.presence.listing import SECONDS, Listing
+from gateway.presence.marks import Marks
 from gateway.presence.mending import Mending
 from gateway.presence.protocol import Counts, NodeInfo
 from gateway.presence.reaper import Reaper
@@ -67,16 +68,16 @@ class RedisPresence:
             self._keys = Keys(settings.prefix)
             dialer = open_dialer(settings.redis_url, f"{settings.prefix}-{node}-presence")
             self._store = SingleStore(dialer, self._connected, backplane.troubles, self._misplaced)
-        claims = Claims(self._store, self._keys)
+        claims, marks = Claims(self._store, self._keys), Marks(self._store, self._keys)
         self._hub = hub
         self._listing = Listing(self._store, self._keys, rejections, self._spoiled)
         self._crowds = Crowds(self._size, backplane)
         self._registry = Registry(self._store, self._keys, settings, self._crowds)
-        self.reaper = Reaper(self._store, self._keys, self._registry, claims, rejections, self._reaped)
+        self.reaper = Reaper(self._store, self._keys, self._registry, claims, rejections, marks, self._reaped)
         rules = Rules(self._store, self._keys, rejections, settings.channels)
         rivals = self._rivals = Rivals(node, self._store, self._keys, rejections)
         self.lease = Lease(
-            *(node, self._store, self._keys, hub, self._registry, self.reaper, claims, rules, rivals),
+            *(node, self._store, self._keys, hub, self._registry, self.reaper, claims, rules, rivals, marks),
             vital=vital,
             proved=backplane.troubles.proved,
         )

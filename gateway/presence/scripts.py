@@ -14,6 +14,9 @@ JOIN, LEAVE = _script("tabs", "join"), _script("tabs", "leave")
 RESERVE, RESTORE, COUNT = _script("reserve"), _script("tabs", "restore"), _script("count")
 DUE, GONE = _script("due"), _script("gone")
 TAKE, RENEW, END = _script("take"), _script("renew"), _script("end")
-CLAIM, DISCLAIM, MEND = _script("claim"), _script("disclaim"), _script("mend")
+CLAIM, DISCLAIM, MEND, MARK = _script("claim"), _script("disclaim"), _script("mend"), _script("mark")
 
-ALL = (OPEN, RESERVE, RESTORE, COUNT, JOIN, LEAVE, FORGET_USER, DUE, GONE, TAKE, RENEW, END, CLAIM, DISCLAIM, MEND)
+ALL = (
+    *(OPEN, RESERVE, RESTORE, COUNT, JOIN, LEAVE, FORGET_USER, DUE, GONE),
+    *(TAKE, RENEW, END, CLAIM, DISCLAIM, MEND, MARK),
+)

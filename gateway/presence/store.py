@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from gateway.backplane.dialer import Dials
@@ -33,6 +34,8 @@ class Store(Protocol):
 
     whole: bool
     """Whether all keys live on one server, so that one script may touch any of them."""
+    tags: Sequence[str]
+    """A hash tag in a slot of each server, where they are several."""
 
     async def run(self) -> None: ...
 
@@ -66,6 +69,7 @@ class SingleStore:
     """One server, standalone or found by Sentinel: one link, one queue."""
 
     whole = True
+    tags: Sequence[str] = ()
 
     def __init__(
         self,
@@ -114,6 +118,14 @@ class SingleStore:
     def server(self, key: str) -> str:
         link = self._writer.link
         return link.address if link is not None else ""
+
+
+async def run_of(link: Link) -> str:
+    """Name the run of the server that a link leads to: another one may not have what the last one had."""
+    info = await link.inquire("INFO", "server") or b""
+    found = dict(line.split(b":", 1) for line in info.split(b"\r\n") if b":" in line)
+    # Where INFO is forbidden any new link may lead to another server.
+    return found.get(b"run_id", b"").decode() or secrets.token_hex(8)
 
 
 def refusal_of(command: Command, error: RedisRefused, misplaced: Misplaced) -> RefusedCommand:

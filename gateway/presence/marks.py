@@ -1,0 +1,79 @@
+"""Marks on the masters of a Redis Cluster, by which a node notices that one of them has lost its data.
+
+A lease tells that of the one master which holds it. Of the others each has a key with a random word: it is lost
+with the rest, and who looks next makes another one, which is not the one that the nodes remember.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.backplane.keys import Keys
+from gateway.errors import Unavailable
+from gateway.presence.scripts import MARK
+from gateway.presence.store import Store
+
+logger = logging.getLogger(__name__)
+
+KEPT = 3600
+"""Seconds for which a mark stays when no node looks at it any more."""
+PATIENCE = 1.0
+"""Seconds for which an answer is waited for: meanwhile nobody renews the lease."""
+
+Known = Mapping[str, bytes]
+"""Marks by their keys."""
+
+
+class Marks:
+    """What this node remembers of the marks. Where all keys live on one server there are none: the lease is there."""
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self._store = store
+        self._keys = keys
+        self.known: Known = {}
+        """As they were before the node began to write what it last registered."""
+
+    async def remember(self) -> None:
+        """Take note of all marks; what is written from now on is not lost unnoticed.
+
+        A master that does not answer counts as one that has lost its data as soon as it answers again. Raises
+        `Unavailable` while no master is known.
+        """
+        if not (self._store.whole or self._store.tags):
+            raise Unavailable("the masters of the cluster are not known yet")
+        self.known = await self._found()
+
+    async def are_lost(self) -> bool:
+        """Tell whether a master has another mark than is remembered; whether it answers is not asked here."""
+        found = await self._found()
+        if lost := {self._store.server(key) for key, mark in found.items() if self.known.get(key) != mark}:
+            logger.warning("may have lost what was written there, all is written again: %s", ", ".join(sorted(lost)))
+        return bool(lost)
+
+    async def is_lost(self, name: str, known: Known) -> bool:
+        """Tell whether the master that serves a key may have lost it since these marks were known."""
+        server = self._store.server(name)
+        keys = [key for key in self._all() if self._store.server(key) == server]
+        if not (self._store.whole or keys):  # the masters are others just now
+            return True
+        found = await asyncio.gather(*map(self._look, keys))
+        return any(mark is None or mark != known.get(key) for key, mark in zip(keys, found, strict=True))
+
+    async def _found(self) -> dict[str, bytes]:
+        keys = self._all()
+        found = await asyncio.gather(*map(self._look, keys))
+        return {key: mark for key, mark in zip(keys, found, strict=True) if mark is not None}
+
+    def _all(self) -> list[str]:
+        return [self._keys.mark(tag) for tag in self._store.tags]
+
+    async def _look(self, key: str) -> Any:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._store.ask(key, MARK((key,), secrets.token_hex(8), KEPT))
+        except (Unavailable, TimeoutError):
+            return None
