@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from gateway.codec import Dialect, dialect_of
 from gateway.errors import Close, Forbidden
 from gateway.limits import Refusals
-from gateway.message import Message
+from gateway.message import Message, node_of
 from gateway.outbox import Sparable
 
 if TYPE_CHECKING:  # a handler is the application's; a connection only carries it
@@ -207,13 +207,3 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} user={self.user}>"
-
-
-def node_of(connection_id: str) -> str:
-    """Tell which node holds a connection, from its id alone; "" when this cannot be a connection id."""
-    return connection_id.rpartition("~")[0]
-
-
-def make_id(node_id: str, unique: str) -> str:
-    """Make a connection id that names its node, so that finding the node takes no look-up."""
-    return f"{node_id}~{unique}"

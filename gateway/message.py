@@ -68,6 +68,16 @@ def is_connection_id(id: str) -> bool:
     return is_name(node) and is_name(own)
 
 
+def node_of(connection_id: str) -> str:
+    """Tell which node holds a connection, from its id alone; "" when this cannot be a connection id."""
+    return connection_id.rpartition("~")[0]
+
+
+def make_id(node_id: str, unique: str) -> str:
+    """Make a connection id that names its node, so that finding the node takes no look-up."""
+    return f"{node_id}~{unique}"
+
+
 def fits(pattern: str, name: str) -> bool:
     """Tell whether a name fits a pattern, in which * stands for any characters or none."""
     first, *middle = pattern.split("*")

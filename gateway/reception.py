@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from gateway import codec
 from gateway.commands import Commands
 from gateway.config import Settings
-from gateway.connection import Connection, Profile, make_id
+from gateway.connection import Connection, Profile
 from gateway.counters import Counters
 from gateway.errors import ABANDONED, KNOWN_CODES, TOO_SLOW, Close, ConnectionNotFound, InvalidParam
 from gateway.handler import Handler
@@ -30,7 +30,7 @@ from gateway.handshake import (
 from gateway.heartbeat import Heartbeat
 from gateway.hub import Hub
 from gateway.membership import Membership
-from gateway.message import check_channel, check_user
+from gateway.message import check_channel, check_user, make_id
 from gateway.origin import refuse_foreign_socket
 from gateway.proxies import through_proxies
 from gateway.websocket import CLOSE_TIMEOUT, WebSocket

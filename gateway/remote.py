@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 from gateway import codec
 from gateway.backplane import Backplane, Target
-from gateway.connection import node_of
 from gateway.errors import KINDS, ConnectionNotFound, GatewayError, InvalidEnvelope, Unavailable
-from gateway.message import is_name
+from gateway.message import is_name, node_of
 
 logger = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gateway.connection import node_of
 from gateway.counters import Counters
 from gateway.errors import Unavailable
 from gateway.hub import Hub
+from gateway.message import node_of
 
 logger = logging.getLogger(__name__)
 

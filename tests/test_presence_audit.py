@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway import Connection, Handler, Profile
-from gateway.connection import make_id
+from gateway.message import make_id
 from gateway.presence import audit
 from tests.harness.presence import PresenceNode
 from tests.harness.sets import agrees

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from aiohttp import ClientSession
 
 from gateway.backplane.keys import Keys
-from gateway.connection import make_id
 from gateway.counters import Counters
+from gateway.message import make_id
 from gateway.presence.books import KEPT
 from gateway.presence.registry import FIELDS, info_of
 from gateway.redis.records import Record, Rejections, values

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.connection import Connection, ConnectionInfo, Profile, make_id
+from gateway.connection import Connection, ConnectionInfo, Profile
 from gateway.errors import ConnectionNotFound, InvalidChannel, InvalidParam
 from gateway.handler import Handler
 from gateway.hub import Hub
+from gateway.message import make_id
 from gateway.search import ConnectionQuery, ConnectionSort, Listed, NameQuery, NameSort, Sliced
 from gateway.search.connections import SORTS, find, merge
 from gateway.search.names import KINDS, NAME_SORTS, find_names, merge_names

@@ -20,11 +20,11 @@ from gateway import codec
 from gateway.admin.session import Session
 from gateway.admin.traffic import show_traffic
 from gateway.admin.views import VIEWS, Query, picture_of
-from gateway.connection import Connection, Profile, make_id
+from gateway.connection import Connection, Profile
 from gateway.errors import GOING_AWAY, BadMessage, Close, GatewayError, InvalidParam, Unavailable, UnknownCommand
 from gateway.handler import Handler
 from gateway.handshake import agree, upgrade_of
-from gateway.message import Message
+from gateway.message import Message, make_id
 from gateway.revocations import Revocations
 from gateway.service import Service
 from gateway.websocket import WebSocket

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from gateway.backplane import Page
 from gateway.codec import read
 from gateway.conditions import LOST, UNREGISTERED
-from gateway.connection import ConnectionInfo, node_of
+from gateway.connection import ConnectionInfo
 from gateway.errors import ConnectionNotFound, InvalidChannel, InvalidParam, InvalidUser
-from gateway.message import check_channel, check_user
+from gateway.message import check_channel, check_user, node_of
 from gateway.operations import Series
 from gateway.presence import NodeInfo
 from gateway.presence.protocol import SILENT

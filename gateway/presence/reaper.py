@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Container
 
 from gateway.backplane.keys import Keys
-from gateway.connection import node_of
+from gateway.message import node_of
 from gateway.presence.claims import Claims
 from gateway.presence.listing import raw_pages
 from gateway.presence.marks import Marks

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from gateway.backplane.keys import Keys
-from gateway.connection import node_of
+from gateway.message import node_of
 
 KEYS = Keys("gateway")
 LASTING = ("gateway:stream:", "gateway:position:", "gateway:events", "gateway:audit", "gateway:rules")

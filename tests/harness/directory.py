@@ -7,10 +7,11 @@ from typing import Any, cast
 
 from gateway.backplane import open_backplane
 from gateway.config import Settings
-from gateway.connection import Connection, Profile, make_id
+from gateway.connection import Connection, Profile
 from gateway.directory import Directory
 from gateway.handler import Handler
 from gateway.hub import Hub
+from gateway.message import make_id
 from gateway.presence import Presence
 from gateway.remote import Remote
 

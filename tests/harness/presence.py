@@ -12,10 +12,11 @@ from typing import Any, Self
 from gateway import codec
 from gateway.backplane import Target, open_backplane
 from gateway.config import Settings
-from gateway.connection import Connection, ConnectionInfo, Profile, make_id
+from gateway.connection import Connection, ConnectionInfo, Profile
 from gateway.counters import Counters
 from gateway.handler import Handler
 from gateway.hub import Hub
+from gateway.message import make_id
 from gateway.presence import open_presence
 
 from .wait import eventually
