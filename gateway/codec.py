@@ -16,16 +16,13 @@ import msgpack
 import orjson
 from pydantic import BaseModel
 
-from gateway.deflate import WORTHWHILE, deflate
 from gateway.errors import BadMessage, InvalidEnvelope, InvalidParam
+from gateway.frames import BINARY, TEXT, frame_message
 from gateway.json_values import check_integers, kind_of, parse, shown, unsayable
 from gateway.message import CMD_LENGTH, Message, Position, is_name
 
 PLAIN, JSON, MSGPACK = "", "gateway.v1.json", "gateway.v1.msgpack"
 """What a client speaks: the original's messages alone, or one of the subprotocols."""
-TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
-FIN, DEFLATED = 0x80, 0x40
-"""Flags beside the opcode: the last frame of a message, and the first one of a compressed message (RFC 7692)."""
 _ABSENT = ""
 LOOKED_THROUGH = 4096
 """Bytes of a payload up to which it is read before it is written to clients."""
@@ -180,25 +177,6 @@ def frame_for(dialect: Dialect, payload: bytes) -> bytes:
 def with_offset(payload: bytes, offset: int) -> bytes:
     """Write the offset into an encoded message, as its last field."""
     return b'%b,"offset":%d}' % (payload[:-1], offset)
-
-
-def frame_message(opcode: int, payload: bytes, window: int) -> bytes:
-    """Frame a whole message, compressed where there is a window for it and it gets shorter."""
-    if window and len(payload) >= WORTHWHILE:
-        compressed = deflate(payload, window)
-        if len(compressed) < len(payload):
-            return frame(DEFLATED | opcode, compressed)
-    return frame(opcode, payload)
-
-
-def frame(opcode: int, payload: bytes) -> bytes:
-    """Put a server's frame header before a payload (RFC 6455 section 5.2: one frame, not masked)."""
-    size = len(payload)
-    if size < 126:
-        return bytes((FIN | opcode, size)) + payload
-    if size < 1 << 16:
-        return bytes((FIN | opcode, 126, size >> 8, size & 255)) + payload
-    return bytes((FIN | opcode, 127)) + size.to_bytes(8, "big") + payload
 
 
 # ---- between nodes

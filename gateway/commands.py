@@ -21,6 +21,7 @@ from gateway.errors import (
     Unavailable,
     UnknownCommand,
 )
+from gateway.frames import BINARY
 from gateway.history import History
 from gateway.limits import Refusals
 from gateway.membership import Membership
@@ -340,7 +341,7 @@ def _write(connection: Connection, payload: bytes) -> None:
 
 def _decoded(connection: Connection, opcode: int, payload: bytes) -> Message:
     is_binary = connection.protocol == codec.MSGPACK
-    if (opcode == codec.BINARY) != is_binary:
+    if (opcode == BINARY) != is_binary:
         raise BadMessage(f"expected a {'binary' if is_binary else 'text'} frame")
     return codec.decode_msgpack(payload) if is_binary else codec.decode(payload)
 

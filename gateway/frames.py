@@ -1,17 +1,19 @@
-"""What a client's bytes mean: WebSocket frames (RFC 6455 section 5), as plain data."""
+"""WebSocket frames (RFC 6455 section 5) as plain data: what a client's bytes mean, and how a server's are written."""
 
 from __future__ import annotations
 
-from gateway.codec import CLOSE, DEFLATED, FIN
-from gateway.deflate import inflate
+from gateway.deflate import WORTHWHILE, deflate, inflate
 from gateway.errors import INVALID_UTF8, PROTOCOL_ERROR, TOO_BIG, Close, GatewayError
 
+TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+FIN, DEFLATED = 0x80, 0x40
+"""Flags beside the opcode: the last frame of a message, and the first one of a compressed message (RFC 7692)."""
 REASON_BYTES = 123
 """Of the reason in a close frame: it has room for no more."""
 RESERVED = 0x70
 """The flags that must not be set where nothing gives them a meaning."""
 _OPCODE, _MASKED, _SIZE = 0x0F, 0x80, 0x7F
-_OPCODES = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))
+_OPCODES = frozenset((0x0, TEXT, BINARY, CLOSE, PING, PONG))
 
 
 class Violation(GatewayError):
@@ -114,3 +116,22 @@ def close_payload(close: Close) -> bytes:
         return b""
     reason = close.reason.encode()[:REASON_BYTES].decode(errors="ignore").encode()
     return close.code.to_bytes(2, "big") + reason
+
+
+def frame_message(opcode: int, payload: bytes, window: int) -> bytes:
+    """Frame a whole message, compressed where there is a window for it and it gets shorter."""
+    if window and len(payload) >= WORTHWHILE:
+        compressed = deflate(payload, window)
+        if len(compressed) < len(payload):
+            return frame(DEFLATED | opcode, compressed)
+    return frame(opcode, payload)
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """Put a server's frame header before a payload (RFC 6455 section 5.2: one frame, not masked)."""
+    size = len(payload)
+    if size < 126:
+        return bytes((FIN | opcode, size)) + payload
+    if size < 1 << 16:
+        return bytes((FIN | opcode, 126, size >> 8, size & 255)) + payload
+    return bytes((FIN | opcode, 127)) + size.to_bytes(8, "big") + payload

@@ -10,10 +10,24 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from gateway.codec import CLOSE, DEFLATED, FIN, PING, PONG, TEXT, frame
 from gateway.connection import Connection
 from gateway.errors import PROTOCOL_ERROR, TOO_BIG, TOO_SLOW, Close
-from gateway.frames import RESERVED, Violation, check_text, close_of, close_payload, inflated, next_frame
+from gateway.frames import (
+    CLOSE,
+    DEFLATED,
+    FIN,
+    PING,
+    PONG,
+    RESERVED,
+    TEXT,
+    Violation,
+    check_text,
+    close_of,
+    close_payload,
+    frame,
+    inflated,
+    next_frame,
+)
 from gateway.outbox import Outbox, Sparable
 
 CLOSE_TIMEOUT = 5.0

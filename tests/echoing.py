@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from gateway.codec import PLAIN, dialect_of, frame_message
+from gateway.codec import PLAIN, dialect_of
 from gateway.connection import Connection, Profile
 from gateway.errors import Close
+from gateway.frames import frame_message
 from gateway.handler import Handler
 from gateway.handshake import agree, upgrade_of
 from gateway.websocket import WebSocket

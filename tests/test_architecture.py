@@ -35,10 +35,10 @@ LAYERS = (
     ("backplane", "hub"),
     ("client", "handshake", "http", "origin", "shortcut", "tokens"),
     ("websocket",),
-    ("connection", "frames"),
+    ("connection",),
     ("codec", "limits", "outbox", "redis", "signatures"),
     ("config", "doors"),
-    ("door", "logs", "message", "json_values", "proxies"),
+    ("door", "frames", "json_values", "logs", "message", "proxies"),
     ("counters", "deflate", "errors", "heads", "inflight", "log_writer", "memory", "version"),
 )
 
@@ -70,6 +70,7 @@ PURE = (
     "access",
     "codec",
     "deflate",
+    "frames",
     "heads",
     "hub",
     "limits",

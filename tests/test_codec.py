@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from gateway import codec
 from gateway.codec import Envelope
 from gateway.errors import BadMessage, InvalidEnvelope, InvalidParam
+from gateway.frames import BINARY, TEXT, frame
 from gateway.message import Message, Position
 from tests.harness.properties import json_values
 
@@ -189,8 +190,8 @@ class TestForClients:
         """JSON and msgpack say one thing."""
         payload = codec.encode("x", param, "lobby")
         text, binary = map(codec.dialect_of, (codec.JSON, codec.MSGPACK))
-        assert codec.frame_for(text, payload) == codec.frame(codec.TEXT, payload)
-        assert codec.frame_for(binary, payload) == codec.frame(codec.BINARY, msgpack.packb(json.loads(payload)))
+        assert codec.frame_for(text, payload) == frame(TEXT, payload)
+        assert codec.frame_for(binary, payload) == frame(BINARY, msgpack.packb(json.loads(payload)))
 
 
 class TestHistory:

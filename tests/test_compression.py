@@ -17,10 +17,11 @@ from aiohttp import ClientSession
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.codec import BINARY, DEFLATED, JSON, MSGPACK, PLAIN, Dialect, Envelope, dialect_of, encode, frame_message
+from gateway.codec import JSON, MSGPACK, PLAIN, Dialect, Envelope, dialect_of, encode
 from gateway.connection import Connection
 from gateway.deflate import WINDOW, WORTHWHILE, chosen_window, deflate, inflate
 from gateway.fanout import Batch, write_all
+from gateway.frames import BINARY, DEFLATED, frame_message
 from gateway.hub import by_dialect
 from tests.harness import properties  # noqa: F401 (how examples are made)
 from tests.harness.browser import Pages

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import codec
+from gateway.frames import frame as server_frame
 from tests.harness import properties  # noqa: F401 (how examples are made)
 from tests.harness.fakes import Peer, Received
 from tests.harness.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
@@ -92,7 +92,7 @@ async def test_every_size_of_length_is_written(size: int) -> None:
     """What the gateway frames is one whole frame, not masked."""
     peer = Peer(limit=1 << 20)
     peer.feed(frame(b"", PING))
-    peer.socket.write(codec.frame(TEXT, b"x" * size))
+    peer.socket.write(server_frame(TEXT, b"x" * size))
     assert [(sent.opcode, len(sent.payload), sent.fin, sent.rsv) for sent in peer.sent] == [
         (PONG, 0, True, 0),
         (TEXT, size, True, 0),

@@ -8,8 +8,8 @@ import tracemalloc
 
 import pytest
 
-from gateway.codec import frame as server_frame
 from gateway.errors import Close
+from gateway.frames import frame as server_frame
 from gateway.websocket import HIGH_WATER
 from tests.harness.fakes import Peer
 from tests.harness.wait import eventually

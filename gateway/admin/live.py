@@ -22,6 +22,7 @@ from gateway.admin.traffic import show_traffic
 from gateway.admin.views import VIEWS, Query, picture_of
 from gateway.connection import Connection, Profile
 from gateway.errors import GOING_AWAY, BadMessage, Close, GatewayError, InvalidParam, Unavailable, UnknownCommand
+from gateway.frames import TEXT, frame
 from gateway.handler import Handler
 from gateway.handshake import agree, upgrade_of
 from gateway.message import Message, make_id
@@ -71,7 +72,7 @@ class Screen:
         self.write(codec.encode_error(error.code, error.message, message.id if message else None))
 
     def write(self, payload: bytes) -> None:
-        self.connection.socket.write(codec.frame(codec.TEXT, payload))
+        self.connection.socket.write(frame(TEXT, payload))
 
     @property
     def is_behind(self) -> bool:
@@ -165,7 +166,7 @@ class Live:
         screen = self._screens[connection.id]
         message = None
         try:
-            if opcode != codec.TEXT:
+            if opcode != TEXT:
                 raise BadMessage("expected a text frame")
             message = codec.decode(payload)
             self._carry_out(screen, message)
