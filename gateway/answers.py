@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gateway import codec
 from gateway.backplane import DIRECT
-from gateway.codec import Envelope
 from gateway.directory import VERBS
+from gateway.envelope import Envelope, check_payload
 from gateway.errors import ConnectionNotFound, InvalidEnvelope
 from gateway.fanout import write
 from gateway.hub import Hub
@@ -43,7 +42,7 @@ class Answers:
             case "leave", {"connection": str(id), "channel": str(channel)}:
                 return await self._service.leave(self._held(id), channel)
             case "write", {"connection": str(id), "payload": bytes(payload), **rest}:
-                codec.check_payload(payload)
+                check_payload(payload)
                 self._write(Envelope(payload, connection=self._held(id), trace=str(rest.get("trace", ""))))
                 return None
             case "disconnect", {"connection": str(id), "code": int(code), "reason": str(reason)}:

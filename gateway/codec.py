@@ -1,16 +1,13 @@
-"""Turns bytes into messages and messages into bytes. Plain functions on plain data.
+"""Turns a client's bytes into messages and messages into bytes. Plain functions on plain data.
 
-A message is encoded once, by the node that publishes it. That JSON, the payload, travels inside an
-envelope (msgpack) to every node, which adds a frame header and writes it out without looking inside.
-An operator's JSON, told from an envelope by its first byte `{`, is normalised here into the same shape.
+A message is encoded once, by the node that publishes it. That JSON, the payload, travels inside an envelope to every
+node, which adds a frame header and writes it out without looking inside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
 
 import msgpack
 import orjson
@@ -19,15 +16,10 @@ from pydantic import BaseModel
 from gateway.errors import BadMessage, InvalidEnvelope, InvalidParam
 from gateway.frames import BINARY, TEXT, frame_message
 from gateway.json_values import check_integers, kind_of, parse, shown, unsayable
-from gateway.message import CMD_LENGTH, Message, Position, is_name
+from gateway.message import CMD_LENGTH, Message
 
 PLAIN, JSON, MSGPACK = "", "gateway.v1.json", "gateway.v1.msgpack"
 """What a client speaks: the original's messages alone, or one of the subprotocols."""
-_ABSENT = ""
-LOOKED_THROUGH = 4096
-"""Bytes of a payload up to which it is read before it is written to clients."""
-EPOCH_LENGTH = 64
-MOST_COUNTED = 10**15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,22 +38,6 @@ class Dialect:
 def dialect_of(protocol: str = PLAIN, window: int = 0) -> Dialect:
     """Return the one dialect of a subprotocol, with or without compression."""
     return Dialect(protocol, window)
-
-
-class Envelope(NamedTuple):
-    """What travels between nodes: the encoded message, and whom to skip."""
-
-    payload: bytes
-    exclude: Collection[str] = ()
-    connection: str | None = None
-    """The one connection this is for, when it goes to `direct`."""
-    position: Position | None = None
-    """Where this stands in its channel's history, if it is kept."""
-    trace: str | None = None
-    """The `traceparent` (W3C) of what published it; "" where it is not to be traced, None where nobody asked."""
-
-
-# ---- between a client and its node
 
 
 def decode(data: bytes) -> Message:
@@ -86,7 +62,7 @@ def decode_msgpack(data: bytes) -> Message:
     What msgpack has beyond JSON, such as raw bytes, is refused by whoever encodes it.
     """
     try:
-        fields = _unpack(data)
+        fields = from_msgpack(data)
     except InvalidEnvelope:
         raise BadMessage("expected a map in msgpack") from None
     return message_of(fields)
@@ -123,12 +99,6 @@ def encode_reply(id: str | int, result: object, channel: str = "") -> bytes:
     return _dumps({"channel": channel, "cmd": "$reply", "id": id, "param": result})
 
 
-def encode_history(messages: Iterable[Envelope]) -> list[orjson.Fragment]:
-    """Encode messages as v1 clients read them, to be a part of a reply."""
-    found = ((message.payload, message.position) for message in messages)
-    return [orjson.Fragment(with_offset(payload, at.offset) if at else payload) for payload, at in found]
-
-
 def encode_error(code: str, message: str, id: str | int | None = None, channel: str = "", **extra: object) -> bytes:
     """Encode the `$error` that answers a refused message."""
     fields: dict[str, object] = {
@@ -153,14 +123,6 @@ def read(payload: bytes) -> Message:
     raise InvalidEnvelope("expected a message with channel, cmd and param")
 
 
-def to_client(envelope: Envelope, dialect: Dialect) -> bytes:
-    """Frame a message for the clients of a dialect; those of v1 are told its offset."""
-    payload = envelope.payload
-    if envelope.position is not None and dialect.protocol:
-        payload = with_offset(payload, envelope.position.offset)
-    return frame_for(dialect, payload)
-
-
 def frame_for(dialect: Dialect, payload: bytes) -> bytes:
     """Frame JSON for a client: as it is, or as msgpack.
 
@@ -169,7 +131,7 @@ def frame_for(dialect: Dialect, payload: bytes) -> bytes:
     if dialect.protocol != MSGPACK:
         return frame_message(TEXT, payload, dialect.window)
     try:
-        return frame_message(BINARY, _pack(orjson.loads(payload)), dialect.window)
+        return frame_message(BINARY, to_msgpack(orjson.loads(payload)), dialect.window)
     except ValueError:
         return b""
 
@@ -179,166 +141,22 @@ def with_offset(payload: bytes, offset: int) -> bytes:
     return b'%b,"offset":%d}' % (payload[:-1], offset)
 
 
-# ---- between nodes
-
-
-def pack(envelope: Envelope) -> bytes:
-    """Encode an envelope. The parts after the payload are left out while they are empty.
-
-    One that is kept is wrapped as `[epoch, offset, time, [payload, ...]]`, as the script that numbers it does.
-    """
-    parts = _parts(envelope)
-    return _pack(parts if envelope.position is None else (*envelope.position, parts))
-
-
-def _parts(envelope: Envelope) -> tuple[object, ...]:
-    if envelope.trace:
-        return (envelope.payload, tuple(envelope.exclude), envelope.connection, envelope.trace)
-    if envelope.connection is not None:
-        return (envelope.payload, tuple(envelope.exclude), envelope.connection)
-    return (envelope.payload, tuple(envelope.exclude)) if envelope.exclude else (envelope.payload,)
-
-
-def unpack(data: bytes, channel: str = "") -> Envelope:
-    """Decode what came through Redis, a node's envelope or a person's JSON.
-
-    `channel` is the channel it was written to, which a person's JSON takes over.
-    Raises `InvalidEnvelope` that names what was wrong, whatever the bytes are.
-    """
-    if data[:1] == b"{":
-        return _injected(data, channel)
-    parts = _unpack(data)
-    if type(parts) is list and len(parts) == 1 and type(parts[0]) is bytes:  # most are; `match` takes 1 microsecond
-        return Envelope(check_payload(parts[0]))
-    match parts:
-        case [str(epoch), int(offset), int(time), [*parts]] if _is_place(epoch, offset, time):
-            return _envelope(parts, Position(epoch, offset, time))
-        case [*parts]:
-            return _envelope(parts)
-    raise InvalidEnvelope("expected an envelope or a JSON object")
-
-
-def check_payload(payload: bytes) -> bytes:
-    """Return what is to be written to clients as it is; raise `InvalidEnvelope` for what would harm them.
-
-    Browsers close a connection over text that is not UTF-8. A short one, as nearly all are, is read as well, which
-    takes half a microsecond; to read a long one takes longer than to write it to many clients.
-    """
-    if len(payload) > LOOKED_THROUGH:
-        if payload[:1] != b"{" or payload[-1:] != b"}" or not _is_text(payload):
-            raise InvalidEnvelope("expected a message in JSON")
-        return payload
-    try:
-        fields = orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
-        raise InvalidEnvelope(f"expected a message in JSON: {error}") from None
-    if type(fields) is not dict or type(fields.get("cmd")) is not str or payload[-1:] != b"}":
-        raise InvalidEnvelope("expected a message in JSON, with a cmd")
-    return payload
-
-
-def _is_text(payload: bytes) -> bool:
-    try:
-        payload.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _is_place(epoch: str, offset: int, time: int) -> bool:
-    """Tell whether a position may be one: what counts it is exact up to 15 digits."""
-    return len(epoch) <= EPOCH_LENGTH and 0 < offset < MOST_COUNTED and 0 <= time < MOST_COUNTED
-
-
-def _envelope(parts: list[object], position: Position | None = None) -> Envelope:
-    match parts:
-        case [bytes(payload)]:
-            return Envelope(check_payload(payload), position=position)
-        case [bytes(payload), [*exclude]] if _strings(exclude):
-            return Envelope(check_payload(payload), frozenset(map(str, exclude)), position=position)
-        case [bytes(payload), [*exclude], str(connection)] if _strings(exclude):
-            return Envelope(check_payload(payload), frozenset(map(str, exclude)), connection, position)
-        case [bytes(payload), [*exclude], None | str() as connection, str(trace)] if _strings(exclude):
-            return Envelope(check_payload(payload), frozenset(map(str, exclude)), connection, position, trace)
-    raise InvalidEnvelope("expected an envelope or a JSON object")
-
-
-def stored(payload: bytes, exclude: bytes, position: Position) -> Envelope:
-    """Make an envelope of what history holds; raise `InvalidEnvelope` for what nobody can have appended."""
-    try:
-        fields, excluded = orjson.loads(payload), orjson.loads(exclude)
-    except orjson.JSONDecodeError as error:
-        raise InvalidEnvelope(f"expected a JSON object: {error}") from None
-    if not isinstance(fields, dict) or not isinstance(fields.get("cmd"), str):
-        raise InvalidEnvelope("expected a message")
-    if not isinstance(excluded, list) or not _strings(excluded):
-        raise InvalidEnvelope("expected exclude to be a list of connection ids")
-    return Envelope(payload.strip(), frozenset(excluded), position=position)
-
-
-def is_envelope(data: bytes) -> bool:
-    """Tell an envelope (a msgpack array) from what nodes say to each other (a map)."""
-    return data[:1] != b"" and data[0] & 0xF0 == 0x90
-
-
-def pack_map(fields: Mapping[str, object]) -> bytes:
-    """Encode what one node says to another, which is no message for clients."""
-    try:
-        return _pack(fields)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidParam(f"cannot be sent to another node: {error}") from None
-
-
-def unpack_map(data: bytes) -> dict[str, Any]:
-    """Decode what another node said; raise `InvalidEnvelope` for anything else."""
-    fields = _unpack(data)
-    if not isinstance(fields, dict) or not _strings(fields):
-        raise InvalidEnvelope("expected a map")
-    return fields
-
-
 _packer = msgpack.Packer()
 """One for all, since each reserves a megabyte; it keeps nothing between two calls."""
 
 
-def _pack(value: object) -> bytes:
+def to_msgpack(value: object) -> bytes:
+    """Pack what msgpack can say; its own errors, `TypeError` among them, say what it cannot."""
     packed: bytes = _packer.pack(value)
     return packed
 
 
-def _unpack(data: bytes) -> object:
+def from_msgpack(data: bytes) -> object:
+    """Unpack one value; raise `InvalidEnvelope` for anything else."""
     try:
         return msgpack.unpackb(data)
     except Exception as error:  # msgpack documents no base class: ValueError, its own, even RecursionError
         raise InvalidEnvelope(f"expected a JSON object, or what a node packs: {type(error).__name__} {error}") from None
-
-
-def _injected(data: bytes, channel: str) -> Envelope:
-    """Normalise `{"cmd","param"?,"from"?,"exclude"?,"channel"?,"connection"?}` written by hand."""
-    try:
-        fields = parse(data)
-        check_integers(data)
-    except ValueError as error:
-        raise InvalidEnvelope(f"expected a JSON object: {error}") from None
-    if not isinstance(fields, dict):  # nothing else begins with {
-        raise InvalidEnvelope("expected a JSON object")
-    cmd, sender, exclude = fields.get("cmd"), fields.get("from", _ABSENT), fields.get("exclude", [])
-    named, connection = fields.get("channel", ""), fields.get("connection", _ABSENT)
-    if not isinstance(cmd, str) or not 0 < len(cmd) <= CMD_LENGTH:
-        raise InvalidEnvelope(f"expected cmd to be a string of 1 to {CMD_LENGTH} characters, got {shown(cmd)}")
-    if sender is not _ABSENT and not is_name(sender):
-        raise InvalidEnvelope(f"expected from to be a user id, got {shown(sender)}")
-    if not isinstance(exclude, list) or not _strings(exclude):
-        raise InvalidEnvelope(f"expected exclude to be a list of connection ids, got {shown(exclude)}")
-    if named != "" and not is_name(named):
-        raise InvalidEnvelope(f"expected channel to be a channel name, got {shown(named)}")
-    if connection is not _ABSENT and not isinstance(connection, str):
-        raise InvalidEnvelope(f"expected connection to be a connection id, got {shown(connection)}")
-    try:
-        payload = encode(cmd, fields.get("param"), channel or named, sender or None)
-    except InvalidParam as error:
-        raise InvalidEnvelope(str(error)) from None
-    return Envelope(payload, frozenset(exclude), connection or None)
 
 
 def _dumps(fields: dict[str, object]) -> bytes:
@@ -353,7 +171,3 @@ def _plain(value: object) -> object:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-def _strings(values: Any) -> bool:
-    return all(isinstance(value, str) for value in values)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import codec
 from gateway.connection import Connection
+from gateway.envelope import encode_history
 from gateway.errors import (
     BadMessage,
     Forbidden,
@@ -255,7 +256,7 @@ class Commands:
             raise Forbidden(f"{channel} keeps no history")
         page = await self._kept.reply(channel, since, most if limit is None else min(limit, most))
         _check_member(connection, channel, "read its history")  # it may have been taken out meanwhile
-        return {"messages": codec.encode_history(page.messages), "epoch": page.epoch, "offset": page.offset}
+        return {"messages": encode_history(page.messages), "epoch": page.epoch, "offset": page.offset}
 
     async def _leave(self, connection: Connection, channel: str, param: object) -> object:
         await self._membership.leave(connection, channel)

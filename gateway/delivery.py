@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from gateway import codec
 from gateway.backplane import Target
-from gateway.codec import Dialect, Envelope
+from gateway.codec import Dialect
 from gateway.config import DEFAULT_RULE, Rule
 from gateway.connection import Connection
 from gateway.counters import Counters
+from gateway.envelope import Envelope
 from gateway.fanout import Batch, write, write_all
 from gateway.hub import Hub, Receivers, by_dialect
 

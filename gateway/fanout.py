@@ -7,9 +7,10 @@ from collections.abc import Collection, Sequence
 import orjson
 
 from gateway import codec
-from gateway.codec import Dialect, Envelope
+from gateway.codec import Dialect
 from gateway.config import DEFAULT_RULE, Rule
 from gateway.connection import Connection
+from gateway.envelope import Envelope, to_client
 from gateway.hub import Receivers
 from gateway.outbox import Sparable
 
@@ -53,7 +54,7 @@ class Batch:
         if found is None:
             gap = codec.frame_for(dialect, codec.encode("$gap", {}, self._channel)) if dialect.protocol else b""
             found = self._sparable[dialect] = [
-                Sparable(codec.to_client(envelope, dialect), self._channel, self._key(envelope.payload), gap)
+                Sparable(to_client(envelope, dialect), self._channel, self._key(envelope.payload), gap)
                 for envelope in self.envelopes
             ]
         return found
@@ -101,8 +102,8 @@ def write(connection: Connection, envelopes: Sequence[Envelope]) -> int:
 def join(envelopes: Sequence[Envelope], dialect: Dialect) -> bytes:
     """Frame messages for the clients of a dialect."""
     if len(envelopes) == 1:
-        return codec.to_client(envelopes[0], dialect)
-    return b"".join([codec.to_client(envelope, dialect) for envelope in envelopes])
+        return to_client(envelopes[0], dialect)
+    return b"".join([to_client(envelope, dialect) for envelope in envelopes])
 
 
 def _write_each(connections: Collection[Connection], batch: Batch, dialect: Dialect) -> int:

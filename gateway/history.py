@@ -14,11 +14,11 @@ from itertools import islice
 
 from gateway.backplane import Backplane, Page
 from gateway.budget import Budget
-from gateway.codec import Envelope
 from gateway.config import Rule
 from gateway.connection import Connection
 from gateway.counters import Counters
 from gateway.delivery import Delivery
+from gateway.envelope import Envelope
 from gateway.errors import Unavailable
 from gateway.fanout import write
 from gateway.hub import Hub

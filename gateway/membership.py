@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from gateway import codec
 from gateway.backplane import Backplane, Target
-from gateway.codec import Envelope
 from gateway.config import Settings
 from gateway.connection import Connection, Profile
+from gateway.envelope import Envelope
 from gateway.errors import ConnectionNotFound, TooManyChannels, Unavailable
 from gateway.expiry import Expiry
 from gateway.fanout import write

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from gateway import codec
 from gateway.backplane import NODES, Backplane
+from gateway.envelope import pack_map
 from gateway.errors import InvalidEnvelope, Unavailable
 from gateway.message import is_name
 from gateway.presence import Presence
@@ -76,7 +76,7 @@ class Neighbours:
             return
         self._heard.pop(self._word, None)  # Redis had lost its data, and another node has found a new word first
         greeting = {"greets": self._node, "database": self._database, "word": self._word}
-        await self._backplane.publish(NODES, codec.pack_map(greeting))
+        await self._backplane.publish(NODES, pack_map(greeting))
         for neighbour in self._heard.values():
             neighbour.is_sure = neighbour.times >= ENOUGH
             if neighbour.is_sure and neighbour.database not in self._warned:

@@ -11,9 +11,8 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Self, TypeVar
 
-from gateway import codec
 from gateway.backplane import DIRECT, Target
-from gateway.codec import Envelope
+from gateway.envelope import Envelope, pack
 from gateway.errors import GatewayError, Unavailable
 from gateway.message import Position
 from gateway.tracing import open_tracing, publishing
@@ -103,7 +102,7 @@ class Publisher(Writing):
         if rule is not None and rule.history:
             position = await visitor.backplane.append(target.name, envelope, rule)
         else:
-            await visitor.backplane.publish(target, codec.pack(envelope))
+            await visitor.backplane.publish(target, pack(envelope))
         await visitor.show(target, envelope)
         return position
 

@@ -6,10 +6,10 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from gateway import codec
 from gateway.backplane import DIRECT, GAP, NODES, TAP, Arrival, Backplane, Target
 from gateway.counters import Counters
 from gateway.delivery import Delivery
+from gateway.envelope import is_envelope, unpack, unpack_map
 from gateway.errors import GatewayError, InvalidEnvelope
 from gateway.history import History
 from gateway.neighbours import Neighbours
@@ -83,7 +83,7 @@ class Reader:
             self._rejections.published(":".join(filter(None, target)), error, data)
 
     def _message(self, target: Target, data: bytes) -> None:
-        envelope = codec.unpack(data, target.name if target.kind == "channel" else "")
+        envelope = unpack(data, target.name if target.kind == "channel" else "")
         if target == DIRECT and envelope.connection is None:
             raise InvalidEnvelope("expected connection to say whom this is for")
         if envelope.position is None or self._history.arrived(target.name, envelope):
@@ -94,7 +94,7 @@ class Reader:
             self._taps.report(data, target, envelope)
 
     def _said_to_all(self, data: bytes) -> None:
-        fields = codec.unpack_map(data)
+        fields = unpack_map(data)
         if "greets" in fields:
             self._neighbours.heard(fields)
         else:
@@ -110,8 +110,8 @@ class Reader:
 
     def _for_this_node(self, data: bytes) -> None:
         """Deliver what this node wrote to a connection of its own; everything else is talk between nodes."""
-        if codec.is_envelope(data):
-            envelope = codec.unpack(data)
+        if is_envelope(data):
+            envelope = unpack(data)
             self._delivery.add(DIRECT, envelope)
             if self._tracing is not None:
                 self._tracing.arrived(DIRECT, envelope)

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Collection
 from itertools import count
 from typing import Any, NamedTuple
 
-from gateway import codec
 from gateway.backplane import Backplane, Target
+from gateway.envelope import pack_map, unpack_map
 from gateway.errors import KINDS, ConnectionNotFound, GatewayError, InvalidEnvelope, Unavailable
 from gateway.message import is_name, node_of
 
@@ -122,7 +122,7 @@ class Remote:
         question = {"ask": verb, "number": number, "from": self.node, **arguments}
         self._asked[number] = answer = asyncio.get_running_loop().create_future()
         try:
-            if not await self._backplane.publish(Target("node", node), codec.pack_map(question)):
+            if not await self._backplane.publish(Target("node", node), pack_map(question)):
                 self._silent.discard(node)  # it is gone, which takes no waiting, and another may come by its name
                 return _SILENCE
             return await answer
@@ -134,7 +134,7 @@ class Remote:
 
         Raises `InvalidEnvelope` for what no node says; then nothing was done, and nobody is answered.
         """
-        match codec.unpack_map(data):
+        match unpack_map(data):
             case {"ask": str(verb), "number": int(number), "from": str(node), **arguments} if is_name(node):
                 await self._answer(verb, number, node, arguments)
             case {"answer": int(number), "result": result, **rest}:
@@ -153,7 +153,7 @@ class Remote:
             raise
         except GatewayError as error:
             said["error"] = (type(error).__name__, error.message)
-        await self._backplane.publish(Target("node", node), codec.pack_map(said))
+        await self._backplane.publish(Target("node", node), pack_map(said))
 
     def _settle(self, number: int, rest: dict[str, Any], settle: Callable[[asyncio.Future[Any]], None]) -> None:
         # An answer that comes too late for its question counts as well: the node is there, and to be waited for.

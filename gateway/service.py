@@ -9,13 +9,11 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway import codec
 from gateway.access import Action
 from gateway.answers import Answers
 from gateway.backplane import ALL, DIRECT, NODES, Page, Target, check_redis, open_backplane
 from gateway.backplane.counters import BackplaneCounters
 from gateway.budget import Budget
-from gateway.codec import Envelope
 from gateway.commands import Commands
 from gateway.config import Settings, database_of
 from gateway.connection import Connection, ConnectionInfo, Profile
@@ -23,6 +21,7 @@ from gateway.counters import Counters
 from gateway.delivery import Delivery
 from gateway.directory import Directory
 from gateway.drain import Drain
+from gateway.envelope import Envelope, pack
 from gateway.errors import ENDED, GOING_AWAY, Close, InvalidParam, Unavailable
 from gateway.expiry import Expiry
 from gateway.handler import Handler
@@ -379,7 +378,7 @@ class Service(Writing):
         if rule is not None and rule.history:
             position = await self._backplane.append(target.name, envelope, rule, known=self._history.epoch(target.name))
         else:
-            await self._backplane.publish(target, codec.pack(envelope))
+            await self._backplane.publish(target, pack(envelope))
         if self._taps.wanted:
             self._taps.written(target, envelope)
         return position

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from gateway import codec
 from gateway.backplane import Target
-from gateway.codec import Envelope
 from gateway.connection import Connection
+from gateway.envelope import Envelope, check_payload, pack_map, unpack_map
 from gateway.errors import InvalidEnvelope, InvalidParam, Unavailable
 from gateway.message import Message, is_name
 from gateway.meter import Meter
@@ -204,7 +204,7 @@ class Taps:
             if full.reports or full.unreported:
                 copies |= {"reports": full.reports, "unreported": full.unreported}
             try:
-                await publish(codec.pack_map(copies))
+                await publish(pack_map(copies))
             except Unavailable:
                 self._buffer.missed += len(full.sights) + full.missed
                 self._buffer.unreported += len(full.reports) + full.unreported
@@ -213,11 +213,11 @@ class Taps:
 
     def wish(self) -> bytes:
         """Say what the observers of this node want to see."""
-        return codec.pack_map({"tap": self._node, "filters": list({tap.wanted for tap in self.here})})
+        return pack_map({"tap": self._node, "filters": list({tap.wanted for tap in self.here})})
 
     def wished(self, data: bytes) -> None:
         """Note what the observers of a node want to see, until it stops renewing this. Raises `InvalidEnvelope`."""
-        match codec.unpack_map(data):
+        match unpack_map(data):
             case {"tap": str(node), "filters": []} if is_name(node):
                 self._wishes.pop(node, None)
             case {"tap": str(node), "filters": [*filters]} if is_name(node) and len(filters) <= MOST_FILTERS:
@@ -230,7 +230,7 @@ class Taps:
 
     def show(self, data: bytes) -> None:
         """Show the observers here what a node saw. Raises `InvalidEnvelope`."""
-        match codec.unpack_map(data):
+        match unpack_map(data):
             case {"node": str(node), "sights": [*sights], "missed": int(missed), **rest} if is_moment(missed):
                 seen = list(map(_sight_of, sights))  # all of them are looked at before any is shown
                 self._miss(missed)
@@ -247,7 +247,7 @@ class Taps:
         match parts:
             case {"reports": [*reports], "unreported": int(unreported)} if is_moment(unreported):
                 for report in reports:
-                    self._show_injected(codec.unpack_map(report if isinstance(report, bytes) else b""))
+                    self._show_injected(unpack_map(report if isinstance(report, bytes) else b""))
                 before = max(self._unreported.values(), default=0)
                 self._unreported[node] += unreported
                 self._miss(max(0, self._unreported[node] - before))
@@ -282,7 +282,7 @@ class Taps:
 
     def injection(self, data: bytes, target: Target, envelope: Envelope) -> bytes:
         """Make the report of what a person published."""
-        return codec.pack_map(
+        return pack_map(
             {
                 "node": self._node,
                 "injected": blake2b(data, digest_size=16).digest(),
@@ -375,7 +375,7 @@ def _filter_of(parts: object) -> Filter:
 def _envelope_of(parts: object) -> Envelope:
     match parts:
         case {"payload": bytes(payload), "connection": str(connection)}:
-            return Envelope(codec.check_payload(payload), connection=connection or None)
+            return Envelope(check_payload(payload), connection=connection or None)
     raise InvalidEnvelope("expected a copy of what was published")
 
 

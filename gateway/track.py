@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from gateway.backplane import Page
-from gateway.codec import Envelope
+from gateway.envelope import Envelope
 from gateway.message import Position
 
 MOST_RECENT = 4096

@@ -12,10 +12,9 @@ from typing import Any
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from gateway import codec
 from gateway.backplane import NODES, TAP, Backplane, Target, open_backplane
-from gateway.codec import Envelope
 from gateway.config import Rule, Settings, first_match, load, without_password
+from gateway.envelope import Envelope, is_envelope, pack_map, unpack_map
 from gateway.errors import ConnectionNotFound, GatewayError, InvalidSettings, Unavailable
 from gateway.presence.onlooker import Onlooker
 from gateway.remote import Remote
@@ -137,9 +136,9 @@ class Visitor:
 
     async def _hear(self, target: Target, data: bytes) -> None:
         match target.kind:
-            case "node" if not codec.is_envelope(data):
+            case "node" if not is_envelope(data):
                 await self.remote.heard(data)
-            case NODES.kind if codec.unpack_map(data).get("filters"):
+            case NODES.kind if unpack_map(data).get("filters"):
                 self._tapped_until = asyncio.get_running_loop().time() + EXPIRE
             case TAP.kind:
                 self._taps.show(data)
@@ -154,7 +153,7 @@ class Visitor:
                 kind, name = "connection", id
             sight = Sight(time.time_ns() // 1_000_000, self.id, "out", kind, name, id, "", envelope.payload)
             with suppress(Unavailable):
-                await self.backplane.publish(TAP, codec.pack_map({"node": self.id, "sights": [sight], "missed": 0}))
+                await self.backplane.publish(TAP, pack_map({"node": self.id, "sights": [sight], "missed": 0}))
 
     @asynccontextmanager
     async def observing(self, wanted: Filter) -> AsyncIterator[Tap]:

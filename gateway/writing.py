@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from gateway import codec
 from gateway.backplane import ALL, Target
-from gateway.codec import Envelope
+from gateway.envelope import Envelope
 from gateway.errors import ConnectionNotFound, InvalidParam
 from gateway.message import CMD_LENGTH, Position, check_channel, check_user, node_of
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from gateway import codec
 from gateway.backplane import Backplane, Target
-from gateway.codec import Envelope
 from gateway.config import Rule
+from gateway.envelope import Envelope, pack
 from gateway.errors import Unavailable
 from tests.harness.client import Client, Message
 from tests.harness.redis import RedisServer
@@ -64,7 +64,7 @@ class Feed:
     async def _publish(self, number: int) -> None:
         kept, loose = (Envelope(codec.encode("n", number, channel)) for channel in ("kept", "loose"))
         with suppress(Unavailable):  # `loose` alone: what becomes of one on a broken link is not known
-            await self._backplane.publish(Target("channel", "loose"), codec.pack(loose))
+            await self._backplane.publish(Target("channel", "loose"), pack(loose))
         await self._backplane.append("kept", kept, KEPT)
 
 

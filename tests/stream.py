@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 
 from gateway import codec
-from gateway.codec import Envelope
+from gateway.envelope import Envelope
 
 
 class Stream:

@@ -11,8 +11,8 @@ from redis.crc import key_slot
 
 from gateway.backplane import Backplane, Target
 from gateway.backplane.cluster import ClusterBackplane
-from gateway.codec import Envelope
 from gateway.config import Rule
+from gateway.envelope import Envelope
 from tests.harness.client import Clients
 from tests.harness.cluster import RedisCluster
 from tests.harness.http import get

@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 
 from gateway.backplane import Backplane, Target
-from gateway.codec import Envelope
 from gateway.config import Rule
+from gateway.envelope import Envelope
 from gateway.errors import GatewayError, Unavailable
 from tests.harness.http import get
 from tests.harness.node import Node

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import codec
-from gateway.codec import Envelope
+from gateway.envelope import Envelope, is_envelope, pack, stored, to_client, unpack
 from gateway.errors import BadMessage, InvalidEnvelope, InvalidParam
 from gateway.frames import BINARY, TEXT, frame
 from gateway.message import Message, Position
@@ -180,7 +180,7 @@ class TestForClients:
     def test_a_stranger_s_payload_is_framed_or_left_out(self, payload: bytes) -> None:
         """What an envelope carries is a node's own JSON, or anything at all."""
         for protocol in (codec.PLAIN, codec.JSON, codec.MSGPACK):
-            framed = codec.to_client(Envelope(payload), codec.dialect_of(protocol))
+            framed = to_client(Envelope(payload), codec.dialect_of(protocol))
             assert framed == b"" or framed[0] in (0x81, 0x82)
         with suppress(InvalidEnvelope):
             codec.read(payload)
@@ -199,25 +199,25 @@ class TestHistory:
     def test_a_kept_envelope_survives_the_road(self, envelope: Envelope, epoch: str, offset: int, time: int) -> None:
         """Wrapped in its position."""
         kept = envelope._replace(position=Position(epoch, offset, time))
-        found = codec.unpack(codec.pack(kept))
+        found = unpack(pack(kept))
         assert (found.payload, found.position, found.connection) == (kept.payload, kept.position, kept.connection)
         assert set(found.exclude) == set(kept.exclude)
-        assert codec.is_envelope(codec.pack(kept))
+        assert is_envelope(pack(kept))
 
     @pytest.mark.parametrize("protocol", [codec.JSON, codec.MSGPACK])
     def test_the_offset_is_for_v1_clients(self, protocol: str) -> None:
         """It is one more field, and plain clients have none."""
         plain, v1 = codec.dialect_of(codec.PLAIN), codec.dialect_of(protocol)
         kept = Envelope(codec.encode("x", {"a": "}"}, "lobby"), position=Position("e", 17))
-        assert codec.to_client(kept, plain) == codec.to_client(Envelope(kept.payload), plain)
+        assert to_client(kept, plain) == to_client(Envelope(kept.payload), plain)
         with_offset = codec.encode("x", {"a": "}"}, "lobby")[:-1] + b',"offset":17}'
-        assert codec.to_client(kept, v1) == codec.frame_for(v1, with_offset)
+        assert to_client(kept, v1) == codec.frame_for(v1, with_offset)
         assert codec.read(with_offset).offset == 17
 
     def test_what_is_stored_is_an_envelope_again(self) -> None:
         """With its position."""
         at, payload = Position("e", 1, 2), codec.encode("x", 1, "lobby")
-        assert codec.stored(payload, b'["n~1"]', at) == Envelope(payload, frozenset({"n~1"}), position=at)
+        assert stored(payload, b'["n~1"]', at) == Envelope(payload, frozenset({"n~1"}), position=at)
 
     @pytest.mark.parametrize(
         ("payload", "exclude"),
@@ -229,7 +229,7 @@ class TestHistory:
     def test_what_nobody_can_have_stored_is_refused(self, payload: bytes, exclude: bytes) -> None:
         """A person put it there."""
         with pytest.raises(InvalidEnvelope):
-            codec.stored(payload, exclude, Position("e", 1))
+            stored(payload, exclude, Position("e", 1))
 
 
 class TestDecodeMsgpack:

@@ -17,9 +17,10 @@ from aiohttp import ClientSession
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.codec import JSON, MSGPACK, PLAIN, Dialect, Envelope, dialect_of, encode
+from gateway.codec import JSON, MSGPACK, PLAIN, Dialect, dialect_of, encode
 from gateway.connection import Connection
 from gateway.deflate import WINDOW, WORTHWHILE, chosen_window, deflate, inflate
+from gateway.envelope import Envelope
 from gateway.fanout import Batch, write_all
 from gateway.frames import BINARY, DEFLATED, frame_message
 from gateway.hub import by_dialect

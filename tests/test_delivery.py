@@ -9,10 +9,10 @@ import pytest
 
 from gateway import codec
 from gateway.backplane import ALL, DIRECT, Target
-from gateway.codec import Envelope
 from gateway.config import Rule, Settings
 from gateway.counters import Counters
 from gateway.delivery import Delivery
+from gateway.envelope import Envelope, to_client
 from gateway.hub import Hub
 from gateway.message import Position
 from tests.harness.fakes import RecordingSocket, make_connection
@@ -156,7 +156,7 @@ def test_each_protocol_gets_its_own_bytes_once(node: Node) -> None:
     assert node.deliver((LOBBY, kept), (ALL, message("y")), (Target("user", "ada"), message("z"))) == 18
     for protocol, (one, other) in clients.items():
         dialect = codec.dialect_of(protocol)
-        assert one.writes == [codec.to_client(each, dialect) for each in (kept, message("y"), message("z"))]
+        assert one.writes == [to_client(each, dialect) for each in (kept, message("y"), message("z"))]
         assert all(mine is theirs for mine, theirs in zip(one.writes, other.writes, strict=True))
 
 

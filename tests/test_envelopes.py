@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import codec
-from gateway.codec import Envelope
+from gateway.envelope import Envelope, pack, unpack
 from gateway.errors import InvalidEnvelope
 from tests.harness.properties import json_values
 
@@ -31,14 +31,14 @@ class TestEnvelope:
     @given(envelopes)
     def test_an_envelope_survives_the_road(self, envelope: Envelope) -> None:
         """What is packed is unpacked, with whom to skip, whom it is for and its trace."""
-        found = codec.unpack(codec.pack(envelope))
+        found = unpack(pack(envelope))
         assert found == envelope._replace(exclude=found.exclude)
         assert set(found.exclude) == set(envelope.exclude)
 
     @given(envelopes)
     def test_an_envelope_is_told_from_json_by_its_first_byte(self, envelope: Envelope) -> None:
         """A node's envelope never begins with a brace, whatever is in it."""
-        assert codec.pack(envelope)[:1] != b"{"
+        assert pack(envelope)[:1] != b"{"
 
     @given(st.binary(max_size=200))
     def test_random_bytes_are_an_envelope_or_refused(self, data: bytes) -> None:
@@ -49,21 +49,21 @@ class TestEnvelope:
     def test_any_other_msgpack_is_refused(self, data: bytes) -> None:
         """Well-formed msgpack that is no envelope is no envelope."""
         with pytest.raises(InvalidEnvelope):
-            codec.unpack(data)
+            unpack(data)
 
     @given(envelopes, st.data())
     def test_a_truncated_envelope_is_refused(self, envelope: Envelope, data: st.DataObject) -> None:
         """An envelope that was cut is never taken for a shorter one."""
-        packed = codec.pack(envelope)
+        packed = pack(envelope)
         cut = data.draw(st.integers(0, len(packed) - 1))
         with pytest.raises(InvalidEnvelope):
-            codec.unpack(packed[:cut])
+            unpack(packed[:cut])
 
     @given(envelopes, st.binary(min_size=1, max_size=20))
     def test_bytes_behind_an_envelope_are_refused(self, envelope: Envelope, behind: bytes) -> None:
         """One publication is one envelope."""
         with pytest.raises(InvalidEnvelope):
-            codec.unpack(codec.pack(envelope) + behind)
+            unpack(pack(envelope) + behind)
 
     @pytest.mark.parametrize(
         "parts",
@@ -87,13 +87,13 @@ class TestEnvelope:
     def test_an_envelope_of_wrong_parts_is_refused(self, parts: Any) -> None:
         """Every part has one type."""
         with pytest.raises(InvalidEnvelope):
-            codec.unpack(msgpack.packb(parts))
+            unpack(msgpack.packb(parts))
 
     @pytest.mark.parametrize("depth", [1_000, 100_000])
     def test_nested_msgpack_is_refused(self, depth: int) -> None:
         """A bottomless array ends in an error, not in the end of the stack."""
         with pytest.raises(InvalidEnvelope):
-            codec.unpack(b"\x91" * depth + b"\xc0")
+            unpack(b"\x91" * depth + b"\xc0")
 
 
 class TestInjection:
@@ -155,7 +155,7 @@ class TestInjection:
     def test_broken_json_by_hand_is_refused(self, text: bytes) -> None:
         """A brace in front does not make it JSON."""
         with pytest.raises(InvalidEnvelope):
-            codec.unpack(text, "lobby")
+            unpack(text, "lobby")
 
     @given(st.dictionaries(st.sampled_from(["cmd", "param", "from", "exclude", "channel", "connection"]), json_values))
     def test_any_object_by_hand_is_a_message_or_refused(self, fields: dict[str, Any]) -> None:
@@ -170,13 +170,13 @@ class TestInjection:
 
 def injected(fields: dict[str, Any], channel: str = "") -> tuple[Any, set[str], str | None]:
     """Unpack what a person wrote; return the message as clients read it, whom to skip, whom it is for."""
-    envelope = codec.unpack(json.dumps(fields).encode(), channel)
+    envelope = unpack(json.dumps(fields).encode(), channel)
     return json.loads(envelope.payload), set(envelope.exclude), envelope.connection
 
 
 def assert_unpacked_or_refused(data: bytes) -> None:
     with suppress(InvalidEnvelope):
-        envelope = codec.unpack(data, "lobby")
+        envelope = unpack(data, "lobby")
         assert isinstance(envelope.payload, bytes)
         assert all(isinstance(id, str) for id in envelope.exclude)
         assert isinstance(envelope.connection, str | None)

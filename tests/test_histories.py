@@ -15,8 +15,8 @@ from gateway.backplane import Backplane, MemoryBackplane
 from gateway.backplane.counters import BackplaneCounters
 from gateway.backplane.keys import Keys
 from gateway.backplane.ledger import LINGER, OVERHEAD, Ledger
-from gateway.codec import Envelope
 from gateway.config import Rule
+from gateway.envelope import Envelope
 from gateway.message import Position
 from tests.harness.client import Client, Clients
 from tests.harness.node import Nodes

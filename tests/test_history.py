@@ -12,11 +12,11 @@ import pytest
 from gateway import codec
 from gateway.backplane import Page, Target
 from gateway.backplane.streams_memory import MemoryStreams
-from gateway.codec import Envelope
 from gateway.config import Rule
 from gateway.connection import Connection
 from gateway.counters import Counters
 from gateway.delivery import Delivery
+from gateway.envelope import Envelope
 from gateway.errors import Unavailable
 from gateway.history import MOST_BYTES, PAGE, History, _after
 from gateway.hub import Hub

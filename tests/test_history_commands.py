@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gateway import codec
-from gateway.codec import Envelope
 from gateway.config import Rule
+from gateway.envelope import Envelope
 from tests.feed import JSON, MSGPACK, RULES, Feed, assert_contiguous, join, numbered, params, saw, settled
 from tests.harness.client import Clients
 from tests.harness.node import Nodes

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gateway import codec
-from gateway.codec import Envelope
 from gateway.config import Rule
+from gateway.envelope import Envelope
 from tests.feed import (
     JSON,
     MSGPACK,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gateway import codec
+from gateway.envelope import unpack
 from gateway.errors import BadMessage, InvalidEnvelope, InvalidParam
 from gateway.json_values import check_integers, parse
 
@@ -103,7 +104,7 @@ class TestIntegers:
             codec.decode(f'{{"cmd": "x", "id": 5, "param": {text}}}'.encode())
         assert refused.value.fields == {"id": 5}
         with pytest.raises(InvalidEnvelope, match="64 bits"):
-            codec.unpack(f'{{"cmd": "x", "param": {text}}}'.encode())
+            unpack(f'{{"cmd": "x", "param": {text}}}'.encode())
 
 
 class TestUnsayable:

@@ -8,11 +8,12 @@ from typing import Any, cast
 import pytest
 
 from gateway.backplane import Page, Target
-from gateway.codec import Envelope, encode
+from gateway.codec import encode
 from gateway.config import Rule, Settings
 from gateway.connection import ConnectionInfo
 from gateway.counters import Counters
 from gateway.delivery import Delivery
+from gateway.envelope import Envelope
 from gateway.errors import ConnectionNotFound
 from gateway.expiry import Expiry
 from gateway.history import History

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from gateway import codec
 from gateway.backplane import Backplane, Target
+from gateway.envelope import pack_map, unpack_map
 from gateway.remote import BRIEFLY, Remote
 
 LONG = 60.0
@@ -25,7 +25,7 @@ class Nodes:
     async def publish(self, target: Target, data: bytes) -> int:
         if target.name not in self.delays:
             return 0
-        question = codec.unpack_map(data)
+        question = unpack_map(data)
         self.kept.setdefault(target.name, []).append(question)
         if (delay := self.delays[target.name]) is not None:
             self._tasks.add(asyncio.create_task(self.answer(target.name, question, delay)))
@@ -33,7 +33,7 @@ class Nodes:
 
     async def answer(self, node: str, question: dict[str, Any], delay: float = 0) -> None:
         await asyncio.sleep(delay)
-        await self.remote.heard(codec.pack_map({"answer": question["number"], "from": node, "result": node}))
+        await self.remote.heard(pack_map({"answer": question["number"], "from": node, "result": node}))
 
     async def ask(self, *, within: float = LONG, patient: bool = False) -> list[str]:
         """Ask them all; return who was silent."""

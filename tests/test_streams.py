@@ -10,8 +10,8 @@ import pytest
 
 from gateway import codec
 from gateway.backplane import Backplane, MemoryBackplane, Page, Target
-from gateway.codec import Envelope
 from gateway.config import Rule
+from gateway.envelope import Envelope, unpack
 from gateway.message import Position
 from tests.harness.proxy import Proxy
 from tests.harness.redis import RedisServer
@@ -57,7 +57,7 @@ class TestContract:
         found: list[Envelope] = []
         async with asyncio.timeout(10):
             async for batch in backplane.batches():
-                found += [codec.unpack(data) for target, data in batch if target.kind == "channel"]
+                found += [unpack(data) for target, data in batch if target.kind == "channel"]
                 if len(found) == 3:
                     break
         assert [(m.position.epoch, m.position.offset) for m in found if m.position] == [

@@ -11,8 +11,8 @@ import pytest
 
 from gateway import codec
 from gateway.backplane import ALL, DIRECT, Target
-from gateway.codec import Envelope
 from gateway.connection import Connection, Profile
+from gateway.envelope import Envelope, pack_map, unpack
 from gateway.errors import InvalidEnvelope, Unavailable
 from gateway.handler import Handler
 from gateway.message import Message
@@ -199,7 +199,7 @@ async def test_an_injection_that_two_nodes_deliver_is_seen_once(cluster: Cluster
     with cluster.tap(Filter()) as tap:
         for _ in range(2):
             for node in (cluster.a, cluster.b):
-                cluster.a.show(node.injection(data, target, codec.unpack(data, "lobby")))
+                cluster.a.show(node.injection(data, target, unpack(data, "lobby")))
         assert tap.waiting.qsize() == 2
         assert (await tap.waiting.get()).message.cmd == "x"
 
@@ -227,7 +227,7 @@ async def test_what_a_report_costs_does_not_grow_with_those_before_it(cluster: C
     """Lines of code that run for the second thousand are as many as for the first."""
     with cluster.tap(Filter(cmd="nothing")):
         reports = [
-            cluster.b.injection(data, Target("channel", "lobby"), codec.unpack(data, "lobby"))
+            cluster.b.injection(data, Target("channel", "lobby"), unpack(data, "lobby"))
             for data in (b'{"cmd":"x","param":%d}' % number for number in range(2000))
         ]
         first, second = (_lines_run(cluster.a, reports[start : start + 1000]) for start in (0, 1000))
@@ -238,7 +238,7 @@ def _inject(node: Taps, number: int, channel: str = "lobby") -> None:
     """Let a node hear what a person has published."""
     data, target = b'{"cmd":"x","param":%d}' % number, Target("channel", channel)
     assert node.arrived(target, data)
-    node.report(data, target, codec.unpack(data, channel))
+    node.report(data, target, unpack(data, channel))
 
 
 def _lines_run(taps: Taps, reports: list[bytes]) -> int:
@@ -260,9 +260,7 @@ def _lines_run(taps: Taps, reports: list[bytes]) -> int:
     return lines
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"{", codec.pack_map({}), codec.pack_map({"node": "b", "sights": [1], "missed": 0})]
-)
+@pytest.mark.parametrize("data", [b"", b"{", pack_map({}), pack_map({"node": "b", "sights": [1], "missed": 0})])
 async def test_rubbish_is_refused(cluster: Cluster, data: bytes) -> None:
     """Whatever a stranger publishes there."""
     for hear in (cluster.a.show, cluster.a.wished):

@@ -336,7 +336,7 @@ class TestOff:
         program = """
 import sys
 from gateway import Service, Settings
-from gateway.codec import Envelope, pack
+from gateway.envelope import Envelope, pack
 assert Service(Settings()).tracing is None
 assert "gateway.tracing.spans" not in sys.modules
 print(len(pack(Envelope(b"x"))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway import codec
 from gateway.backplane import Page
-from gateway.codec import Envelope
+from gateway.envelope import Envelope
 from gateway.message import Position
 from gateway.track import MOST_RECENT, Track, contradicts
 

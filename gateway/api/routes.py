@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, cast
 
-from gateway import codec
 from gateway.api import wire
 from gateway.api.openapi import describe
 from gateway.api.operation import OPEN, Routes
 from gateway.api.problems import Refused
 from gateway.backplane import Page
-from gateway.codec import Envelope
 from gateway.connection import ConnectionInfo
+from gateway.envelope import Envelope, encode_history
 from gateway.message import Position, check_channel
 from gateway.presence import NodeInfo
 from gateway.search import NameSort
@@ -126,7 +125,7 @@ async def history(service: Service, channel: str, query: wire.PageQuery) -> wire
     found = await _history(service, channel, query)
     older, messages = found.messages[: -query.limit], found.messages[-query.limit :]
     cursor = write_cursor("history", _place(messages[0])) if older else None
-    items = cast(list[wire.StoredMessage], codec.encode_history(messages))
+    items = cast(list[wire.StoredMessage], encode_history(messages))
     return {"items": items, "cursor": cursor, "epoch": found.epoch, "offset": found.offset}
 
 

@@ -6,10 +6,11 @@ from gateway.backplane.cluster import ClusterBackplane
 from gateway.backplane.memory import MemoryBackplane
 from gateway.backplane.options import check
 from gateway.backplane.redis import RedisBackplane
-from gateway.backplane.target import ALL, DIRECT, GAP, NODES, TAP, Arrival, Backplane, Page, Target
+from gateway.backplane.target import Arrival, Backplane, Page
 from gateway.config import Settings, without_password
 from gateway.config.redis_url import RedisAddress, without_secrets
 from gateway.counters import Counters
+from gateway.envelope import ALL, DIRECT, GAP, NODES, TAP, Target
 from gateway.errors import InvalidSettings
 from gateway.redis.records import Rejections
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from redis.crc import key_slot
 
-from gateway import codec
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Command, RedisRefused
 from gateway.backplane.publishing import Publication, Publishing, key_of
@@ -20,10 +19,10 @@ from gateway.backplane.shard import OverRedis, Shard, Shared
 from gateway.backplane.slots import SLOTS
 from gateway.backplane.streams import Streams
 from gateway.backplane.subscriptions import SHARDED, granted
-from gateway.backplane.target import SPOKEN, Target
 from gateway.backplane.topology import Topology
 from gateway.config import Settings
 from gateway.config.redis_url import RedisAddress
+from gateway.envelope import SPOKEN, Target, is_envelope
 from gateway.redis.records import Rejections
 
 logger = logging.getLogger(__name__)
@@ -73,7 +72,7 @@ class ClusterBackplane(OverRedis):
 
     async def publish(self, target: Target, data: bytes) -> int:
         topic = self._keys.topic(target)
-        if target.kind in SPOKEN and not codec.is_envelope(data):
+        if target.kind in SPOKEN and not is_envelope(data):
             data = self._shared.signing.sign(topic, data)
         return await self._publishes[key_slot(topic)].publishing.publish(topic, data)
 

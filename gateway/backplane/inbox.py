@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from gateway import codec
 from gateway.backplane.link import Link
-from gateway.backplane.target import Arrival, Target
+from gateway.backplane.target import Arrival
+from gateway.envelope import Target, is_envelope
 from gateway.errors import InvalidEnvelope
 from gateway.redis.records import Rejections
 from gateway.redis.signing import Signing
@@ -36,7 +36,7 @@ class Inbox:
 
     def put_spoken(self, target: Target, topic: bytes, data: bytes) -> None:
         """Take what a node said; without the right signature, if one is asked for, it is dropped."""
-        if codec.is_envelope(data):
+        if is_envelope(data):
             self.put(Arrival(target, data))
             return
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from redis.crc import key_slot
 
 from gateway.backplane.slots import tag_in
-from gateway.backplane.target import Target
+from gateway.envelope import Target
 
 TOPICS_REMEMBERED = 4096
 SOLE_TYPES = {

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 
-from gateway import codec
 from gateway.backplane.counters import BackplaneCounters
 from gateway.backplane.ledger import Ledger
 from gateway.backplane.streams_memory import MemoryStreams
-from gateway.backplane.target import Arrival, Page, Target
+from gateway.backplane.target import Arrival, Page
 from gateway.backplane.trouble import Troubles
-from gateway.codec import Envelope
 from gateway.config import Rule
+from gateway.envelope import Envelope, Target, pack
 from gateway.message import Position
 
 
@@ -48,7 +47,7 @@ class MemoryBackplane:
 
     async def append(self, channel: str, envelope: Envelope, rule: Rule, *, known: str = "") -> Position:
         kept = self._streams.append(channel, envelope, rule)
-        self.put(Target("channel", channel), codec.pack(kept))
+        self.put(Target("channel", channel), pack(kept))
         assert kept.position is not None
         return kept.position
 

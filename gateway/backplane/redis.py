@@ -7,7 +7,6 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from typing import Any
 
-from gateway import codec
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Link, LinkLost, RedisRefused
 from gateway.backplane.pulse import Pulse
@@ -16,8 +15,8 @@ from gateway.backplane.sentinel import open_dialer
 from gateway.backplane.shard import OverRedis, Shard, Shared
 from gateway.backplane.streams import Streams
 from gateway.backplane.subscriptions import PLAIN, granted
-from gateway.backplane.target import SPOKEN, Target
 from gateway.config import Settings
+from gateway.envelope import SPOKEN, Target, is_envelope
 from gateway.redis.records import Rejections
 
 RETRY = 0.25
@@ -48,7 +47,7 @@ class RedisBackplane(OverRedis):
 
     def publish(self, target: Target, data: bytes) -> Coroutine[Any, Any, int]:
         topic = self._keys.topic(target)
-        if target.kind in SPOKEN and not codec.is_envelope(data):
+        if target.kind in SPOKEN and not is_envelope(data):
             data = self._shared.signing.sign(topic, data)
         return self._shard.publishing.publish(topic, data)
 

@@ -15,11 +15,11 @@ from gateway.backplane.publishing import Publishing, Room
 from gateway.backplane.pulse import Pulse
 from gateway.backplane.streams import Streams
 from gateway.backplane.subscriptions import PLAIN, SHARDED, Subscriptions
-from gateway.backplane.target import BEAT, Arrival, Page
+from gateway.backplane.target import Arrival, Page
 from gateway.backplane.trouble import Troubles
 from gateway.backplane.watch import SILENT, stay_connected
-from gateway.codec import Envelope
 from gateway.config import Rule, Settings
+from gateway.envelope import BEAT, Envelope
 from gateway.message import Position
 from gateway.redis.records import Rejections
 from gateway.redis.signing import Signing

@@ -17,14 +17,13 @@ from typing import Any, Protocol
 
 import orjson
 
-from gateway import codec
 from gateway.backplane.keys import Keys
 from gateway.backplane.ledger import Ledger
 from gateway.backplane.link import Command
 from gateway.backplane.script import APPEND, DROP, READ, RENEW
-from gateway.backplane.target import Page, Target
-from gateway.codec import Envelope
+from gateway.backplane.target import Page
 from gateway.config import Rule
+from gateway.envelope import Envelope, Target, pack, stored
 from gateway.errors import InvalidEnvelope, Unavailable
 from gateway.message import Position
 from gateway.redis.records import Entry, Rejections, entries_in, place_of
@@ -73,7 +72,7 @@ class Streams:
             *(_new_epoch(), next(self._numbers), self._remembered, time.time_ns() // 1_000_000),
             *(rule.history, rule.history_bytes, rule.ttl, known or self._ledger.epoch(channel)),
             *(self._verb, self._keys.topic(Target("channel", channel))),
-            *(codec.pack(envelope), "message", envelope.payload, *exclude),
+            *(pack(envelope), "message", envelope.payload, *exclude),
         )
         epoch, offset, size, trimmed = await self._call(command, size=len(envelope.payload), repeatable=True)
         position, now = Position(epoch.decode(), offset), time.monotonic()
@@ -114,7 +113,7 @@ class Streams:
                 if place is None:
                     raise InvalidEnvelope("expected an entry that a node has written")
                 position = Position(epoch, *place)
-                message = codec.stored(fields.get(b"message", b""), fields.get(b"exclude", b"[]"), position)
+                message = stored(fields.get(b"message", b""), fields.get(b"exclude", b"[]"), position)
             except InvalidEnvelope as error:
                 self._rejections.stands(self._keys.stream(channel), f"{id.decode()}: {error}", fields)
                 continue

@@ -15,8 +15,8 @@ from zlib import crc32
 from gateway.backplane.counters import BackplaneCounters
 from gateway.backplane.ledger import LINGER, Ledger
 from gateway.backplane.target import Page
-from gateway.codec import Envelope
 from gateway.config import Rule
+from gateway.envelope import Envelope
 from gateway.message import Position
 
 CLASSES = 4096

@@ -14,9 +14,10 @@ from redis.crc import key_slot
 from gateway.backplane.counters import BackplaneCounters
 from gateway.backplane.inbox import Inbox
 from gateway.backplane.link import Link, RedisRefused
-from gateway.backplane.target import BEAT, GAP, SPOKEN, Arrival, Target
+from gateway.backplane.target import Arrival
 from gateway.backplane.trouble import Troubles
 from gateway.backplane.unheard import Unheard
+from gateway.envelope import BEAT, GAP, SPOKEN, Target
 from gateway.errors import Unavailable
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Where an envelope can go, and what every backplane promises."""
+"""What every backplane promises."""
 
 from __future__ import annotations
 
@@ -7,34 +7,9 @@ from typing import NamedTuple, Protocol
 
 from gateway.backplane.counters import BackplaneCounters
 from gateway.backplane.trouble import Troubles
-from gateway.codec import Envelope
 from gateway.config import Rule
+from gateway.envelope import Envelope, Target
 from gateway.message import Position
-
-
-class Target(NamedTuple):
-    """A place to write to: a `channel`, a `user` or a `node` by its name; `all`, `direct`, `nodes`, `tap`."""
-
-    kind: str
-    name: str = ""
-
-
-ALL = Target("all")
-"""Every connection of every node."""
-DIRECT = Target("direct")
-"""One connection, named in the envelope: what an operator writes by hand."""
-NODES = Target("nodes")
-"""Every node itself, not its connections."""
-TAP = Target("tap")
-"""Copies of the traffic, while somebody taps."""
-SPOKEN = frozenset({"node", NODES.kind, TAP.kind})
-"""Kinds of targets where nodes talk to each other: in maps, which are signed where there is a secret. An envelope to
-a `node` is a message to one of its connections, and is not."""
-BEAT = Target("beat")
-"""A backplane to itself, to know that it hears."""
-GAP = Target("gap")
-"""Nowhere: what arrives from there is word of a loss. `Target("gap", NAME)` says that messages to channel
-NAME may have been missed; `GAP` itself ends a loss, of everything or of one shard, and counts it."""
 
 
 class Arrival(NamedTuple):

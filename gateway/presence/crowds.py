@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from gateway import codec
 from gateway.backplane import Backplane, Target
+from gateway.envelope import Envelope, pack
 from gateway.errors import Unavailable
 
 PERIOD = 1.0
@@ -47,6 +48,6 @@ class Crowds:
             if size < 0:
                 return
             payload = codec.encode("online-count", {"count": size}, channel)
-            await self._backplane.publish(Target("channel", channel), codec.pack(codec.Envelope(payload)))
+            await self._backplane.publish(Target("channel", channel), pack(Envelope(payload)))
         except Unavailable:
             self.add(channel)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from gateway import codec
 from gateway.connection import ConnectionInfo
+from gateway.envelope import Envelope, pack
 from gateway.vitals import Vital
 
 SILENT = 6.5
@@ -132,4 +133,4 @@ class Presence(Protocol):
 def announcement(user: str, channel: str, *, connected: bool, exclude: str = "") -> bytes:
     """Make the envelope that tells a channel who came or went."""
     payload = codec.encode("online-update", {"userID": user, "connected": connected}, channel)
-    return codec.pack(codec.Envelope(payload, (exclude,) if exclude else ()))
+    return pack(Envelope(payload, (exclude,) if exclude else ()))

@@ -11,8 +11,8 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway.backplane import Target
-from gateway.codec import Envelope
 from gateway.connection import Connection
+from gateway.envelope import Envelope
 from gateway.errors import GatewayError, Unavailable
 from gateway.handshake import status_of
 from gateway.message import Message

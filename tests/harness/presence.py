@@ -14,6 +14,7 @@ from gateway.backplane import Target, open_backplane
 from gateway.config import Settings
 from gateway.connection import Connection, ConnectionInfo, Profile
 from gateway.counters import Counters
+from gateway.envelope import Envelope, pack, unpack
 from gateway.handler import Handler
 from gateway.hub import Hub
 from gateway.message import make_id
@@ -79,14 +80,14 @@ class PresenceNode:
     async def hear_all(self, channel: str) -> None:
         """Wait until everything that was said in a channel has arrived here."""
         mark = f"mark-{next(_numbers)}"
-        await self.backplane.publish(Target("channel", channel), codec.pack(codec.Envelope(codec.encode(mark))))
+        await self.backplane.publish(Target("channel", channel), pack(Envelope(codec.encode(mark))))
         await eventually(lambda: any(said[1] == mark for said in self.said), what=mark)
 
     async def _listen(self) -> None:
         async for batch in self.backplane.batches():
             for target, data in batch:
                 if target.kind == "channel":
-                    envelope = codec.unpack(data, target.name)
+                    envelope = unpack(data, target.name)
                     message = json.loads(envelope.payload)
                     self.said.append((target.name, message["cmd"], message["param"], set(envelope.exclude)))
 

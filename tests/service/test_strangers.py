@@ -8,8 +8,7 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from gateway import codec
-from gateway.codec import Envelope
+from gateway.envelope import Envelope, pack
 from tests.harness.embedded import EmbeddedCluster, observing
 from tests.harness.redis import RedisServer
 from tests.service.test_tap import writers
@@ -82,7 +81,7 @@ async def test_an_envelope_of_a_stranger_harms_no_node(
     ]
     for envelope in (Envelope(payload), Envelope(payload, ("nowhere~1",)), Envelope(payload, (), members[0].id)):
         for topic in ("channel:lobby", "all", "direct"):
-            await redis.command("PUBLISH", f"gateway:{topic}", codec.pack(envelope))
+            await redis.command("PUBLISH", f"gateway:{topic}", pack(envelope))
     await cluster.b.service.write_channel("last", None, "lobby")
     for member in members:
         await member.client.expect("last")
