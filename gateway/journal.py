@@ -16,8 +16,8 @@ import orjson
 from gateway.counters import Counters
 from gateway.errors import Unavailable
 from gateway.presence.books import entry
+from gateway.presence.protocol import Vital
 from gateway.redis.records import Rejections, is_moment
-from gateway.vitals import Vital
 
 logger = logging.getLogger(__name__)
 audit_logger = logging.getLogger("gateway.audit")

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from gateway.counters import Counters
 from gateway.presence import NodeInfo
-from gateway.vitals import SERVING
+from gateway.presence.protocol import SERVING
 
 
 class Status(NamedTuple):

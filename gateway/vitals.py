@@ -12,12 +12,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
 
 from gateway.backplane.counters import BackplaneCounters
 from gateway.counters import BOUNDS, Counters
 from gateway.hub import Hub
-from gateway.redis.records import Record
+from gateway.presence.protocol import Vital
 
 PERIOD = 3.0
 """Seconds between samples, which all nodes take at the same times of the clock."""
@@ -25,56 +24,11 @@ KEPT = 300
 """Samples kept: 15 minutes."""
 _PAGE = resource.getpagesize()
 
-
-SERVING = ("ok", "degraded")
-"""States of a node to which clients should be sent."""
-
-
-class Vital(NamedTuple):
-    """How a node was when it took its last sample. Rates are a second, times in seconds."""
-
-    at: int = 0
-    """When that was, in ms since the epoch by the node's own clock."""
-    state: str = "ok"
-    """ok, degraded, deaf or draining."""
-    trouble: tuple[str, ...] = ()
-    """What is wrong, one short line each."""
-    connections: int = 0
-    channels: int = 0
-    cpu: float = 0.0
-    """Percent of one processor."""
-    memory: int = 0
-    """Resident bytes."""
-    loop_lag: float = 0.0
-    """The most by which the event loop was late within the last minute."""
-    lag: float = 0.0
-    """From a beat's publication until it was heard; while none comes, since one did."""
-    waiting: int = 0
-    """Publications that Redis has not answered yet."""
-    received: float = 0.0
-    published: float = 0.0
-    delivered: float = 0.0
-    p50: float = 0.0
-    """Of fan-outs: from their arrival until the last socket was written."""
-    p99: float = 0.0
-    taps: int = 0
-    """Observers on this node."""
-    rejected: int = 0
-    """Payloads and values found in Redis that were none of ours, since the node started."""
-
-    @property
-    def serves(self) -> bool:
-        """Whether clients should be sent to this node."""
-        return self.state in SERVING
-
-
 SERIES = (
     *("connections", "channels", "cpu", "memory", "loop_lag", "lag", "waiting"),
     *("received", "published", "delivered", "p50", "p99"),
 )
 """What is kept of a sample for the charts."""
-TROUBLE_BYTES, STATE_BYTES = 4096, 20
-"""Of what a node says of itself."""
 BEHIND = 3
 """Samples by which a node may be behind the others and still be waited for."""
 _WORST = {"loop_lag", "lag", "p50", "p99"}
@@ -190,29 +144,6 @@ def quantile(classes: Sequence[int], q: float) -> float:
             return round(lower + (upper - lower) * (wanted - seen) / count, 6)
         seen, lower = seen + count, upper
     return 0.0
-
-
-def as_fields(vital: Vital) -> tuple[str, ...]:
-    """Write the figures as names and values, as they stand in the node's hash."""
-    written = vital._asdict() | {"trouble": "\n".join(vital.trouble)}
-    return tuple(str(part) for pair in written.items() for part in pair)
-
-
-def of_record(record: Record) -> Vital:
-    """Read the figures of a node; it may run another version, and tell fewer of them, or more."""
-    known = Vital()._asdict().items()
-    return Vital()._replace(**{name: _read(record, name, default) for name, default in known if name in record})
-
-
-def _read(record: Record, name: str, default: object) -> Any:
-    match default:
-        case tuple():
-            return tuple(filter(None, record.line(name, most=TROUBLE_BYTES).split("\n")))
-        case str():
-            return record.line(name, most=STATE_BYTES)
-        case int():
-            return record.number(name)
-    return record.real(name)
 
 
 def _complete(known: list[list[Sample]], since: int) -> int:

@@ -13,7 +13,7 @@ from gateway.counters import Counters
 from gateway.errors import Unavailable
 from gateway.journal import MOST_WAITING, Journal
 from gateway.presence.books import KEPT, MemoryBooks
-from gateway.vitals import Vital
+from gateway.presence.protocol import Vital
 from tests.harness.admin import PASSWORD, log_in
 from tests.harness.wait import eventually
 

@@ -16,9 +16,10 @@ from gateway.config import Settings
 from gateway.counters import BOUNDS, Counters
 from gateway.hub import Hub
 from gateway.meter import KEPT_ON, MOST, WINDOW, Meter
+from gateway.presence.protocol import Vital, as_fields, of_record
 from gateway.redis.records import Record, Rejections
 from gateway.server import running_node
-from gateway.vitals import KEPT, PERIOD, SERIES, Vital, Vitals, as_fields, of_cluster, of_record, quantile
+from gateway.vitals import KEPT, PERIOD, SERIES, Vitals, of_cluster, quantile
 from tests.harness import properties  # noqa: F401
 from tests.harness.redis import RedisServer
 from tests.harness.wait import eventually

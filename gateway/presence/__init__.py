@@ -9,10 +9,9 @@ from gateway.config import Settings
 from gateway.counters import Counters
 from gateway.hub import Hub
 from gateway.presence.memory import MemoryPresence
-from gateway.presence.protocol import Counts, NodeInfo, Presence
+from gateway.presence.protocol import Counts, NodeInfo, Presence, Vital
 from gateway.presence.redis import RedisPresence
 from gateway.redis.records import Rejections
-from gateway.vitals import Vital
 
 __all__ = ["Counts", "NodeInfo", "Presence", "open_presence"]
 

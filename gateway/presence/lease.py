@@ -17,6 +17,7 @@ from gateway.presence.claims import Claims
 from gateway.presence.listing import SECONDS
 from gateway.presence.marks import Marks
 from gateway.presence.processes import own_process
+from gateway.presence.protocol import Vital, as_fields
 from gateway.presence.reaper import Reaper
 from gateway.presence.registry import Registry
 from gateway.presence.rivals import Holder, Rivals
@@ -24,7 +25,6 @@ from gateway.presence.rules import Rules
 from gateway.presence.scripts import END, RENEW, TAKE
 from gateway.presence.store import Store, run_of
 from gateway.version import __version__
-from gateway.vitals import Vital, as_fields
 
 logger = logging.getLogger(__name__)
 

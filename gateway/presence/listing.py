@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from gateway.backplane.keys import Keys
 from gateway.connection import ConnectionInfo
-from gateway.presence.protocol import Counts, NodeInfo
+from gateway.presence.protocol import Counts, NodeInfo, of_record
 from gateway.presence.registry import described, info_of
 from gateway.presence.store import Store, looked
 from gateway.redis.records import Record, Rejections, names_in, sorted_out
-from gateway.vitals import of_record
 
 SECONDS = 10
 """How long a node's lease lasts, by Redis' clock."""

@@ -14,9 +14,8 @@ from gateway.config import Settings
 from gateway.connection import ConnectionInfo
 from gateway.presence.books import MemoryBooks
 from gateway.presence.crowds import Crowds
-from gateway.presence.protocol import Counts, NodeInfo, announcement
+from gateway.presence.protocol import Counts, NodeInfo, Vital, announcement
 from gateway.version import __version__
-from gateway.vitals import Vital
 
 T = TypeVar("T")
 

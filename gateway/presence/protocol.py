@@ -8,10 +8,52 @@ from typing import Any, NamedTuple, Protocol
 from gateway import codec
 from gateway.connection import ConnectionInfo
 from gateway.envelope import Envelope, pack
-from gateway.vitals import Vital
+from gateway.redis.records import Record
 
 SILENT = 6.5
 """Seconds without a renewed lease after which a node is called lost: two in a row are missing."""
+SERVING = ("ok", "degraded")
+"""States of a node to which clients should be sent."""
+TROUBLE_BYTES, STATE_BYTES = 4096, 20
+"""Of what a node says of itself."""
+
+
+class Vital(NamedTuple):
+    """How a node was when it took its last sample. Rates are a second, times in seconds."""
+
+    at: int = 0
+    """When that was, in ms since the epoch by the node's own clock."""
+    state: str = "ok"
+    """ok, degraded, deaf or draining."""
+    trouble: tuple[str, ...] = ()
+    """What is wrong, one short line each."""
+    connections: int = 0
+    channels: int = 0
+    cpu: float = 0.0
+    """Percent of one processor."""
+    memory: int = 0
+    """Resident bytes."""
+    loop_lag: float = 0.0
+    """The most by which the event loop was late within the last minute."""
+    lag: float = 0.0
+    """From a beat's publication until it was heard; while none comes, since one did."""
+    waiting: int = 0
+    """Publications that Redis has not answered yet."""
+    received: float = 0.0
+    published: float = 0.0
+    delivered: float = 0.0
+    p50: float = 0.0
+    """Of fan-outs: from their arrival until the last socket was written."""
+    p99: float = 0.0
+    taps: int = 0
+    """Observers on this node."""
+    rejected: int = 0
+    """Payloads and values found in Redis that were none of ours, since the node started."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether clients should be sent to this node."""
+        return self.state in SERVING
 
 
 class Counts(NamedTuple):
@@ -134,3 +176,26 @@ def announcement(user: str, channel: str, *, connected: bool, exclude: str = "")
     """Make the envelope that tells a channel who came or went."""
     payload = codec.encode("online-update", {"userID": user, "connected": connected}, channel)
     return pack(Envelope(payload, (exclude,) if exclude else ()))
+
+
+def as_fields(vital: Vital) -> tuple[str, ...]:
+    """Write the figures as names and values, as they stand in the node's hash."""
+    written = vital._asdict() | {"trouble": "\n".join(vital.trouble)}
+    return tuple(str(part) for pair in written.items() for part in pair)
+
+
+def of_record(record: Record) -> Vital:
+    """Read the figures of a node; it may run another version, and tell fewer of them, or more."""
+    known = Vital()._asdict().items()
+    return Vital()._replace(**{name: _read(record, name, default) for name, default in known if name in record})
+
+
+def _read(record: Record, name: str, default: object) -> Any:
+    match default:
+        case tuple():
+            return tuple(filter(None, record.line(name, most=TROUBLE_BYTES).split("\n")))
+        case str():
+            return record.line(name, most=STATE_BYTES)
+        case int():
+            return record.number(name)
+    return record.real(name)

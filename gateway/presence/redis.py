@@ -28,7 +28,7 @@ from gateway.presence.lease import Lease
 from gateway.presence.listing import SECONDS, Listing
 from gateway.presence.marks import Marks
 from gateway.presence.mending import Mending
-from gateway.presence.protocol import Counts, NodeInfo
+from gateway.presence.protocol import Counts, NodeInfo, Vital
 from gateway.presence.reaper import Reaper
 from gateway.presence.registry import Registry
 from gateway.presence.rivals import Rivals
@@ -37,7 +37,6 @@ from gateway.presence.scripts import COUNT
 from gateway.presence.standby import Standby
 from gateway.presence.store import SingleStore, Store, looked
 from gateway.redis.records import Rejections
-from gateway.vitals import Vital
 
 logger = logging.getLogger(__name__)
 
