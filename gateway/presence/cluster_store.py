@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
+from gateway.backplane.script import Script
 from gateway.backplane.topology import Topology
 from gateway.backplane.trouble import Troubles
 from gateway.backplane.watch import stay_connected
@@ -38,12 +39,16 @@ class ClusterStore:
         rearranged: Callable[[], None],
         troubles: Troubles,
         misplaced: Misplaced = lambda command: None,
+        *,
+        scripts: Sequence[Script] = (),
     ) -> None:
         self._topology = topology
         self._misplaced = misplaced
         self._rearranged = rearranged
         """Hears that other masters answer than before, or one that was restarted: they may not have all there was."""
         self._troubles = troubles
+        self._scripts = scripts
+        """What every master is given before it is asked for anything."""
         self._writers: dict[str, Writer] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._runs: dict[str, str] = {}
@@ -79,7 +84,7 @@ class ClusterStore:
             link = self._link(key)
             if link is not None:
                 try:
-                    return await answer_of(link, command)
+                    return await answer_of(link, command, self._scripts)
                 except LinkLost:
                     self._topology.suspect()
                 except RedisRefused as refusal:
@@ -151,7 +156,7 @@ class ClusterStore:
             self._rearranged()
 
     async def _use(self, shard: str, writer: Writer, link: Link) -> None:
-        await load_scripts(link)
+        await load_scripts(link, self._scripts)
         self._troubles.notice(f"eviction at {link.address}", warning_of(await eviction_of(link)))
         run = await run_of(link)
         self._troubles.does_without(link.lacking)

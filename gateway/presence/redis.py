@@ -33,7 +33,7 @@ from gateway.presence.reaper import Reaper
 from gateway.presence.registry import Registry
 from gateway.presence.rivals import Rivals
 from gateway.presence.rules import Rules
-from gateway.presence.scripts import COUNT
+from gateway.presence.scripts import COUNT, SCRIPTS
 from gateway.presence.standby import Standby
 from gateway.presence.store import SingleStore, Store, looked
 from gateway.redis.records import Rejections
@@ -62,11 +62,13 @@ class RedisPresence:
         self._rejections = rejections
         if isinstance(backplane, ClusterBackplane):
             self._keys = Keys(settings.prefix, cluster=True)
-            self._store: Store = ClusterStore(backplane.topology, self._rearranged, backplane.troubles, self._misplaced)
+            self._store: Store = ClusterStore(
+                backplane.topology, self._rearranged, backplane.troubles, self._misplaced, scripts=SCRIPTS
+            )
         else:
             self._keys = Keys(settings.prefix)
             dialer = open_dialer(settings.redis_url, f"{settings.prefix}-{node}-presence")
-            self._store = SingleStore(dialer, self._connected, backplane.troubles, self._misplaced)
+            self._store = SingleStore(dialer, self._connected, backplane.troubles, self._misplaced, scripts=SCRIPTS)
         claims, marks = Claims(self._store, self._keys), Marks(self._store, self._keys)
         self._hub = hub
         self._listing = Listing(self._store, self._keys, rejections, self._spoiled)

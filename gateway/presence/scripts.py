@@ -16,7 +16,21 @@ DUE, GONE = _script("due"), _script("gone")
 TAKE, RENEW, END = _script("take"), _script("renew"), _script("end")
 CLAIM, DISCLAIM, MEND, MARK = _script("claim"), _script("disclaim"), _script("mend"), _script("mark")
 
-ALL = (
-    *(OPEN, RESERVE, RESTORE, COUNT, JOIN, LEAVE, FORGET_USER, DUE, GONE),
-    *(TAKE, RENEW, END, CLAIM, DISCLAIM, MEND, MARK),
+SCRIPTS = (
+    OPEN,
+    RESERVE,
+    RESTORE,
+    COUNT,
+    JOIN,
+    LEAVE,
+    FORGET_USER,
+    DUE,
+    GONE,
+    TAKE,
+    RENEW,
+    END,
+    CLAIM,
+    DISCLAIM,
+    MEND,
+    MARK,
 )

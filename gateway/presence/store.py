@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from gateway.backplane.dialer import Dials
 from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
+from gateway.backplane.script import Script
 from gateway.backplane.trouble import Troubles
 from gateway.backplane.watch import stay_connected
 from gateway.errors import Unavailable
@@ -77,9 +78,13 @@ class SingleStore:
         connected: Callable[[Link], Awaitable[None]],
         troubles: Troubles,
         misplaced: Misplaced = lambda command: None,
+        *,
+        scripts: Sequence[Script] = (),
     ) -> None:
         self._dialer = dialer
         self._troubles = troubles
+        self._scripts = scripts
+        """What every server is given before it is asked for anything."""
         self._connected = connected
         """Hears of every new link, before anything is written over it."""
         self._misplaced = misplaced
@@ -89,7 +94,7 @@ class SingleStore:
         await stay_connected(self._dialer, self._use, "presence", self._troubles)
 
     async def _use(self, link: Link) -> None:
-        await load_scripts(link)
+        await load_scripts(link, self._scripts)
         self._troubles.notice("eviction", warning_of(await eviction_of(link)))
         self._troubles.does_without(link.lacking)
         await self._connected(link)  # who hears of it may ask at once: nothing is waited for in between
@@ -102,7 +107,7 @@ class SingleStore:
         if self._writer.link is None:
             raise Unavailable("Redis is away")
         try:
-            return await answer_of(self._writer.link, command)
+            return await answer_of(self._writer.link, command, self._scripts)
         except RedisRefused as error:
             raise refusal_of(command, error, self._misplaced) from None
         except LinkLost as error:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
 from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
 from gateway.backplane.refusal import PASSING
+from gateway.backplane.script import Script
 from gateway.errors import Unavailable
-from gateway.presence.scripts import ALL
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class Writer:
             self._waiting.popleft().drop()
 
 
-async def answer_of(link: Link, command: Command) -> Any:
+async def answer_of(link: Link, command: Command, scripts: Iterable[Script]) -> Any:
     """Send a command ahead of all writes, and return the answer; give Redis the scripts if it has forgotten them.
 
     Raises `LinkLost` and `RedisRefused`.
@@ -171,13 +171,13 @@ async def answer_of(link: Link, command: Command) -> Any:
     except RedisRefused as refusal:
         if refusal.word != "NOSCRIPT":
             raise
-    await load_scripts(link)
+    await load_scripts(link, scripts)
     return await link.call(*command)
 
 
-async def load_scripts(link: Link) -> None:
+async def load_scripts(link: Link, scripts: Iterable[Script]) -> None:
     """Give a server the text of the scripts, which are then called by their hash."""
-    for script in ALL:
+    for script in scripts:
         await link.call("SCRIPT", "LOAD", script.text)
 
 
