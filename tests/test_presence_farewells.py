@@ -8,9 +8,9 @@ import pytest
 
 from gateway.backplane import Target
 from gateway.backplane.link import Command
+from gateway.backplane.store import Store
 from gateway.presence.redis import RedisPresence
 from gateway.presence.scripts import GONE
-from gateway.presence.store import Store
 from tests.harness.presence import PresenceNode, Somebody
 from tests.harness.wait import eventually
 

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.presence import lease, writer
+from gateway.backplane import writer
+from gateway.presence import lease
 from gateway.presence.listing import SECONDS
 from gateway.presence.redis import RedisPresence
 from tests.harness.presence import PresenceNode, Somebody

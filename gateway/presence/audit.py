@@ -12,13 +12,13 @@ from typing import Any
 
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Command
+from gateway.backplane.store import Store
 from gateway.counters import Counters
 from gateway.errors import Unavailable
 from gateway.hub import Hub
 from gateway.presence.lease import Lease
 from gateway.presence.rivals import Rivals
 from gateway.presence.rules import Rules
-from gateway.presence.store import Store
 
 logger = logging.getLogger(__name__)
 

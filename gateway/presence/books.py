@@ -8,7 +8,7 @@ from collections import deque
 from itertools import count
 
 from gateway.backplane.keys import Keys
-from gateway.presence.store import RefusedCommand, Store, looked
+from gateway.backplane.store import RefusedCommand, Store, looked
 from gateway.redis.records import Rejections, entries_in
 from gateway.redis.signing import EntrySigning
 

@@ -10,10 +10,10 @@ import asyncio
 from gateway.backplane import Target
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Command
+from gateway.backplane.store import Store
 from gateway.errors import Unavailable
 from gateway.presence.protocol import announcement
 from gateway.presence.scripts import DUE, GONE
-from gateway.presence.store import Store
 from gateway.redis.records import Rejections, sorted_out
 
 PERIOD = 0.5

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Command, Link
+from gateway.backplane.store import Store, run_of
 from gateway.connection import Connection
 from gateway.errors import Unavailable
 from gateway.hub import Hub
@@ -23,7 +24,6 @@ from gateway.presence.registry import Registry
 from gateway.presence.rivals import Holder, Rivals
 from gateway.presence.rules import Rules
 from gateway.presence.scripts import END, RENEW, TAKE
-from gateway.presence.store import Store, run_of
 from gateway.version import __version__
 
 logger = logging.getLogger(__name__)

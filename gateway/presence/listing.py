@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from gateway.backplane.keys import Keys
+from gateway.backplane.store import Store, looked
 from gateway.connection import ConnectionInfo
 from gateway.presence.protocol import Counts, NodeInfo, of_record
 from gateway.presence.registry import described, info_of
-from gateway.presence.store import Store, looked
 from gateway.redis.records import Record, Rejections, names_in, sorted_out
 
 SECONDS = 10

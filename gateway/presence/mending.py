@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Command
+from gateway.backplane.store import Store
+from gateway.backplane.writer import keys_of
 from gateway.errors import Unavailable
 from gateway.presence.scripts import MEND
-from gateway.presence.store import Store
-from gateway.presence.writer import keys_of
 from gateway.redis.records import Rejections
 
 PERIOD = 1.0

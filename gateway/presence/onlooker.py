@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from gateway.backplane import Backplane
 from gateway.backplane.cluster import ClusterBackplane
+from gateway.backplane.cluster_store import ClusterStore
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Link
 from gateway.backplane.sentinel import open_dialer
+from gateway.backplane.store import SingleStore, Store
 from gateway.config import Rule, Settings
 from gateway.counters import Counters
-from gateway.presence.cluster_store import ClusterStore
 from gateway.presence.listing import Listing
 from gateway.presence.protocol import Counts, NodeInfo
 from gateway.presence.rules import Rules
-from gateway.presence.store import SingleStore, Store
 from gateway.redis.records import Rejections
 
 

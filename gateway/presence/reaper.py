@@ -11,12 +11,12 @@ import logging
 from collections.abc import Awaitable, Callable, Container
 
 from gateway.backplane.keys import Keys
+from gateway.backplane.store import Store
 from gateway.message import node_of
 from gateway.presence.claims import Claims
 from gateway.presence.listing import raw_pages
 from gateway.presence.marks import Marks
 from gateway.presence.registry import Registry, described, info_of
-from gateway.presence.store import Store
 from gateway.redis.records import Rejections, sorted_out
 
 logger = logging.getLogger(__name__)

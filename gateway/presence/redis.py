@@ -10,9 +10,11 @@ from typing import Any
 
 from gateway.backplane import Backplane
 from gateway.backplane.cluster import ClusterBackplane
+from gateway.backplane.cluster_store import ClusterStore
 from gateway.backplane.keys import Keys
 from gateway.backplane.link import Command, Link
 from gateway.backplane.sentinel import open_dialer
+from gateway.backplane.store import SingleStore, Store, looked
 from gateway.config import Settings
 from gateway.connection import ConnectionInfo
 from gateway.counters import Counters
@@ -21,7 +23,6 @@ from gateway.hub import Hub
 from gateway.presence.audit import Audit
 from gateway.presence.books import Books, entry
 from gateway.presence.claims import Claims
-from gateway.presence.cluster_store import ClusterStore
 from gateway.presence.crowds import Crowds
 from gateway.presence.farewells import Farewells
 from gateway.presence.lease import Lease
@@ -35,7 +36,6 @@ from gateway.presence.rivals import Rivals
 from gateway.presence.rules import Rules
 from gateway.presence.scripts import COUNT, SCRIPTS
 from gateway.presence.standby import Standby
-from gateway.presence.store import SingleStore, Store, looked
 from gateway.redis.records import Rejections
 
 logger = logging.getLogger(__name__)

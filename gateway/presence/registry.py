@@ -11,12 +11,12 @@ import orjson
 from gateway.backplane import Target
 from gateway.backplane.keys import Keys
 from gateway.backplane.script import Script
+from gateway.backplane.store import Store, looked
 from gateway.config import Settings
 from gateway.connection import ConnectionInfo
 from gateway.presence.crowds import Crowds
 from gateway.presence.protocol import announcement
 from gateway.presence.scripts import FORGET_USER, JOIN, LEAVE, OPEN, RESERVE, RESTORE
-from gateway.presence.store import Store, looked
 from gateway.redis.records import Record, Rejections, values
 
 FORGOTTEN = 3_600_000

@@ -14,9 +14,9 @@ import secrets
 from typing import NamedTuple
 
 from gateway.backplane.keys import Keys
+from gateway.backplane.store import Store
 from gateway.presence.listing import SECONDS
 from gateway.presence.processes import has_ended
-from gateway.presence.store import Store
 from gateway.redis.records import Record, Rejections, values
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ import orjson
 from pydantic import ValidationError
 
 from gateway.backplane.keys import Keys
+from gateway.backplane.store import Store, looked
 from gateway.config import Rule
-from gateway.presence.store import Store, looked
 from gateway.redis.records import Rejections, is_moment, objects_in
 
 MOST = 1000

@@ -1,4 +1,4 @@
-"""Where presence keeps its sets: one Redis server."""
+"""Where sets and books are kept: one Redis server."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from gateway.backplane.dialer import Dials
+from gateway.backplane.eviction import eviction_of, warning_of
 from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
 from gateway.backplane.script import Script
 from gateway.backplane.trouble import Troubles
 from gateway.backplane.watch import stay_connected
+from gateway.backplane.writer import Read, Writer, answer_of, is_wrong_type, keys_of, load_scripts
 from gateway.errors import Unavailable
-from gateway.presence.eviction import eviction_of, warning_of
-from gateway.presence.writer import Read, Writer, answer_of, is_wrong_type, keys_of, load_scripts
 from gateway.redis.records import Rejections
 
 

@@ -1,4 +1,4 @@
-"""Where presence keeps its sets: the masters of a Redis Cluster."""
+"""Where sets and books are kept: the masters of a Redis Cluster."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from gateway.backplane.eviction import eviction_of, warning_of
 from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
 from gateway.backplane.script import Script
+from gateway.backplane.store import Misplaced, refusal_of, run_of
 from gateway.backplane.topology import Topology
 from gateway.backplane.trouble import Troubles
 from gateway.backplane.watch import stay_connected
+from gateway.backplane.writer import Read, Write, Writer, answer_of, load_scripts
 from gateway.errors import Unavailable
-from gateway.presence.eviction import eviction_of, warning_of
-from gateway.presence.store import Misplaced, refusal_of, run_of
-from gateway.presence.writer import Read, Write, Writer, answer_of, load_scripts
 
 RETRY = 0.1
 """Seconds before a write is tried again that the cluster could not take."""

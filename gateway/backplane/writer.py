@@ -60,7 +60,7 @@ class Write:
 class Writer:
     """Sends what is put in, in order, over whatever link there is.
 
-    What a broken link left unanswered is sent again: every write of presence may be repeated, because
+    What a broken link left unanswered is sent again: every write may be repeated, because
     its scripts act only on what they change.
     """
 
@@ -195,7 +195,7 @@ def is_wrong_type(refusal: RedisRefused) -> bool:
 
 
 def keys_of(command: Command) -> list[str]:
-    """Return the keys that a command of presence is about."""
+    """Return the keys that a command is about."""
     if command[0] not in ("EVALSHA", "EVAL"):
         return [str(command[1])]
     return [str(key) for key in command[3 : 3 + int(command[2])] if key]
