@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gateway.access import Action
 from gateway.answers import Answers
-from gateway.backplane import ALL, DIRECT, NODES, Page, Target, check_redis, open_backplane
+from gateway.backplane import ALL, DIRECT, NODES, Page, Target, check_redis, open_backplane, open_links
 from gateway.backplane.counters import BackplaneCounters
 from gateway.budget import Budget
 from gateway.commands import Commands
@@ -33,7 +33,7 @@ from gateway.membership import Membership
 from gateway.message import Message, Position, check_channel
 from gateway.neighbours import Neighbours
 from gateway.operations import Operations
-from gateway.presence import open_presence
+from gateway.presence import SCRIPTS, open_presence
 from gateway.reader import Reader
 from gateway.reception import Reception
 from gateway.redis.records import Rejections
@@ -93,7 +93,8 @@ class Service(Writing):
         self._hub = Hub()
         self._taps = Taps(settings.node_id)
         rejections = self._rejections = Rejections(self.counters)
-        self._backplane = open_backplane(settings, rejections)
+        links = open_links(settings, SCRIPTS)
+        self._backplane = open_backplane(settings, links, rejections)
         self._delivery = Delivery(self._hub, settings.rule, self.counters)
         budget = self.budget = Budget(settings)
         self._history = History(self._hub, self._backplane, self._delivery, settings.rule, self.counters, budget)
@@ -102,7 +103,7 @@ class Service(Writing):
             *(lambda: self._condition, lambda: self.loop_lag.most, lambda: len(self._taps.here)),
         )
         self._presence = open_presence(
-            *(settings, self._backplane, self._hub, self.counters, rejections), vital=self._vitals.current
+            *(settings, links, self._backplane, self._hub, self.counters, rejections), vital=self._vitals.current
         )
         answer = Answers(self, self._hub).give
         self._remote = Remote(settings.node_id, self._backplane, answer, timeout=settings.publish_timeout)

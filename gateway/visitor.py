@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from gateway.backplane import NODES, TAP, Backplane, Target, open_backplane
+from gateway.backplane import NODES, TAP, Backplane, Target, open_backplane, open_links
 from gateway.config import Rule, Settings, first_match, load, without_password
 from gateway.envelope import Envelope, is_envelope, pack_map, unpack_map
 from gateway.errors import ConnectionNotFound, GatewayError, InvalidSettings, Unavailable
@@ -73,8 +73,10 @@ class Visitor:
         # Named where it connects: what was made before a fork is in all children, and answers would go to all of them.
         self.id = f"visitor-{secrets.token_hex(6)}"
         self._settings = settings = settings.model_copy(update={"node_id": self.id})
-        self.backplane: Backplane = open_backplane(settings)
-        self.onlooker = Onlooker(settings, self.backplane)
+        links = open_links(settings)
+        assert links is not None  # `settings_of` refuses a node that is alone
+        self.backplane: Backplane = open_backplane(settings, links)
+        self.onlooker = Onlooker(links)
         hint = "" if settings.cluster_secret else "; if the nodes have a cluster_secret, whoever asks them needs it"
         self.remote = Remote(self.id, self.backplane, _refuse, timeout=settings.publish_timeout, hint=hint)
         self.rule: Callable[[str], Rule] = first_match(())

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from itertools import count, pairwise
 from typing import Any
 
-from gateway.backplane import GAP, Backplane, Target, open_backplane
+from gateway.backplane import GAP, Backplane, Target, open_backplane, open_links
 from gateway.config import Settings
 from gateway.errors import Unavailable
 from tests.harness.wait import eventually
@@ -21,7 +21,8 @@ _nodes = count(1)
 @asynccontextmanager
 async def started(url: str, **settings: Any) -> AsyncIterator[Backplane]:
     """Run the backplane of one node for the length of a `with`, ready or not; fail if it ended by itself."""
-    backplane = open_backplane(Settings(redis_url=url, node_id=f"node-{next(_nodes)}", **settings))
+    found = Settings(redis_url=url, node_id=f"node-{next(_nodes)}", **settings)
+    backplane = open_backplane(found, open_links(found))
     task = asyncio.create_task(backplane.run())
     try:
         yield backplane

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gateway.backplane import ALL, DIRECT, NODES, TAP, Backplane, Target, open_backplane
+from gateway.backplane import ALL, DIRECT, NODES, TAP, Backplane, Target, open_backplane, open_links
 from gateway.config import Settings
 from gateway.errors import Unavailable
 from tests.harness.redis import RedisServer
@@ -30,7 +30,8 @@ _numbers = itertools.count(1)
 @asynccontextmanager
 async def running(url: str, **settings: Any) -> AsyncIterator[Backplane]:
     """Run the backplane of one node for the length of a `with`; fail if it ended with an error."""
-    backplane = open_backplane(Settings(redis_url=url, node_id=f"node-{next(_numbers)}", **settings))
+    found = Settings(redis_url=url, node_id=f"node-{next(_numbers)}", **settings)
+    backplane = open_backplane(found, open_links(found))
     task = asyncio.create_task(backplane.run())
     try:
         async with asyncio.timeout(20):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.backplane import open_backplane
+from gateway.backplane import open_links
 from gateway.backplane.link import RedisRefused
 from gateway.cli import main
 from gateway.config import load, without_password
@@ -64,7 +64,7 @@ def told_of(url: str) -> str:
     said = [without_password(url), str(shown("redis_url", url))]
     elsewhere = url if "redis" in url or "@" in url else "none"
     for use in (
-        lambda: open_backplane(load(redis_url=url)),
+        lambda: open_links(load(redis_url=url)),
         lambda: load(redis_url=[url]),
         lambda: load(port=elsewhere),
         lambda: load(allowed_origins=[elsewhere]),

@@ -10,8 +10,8 @@ from typing import Any
 
 from redis.crc import key_slot
 
-from gateway.backplane.keys import Keys
 from gateway.backplane.link import Command, RedisRefused
+from gateway.backplane.links import Links
 from gateway.backplane.publishing import Publication, Publishing, key_of
 from gateway.backplane.pulse import Pulse
 from gateway.backplane.redis import RETRY, reached
@@ -21,7 +21,6 @@ from gateway.backplane.streams import Streams
 from gateway.backplane.subscriptions import SHARDED, granted
 from gateway.backplane.topology import Topology
 from gateway.config import Settings
-from gateway.config.redis_url import RedisAddress
 from gateway.envelope import SPOKEN, Target, is_envelope
 from gateway.redis.records import Rejections
 
@@ -35,13 +34,11 @@ class ClusterBackplane(OverRedis):
     publications as soon as nothing is under way to the old master, so that their order stays.
     """
 
-    def __init__(self, settings: Settings, rejections: Rejections) -> None:
+    def __init__(self, settings: Settings, links: Links, topology: Topology, rejections: Rejections) -> None:
         self._node = settings.node_id
-        self._keys = Keys(settings.prefix, cluster=True)
-        self._shared = Shared(settings, rejections, is_cluster=True)
-        address = RedisAddress.parse(settings.redis_url)
-        name = f"{settings.prefix}-{settings.node_id}"
-        self.topology = Topology(address, name, self._shared.troubles)
+        self._keys = links.keys
+        self._shared = Shared(settings, links.troubles, rejections)
+        self.topology = topology
         self._nowhere = self._new_shard("nowhere", is_late=False)
         """Never connected: keeps what nobody serves, until somebody does."""
         self._shards: dict[str, Shard] = {}

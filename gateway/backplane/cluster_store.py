@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -36,16 +36,14 @@ class ClusterStore:
     def __init__(
         self,
         topology: Topology,
-        rearranged: Callable[[], None],
         troubles: Troubles,
-        misplaced: Misplaced = lambda command: None,
         *,
         scripts: Sequence[Script] = (),
     ) -> None:
         self._topology = topology
-        self._misplaced = misplaced
-        self._rearranged = rearranged
-        """Hears that other masters answer than before, or one that was restarted: they may not have all there was."""
+        self.connected: list[Callable[[Link], Awaitable[None]]] = []
+        self.rearranged: list[Callable[[], None]] = []
+        self.misplaced: list[Misplaced] = []
         self._troubles = troubles
         self._scripts = scripts
         """What every master is given before it is asked for anything."""
@@ -154,6 +152,14 @@ class ClusterStore:
             self._send(write)
         if not first_time:
             self._rearranged()
+
+    def _rearranged(self) -> None:
+        for hear in self.rearranged:
+            hear()
+
+    def _misplaced(self, command: Command) -> None:
+        for hear in self.misplaced:
+            hear(command)
 
     async def _use(self, shard: str, writer: Writer, link: Link) -> None:
         await load_scripts(link, self._scripts)

@@ -7,11 +7,10 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from typing import Any
 
-from gateway.backplane.keys import Keys
 from gateway.backplane.link import Link, LinkLost, RedisRefused
+from gateway.backplane.links import Links
 from gateway.backplane.pulse import Pulse
 from gateway.backplane.refusal import is_password_refused
-from gateway.backplane.sentinel import open_dialer
 from gateway.backplane.shard import OverRedis, Shard, Shared
 from gateway.backplane.streams import Streams
 from gateway.backplane.subscriptions import PLAIN, granted
@@ -25,10 +24,10 @@ RETRY = 0.25
 class RedisBackplane(OverRedis):
     """Carries envelopes by PUBLISH and SUBSCRIBE; no pattern subscriptions, no reads per message."""
 
-    def __init__(self, settings: Settings, rejections: Rejections) -> None:
-        self._keys = Keys(settings.prefix)
-        self._dialer = open_dialer(settings.redis_url, f"{settings.prefix}-{settings.node_id}")
-        self._shared = Shared(settings, rejections)
+    def __init__(self, settings: Settings, links: Links, rejections: Rejections) -> None:
+        self._keys = links.keys
+        self._dialer = links.dialer()
+        self._shared = Shared(settings, links.troubles, rejections)
         self._shard = Shard(self._shared)
         call, timeout = self._shard.publishing.call, self._shared.timeout
         self._streams = Streams(

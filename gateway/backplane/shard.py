@@ -34,12 +34,12 @@ that came while we ran."""
 class Shared:
     """What all shards of a backplane share."""
 
-    def __init__(self, settings: Settings, rejections: Rejections, *, is_cluster: bool = False) -> None:
+    def __init__(self, settings: Settings, troubles: Troubles, rejections: Rejections) -> None:
         self.rejections = rejections
         self.signing = Signing(settings.cluster_secret)
         self.timeout = settings.publish_timeout
         self.counters = BackplaneCounters()
-        self.troubles = Troubles(settings.prefix, is_cluster=is_cluster)
+        self.troubles = troubles
         self.ledger = Ledger(settings.history_total_bytes, self.counters)
         self.inbox = Inbox(self.signing, rejections)
         self.room = Room(messages=settings.publish_queue, size=settings.publish_queue_bytes)

@@ -37,6 +37,13 @@ class Store(Protocol):
     """Whether all keys live on one server, so that one script may touch any of them."""
     tags: Sequence[str]
     """A hash tag in a slot of each server, where they are several."""
+    connected: list[Callable[[Link], Awaitable[None]]]
+    """Who hears of every new link to the only server, before anything is written over it."""
+    rearranged: list[Callable[[], None]]
+    """Who hears that other masters of a cluster answer than before, or one that was restarted: they may not have all
+    there was."""
+    misplaced: list[Misplaced]
+    """Who hears of a command that met a key of a wrong type."""
 
     async def run(self) -> None: ...
 
@@ -75,9 +82,7 @@ class SingleStore:
     def __init__(
         self,
         dialer: Dials,
-        connected: Callable[[Link], Awaitable[None]],
         troubles: Troubles,
-        misplaced: Misplaced = lambda command: None,
         *,
         scripts: Sequence[Script] = (),
     ) -> None:
@@ -85,10 +90,10 @@ class SingleStore:
         self._troubles = troubles
         self._scripts = scripts
         """What every server is given before it is asked for anything."""
-        self._connected = connected
-        """Hears of every new link, before anything is written over it."""
-        self._misplaced = misplaced
-        self._writer = Writer(misplaced=misplaced)
+        self.connected: list[Callable[[Link], Awaitable[None]]] = []
+        self.rearranged: list[Callable[[], None]] = []
+        self.misplaced: list[Misplaced] = []
+        self._writer = Writer(misplaced=self._misplaced)
 
     async def run(self) -> None:
         await stay_connected(self._dialer, self._use, "presence", self._troubles)
@@ -97,8 +102,13 @@ class SingleStore:
         await load_scripts(link, self._scripts)
         self._troubles.notice("eviction", warning_of(await eviction_of(link)))
         self._troubles.does_without(link.lacking)
-        await self._connected(link)  # who hears of it may ask at once: nothing is waited for in between
+        for hear in self.connected:
+            await hear(link)  # who hears of it may ask at once: nothing is waited for in between
         await self._writer.use(link)
+
+    def _misplaced(self, command: Command) -> None:
+        for hear in self.misplaced:
+            hear(command)
 
     def write(self, turn: str, key: str, command: Command, read: Read | None = None) -> asyncio.Future[Any]:
         return self._writer.put(command, read)

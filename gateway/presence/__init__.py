@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.backplane import Backplane, MemoryBackplane
+from gateway.backplane import Backplane, Links, MemoryBackplane
 from gateway.config import Settings
 from gateway.counters import Counters
 from gateway.hub import Hub
 from gateway.presence.memory import MemoryPresence
 from gateway.presence.protocol import Counts, NodeInfo, Presence, Vital
 from gateway.presence.redis import RedisPresence
+from gateway.presence.scripts import SCRIPTS
 from gateway.redis.records import Rejections
 
-__all__ = ["Counts", "NodeInfo", "Presence", "open_presence"]
+__all__ = ["SCRIPTS", "Counts", "NodeInfo", "Presence", "open_presence"]
 
 
 def open_presence(
     settings: Settings,
+    links: Links | None,
     backplane: Backplane,
     hub: Hub,
     counters: Counters,
@@ -25,11 +27,12 @@ def open_presence(
     *,
     vital: Callable[[], Vital] = Vital,
 ) -> Presence:
-    """Make the presence that `redis_url` asks for; nothing is connected before it runs.
+    """Make the presence over these links, or that of a node that is alone; nothing is connected before it runs.
 
     `rejections` hears of what stands there and is none of ours. `vital` tells how this node is, which the others may
     read.
     """
-    if isinstance(backplane, MemoryBackplane):
+    if links is None:
+        assert isinstance(backplane, MemoryBackplane)  # as `open_backplane` makes it where there are no links
         return MemoryPresence(settings, backplane, vital)
-    return RedisPresence(settings, backplane, hub, counters, rejections or Rejections(counters), vital)
+    return RedisPresence(settings, links, backplane, hub, counters, rejections or Rejections(counters), vital)

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.backplane.keys import Keys
+from gateway.backplane.store import Store
 from gateway.errors import Unavailable
 from gateway.presence.scripts import MARK
-from gateway.presence.store import Store
 
 logger = logging.getLogger(__name__)
 

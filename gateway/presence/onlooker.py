@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.backplane import Backplane
-from gateway.backplane.cluster import ClusterBackplane
-from gateway.backplane.cluster_store import ClusterStore
-from gateway.backplane.keys import Keys
-from gateway.backplane.link import Link
-from gateway.backplane.sentinel import open_dialer
-from gateway.backplane.store import SingleStore, Store
-from gateway.config import Rule, Settings
+from gateway.backplane import Links
+from gateway.config import Rule
 from gateway.counters import Counters
 from gateway.presence.listing import Listing
 from gateway.presence.protocol import Counts, NodeInfo
@@ -20,17 +14,11 @@ from gateway.redis.records import Rejections
 class Onlooker:
     """Reads what the nodes of a cluster have written. Raises `Unavailable` while Redis is away."""
 
-    def __init__(self, settings: Settings, backplane: Backplane) -> None:
-        if isinstance(backplane, ClusterBackplane):
-            keys = Keys(settings.prefix, cluster=True)
-            self._store: Store = ClusterStore(backplane.topology, lambda: None, backplane.troubles)
-        else:
-            keys = Keys(settings.prefix)
-            dialer = open_dialer(settings.redis_url, f"{settings.prefix}-{settings.node_id}-presence")
-            self._store = SingleStore(dialer, _ignore, backplane.troubles)
+    def __init__(self, links: Links) -> None:
+        self._store = links.store
         rejections = Rejections(Counters())  # to its log: whoever looks on is asked for no figures
-        self._listing = Listing(self._store, keys, rejections)
-        self._rules = Rules(self._store, keys, rejections)
+        self._listing = Listing(links.store, links.keys, rejections)
+        self._rules = Rules(links.store, links.keys, rejections)
 
     async def run(self) -> None:
         """Be connected until cancelled."""
@@ -49,7 +37,3 @@ class Onlooker:
 
     async def nodes(self) -> list[NodeInfo]:
         return await self._listing.nodes()
-
-
-async def _ignore(link: Link) -> None:
-    pass

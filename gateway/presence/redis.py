@@ -8,13 +8,8 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from gateway.backplane import Backplane
-from gateway.backplane.cluster import ClusterBackplane
-from gateway.backplane.cluster_store import ClusterStore
-from gateway.backplane.keys import Keys
-from gateway.backplane.link import Command, Link
-from gateway.backplane.sentinel import open_dialer
-from gateway.backplane.store import SingleStore, Store, looked
+from gateway.backplane import Backplane, Links
+from gateway.backplane.store import looked
 from gateway.config import Settings
 from gateway.connection import ConnectionInfo
 from gateway.counters import Counters
@@ -34,7 +29,7 @@ from gateway.presence.reaper import Reaper
 from gateway.presence.registry import Registry
 from gateway.presence.rivals import Rivals
 from gateway.presence.rules import Rules
-from gateway.presence.scripts import COUNT, SCRIPTS
+from gateway.presence.scripts import COUNT
 from gateway.presence.standby import Standby
 from gateway.redis.records import Rejections
 
@@ -52,6 +47,7 @@ class RedisPresence:
     def __init__(
         self,
         settings: Settings,
+        links: Links,
         backplane: Backplane,
         hub: Hub,
         counters: Counters,
@@ -59,38 +55,32 @@ class RedisPresence:
         vital: Callable[[], Vital] = Vital,
     ) -> None:
         node = self._node = settings.node_id
+        store = self._store = links.store
+        keys = self._keys = links.keys
         self._rejections = rejections
-        if isinstance(backplane, ClusterBackplane):
-            self._keys = Keys(settings.prefix, cluster=True)
-            self._store: Store = ClusterStore(
-                backplane.topology, self._rearranged, backplane.troubles, self._misplaced, scripts=SCRIPTS
-            )
-        else:
-            self._keys = Keys(settings.prefix)
-            dialer = open_dialer(settings.redis_url, f"{settings.prefix}-{node}-presence")
-            self._store = SingleStore(dialer, self._connected, backplane.troubles, self._misplaced, scripts=SCRIPTS)
-        claims, marks = Claims(self._store, self._keys), Marks(self._store, self._keys)
+        claims, marks = Claims(store, keys), Marks(store, keys)
         self._hub = hub
-        self._listing = Listing(self._store, self._keys, rejections, self._spoiled)
+        self._listing = Listing(store, keys, rejections, self._spoiled)
         self._crowds = Crowds(self._size, backplane)
-        self._registry = Registry(self._store, self._keys, settings, self._crowds)
-        self.reaper = Reaper(self._store, self._keys, self._registry, claims, rejections, marks, self._reaped)
-        rules = Rules(self._store, self._keys, rejections, settings.channels)
-        rivals = self._rivals = Rivals(node, self._store, self._keys, rejections)
+        self._registry = Registry(store, keys, settings, self._crowds)
+        self.reaper = Reaper(store, keys, self._registry, claims, rejections, marks, self._reaped)
+        rules = Rules(store, keys, rejections, settings.channels)
+        rivals = self._rivals = Rivals(node, store, keys, rejections)
         self.lease = Lease(
-            *(node, self._store, self._keys, hub, self._registry, self.reaper, claims, rules, rivals, marks),
+            *(node, store, keys, hub, self._registry, self.reaper, claims, rules, rivals, marks),
             vital=vital,
-            proved=backplane.troubles.proved,
+            proved=links.troubles.proved,
         )
-        self._mending = Mending(self._store, self._keys, rejections, self.lease.register_again)
-        self._standby = Standby(
-            settings.redis_url, f"{settings.prefix}-{node}-standby", lambda: self._store.server(self._keys.node(node))
-        )
-        self._books = Books(self._store, self._keys, rejections, settings.cluster_secret)
-        self._farewells = Farewells(self._store, self._keys, settings.presence_grace, rejections)
+        self._mending = Mending(store, keys, rejections, self.lease.register_again)
+        store.connected.append(self.lease.connected)
+        store.rearranged.append(self.lease.register_again)
+        store.misplaced.append(self._mending.misplaced)
+        self._standby = Standby(links.url, f"{links.name}-standby", lambda: store.server(keys.node(node)))
+        self._books = Books(store, keys, rejections, settings.cluster_secret)
+        self._farewells = Farewells(store, keys, settings.presence_grace, rejections)
         self._arriving: set[str] = set()
         """Connections that are counted already and not yet opened."""
-        self.audit = Audit(node, self._store, self._keys, hub, self.lease, rivals, rules, counters, self._arriving)
+        self.audit = Audit(node, store, keys, hub, self.lease, rivals, rules, counters, self._arriving)
 
     # ---- life
 
@@ -131,19 +121,10 @@ class RedisPresence:
         await self._store.flushed()
         await self.lease.end()
 
-    def _misplaced(self, command: Command) -> None:
-        self._mending.misplaced(command)
-
     def _spoiled(self, id: str) -> None:
         """Write a connection again whose hash is not as it was written, if it is held here."""
         if (connection := self._hub.connections.get(id)) is not None:
             self._registry.open(connection.info(), connection.agent)
-
-    def _rearranged(self) -> None:
-        self.lease.register_again()
-
-    async def _connected(self, link: Link) -> None:
-        await self.lease.connected(link)
 
     async def _reap(self) -> None:
         """Look for dead nodes, but not before all had a whole lease's time since the last trouble with Redis."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from gateway.backplane import open_backplane
-from gateway.config import Settings
+from gateway.backplane import MemoryBackplane
 from gateway.connection import Connection, Profile
 from gateway.directory import Directory
 from gateway.handler import Handler
@@ -48,7 +47,7 @@ def open_directory(count: int) -> Directory:
     async def act(verb: str, arguments: dict[str, Any]) -> object:
         return await directory.answer(verb, arguments)
 
-    remote = Remote(node, open_backplane(Settings(redis_url="memory://")), act, timeout=10)
+    remote = Remote(node, MemoryBackplane(), act, timeout=10)
     directory = Directory(hub, cast(Presence, Counting(hub, node)), remote, patience=60)
     return directory
 

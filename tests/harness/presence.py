@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from gateway import codec
-from gateway.backplane import Target, open_backplane
+from gateway.backplane import Target, open_backplane, open_links
 from gateway.config import Settings
 from gateway.connection import Connection, ConnectionInfo, Profile
 from gateway.counters import Counters
@@ -18,7 +18,7 @@ from gateway.envelope import Envelope, pack, unpack
 from gateway.handler import Handler
 from gateway.hub import Hub
 from gateway.message import make_id
-from gateway.presence import open_presence
+from gateway.presence import SCRIPTS, open_presence
 
 from .wait import eventually
 
@@ -33,8 +33,9 @@ class PresenceNode:
     def __init__(self, url: str, *, id: str = "", **settings: Any) -> None:
         self.settings = Settings(redis_url=url, node_id=id or f"node-{next(_numbers)}", **settings)
         self.hub, self.counters = Hub(), Counters()
-        self.backplane = open_backplane(self.settings)
-        self.presence = open_presence(self.settings, self.backplane, self.hub, self.counters)
+        links = open_links(self.settings, SCRIPTS)
+        self.backplane = open_backplane(self.settings, links)
+        self.presence = open_presence(self.settings, links, self.backplane, self.hub, self.counters)
         # What was said in the channels that were listened to: (channel, command, parameter, whom to skip).
         self.said: list[tuple[str, str, Any, set[str]]] = []
 
