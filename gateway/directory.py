@@ -16,7 +16,7 @@ from gateway.errors import ConnectionNotFound, InvalidEnvelope, Unavailable
 from gateway.hub import Hub
 from gateway.inflight import InFlight
 from gateway.message import check_channel
-from gateway.presence import Presence
+from gateway.presence import Listing
 from gateway.remote import Remote
 from gateway.search import ConnectionQuery, ConnectionSort, Listed, NameQuery, NameSort, Sliced
 from gateway.search.connections import find, merge, read_info
@@ -79,7 +79,7 @@ class ConnectionDetail(NamedTuple):
 class Directory:
     """The cluster as lists and single entries. Everything raises `Unavailable` while Redis is away."""
 
-    def __init__(self, hub: Hub, presence: Presence, remote: Remote, *, patience: float = PATIENCE) -> None:
+    def __init__(self, hub: Hub, presence: Listing, remote: Remote, *, patience: float = PATIENCE) -> None:
         self._hub = hub
         self._presence = presence
         self._remote = remote

@@ -15,7 +15,7 @@ import orjson
 
 from gateway.counters import Counters
 from gateway.errors import Unavailable
-from gateway.presence.books import entry
+from gateway.journal_store import entry
 from gateway.presence.protocol import Vital
 from gateway.redis.records import Rejections, is_moment
 
@@ -91,6 +91,11 @@ class Journal:
             self._state = kind  # so that the next sample is no news
         self._note("events", {"kind": kind, "text": text, **details})
 
+    def lost(self, node: str, removed: int) -> None:
+        """Note that another node is dead, which this one has cleaned up after; so many connections it had."""
+        text = f"its lease ran out; {removed} connections were removed"
+        self._note("events", {"kind": "lost", "text": text}, node=node)
+
     def audit(self, who: str, action: str, target: str, **details: object) -> None:
         """Note what an operator did; logged, too, because whoever reads logs may not read Redis."""
         audit_logger.info("who=%s action=%s target=%s details=%s", *map(ascii, (who, action, target, details)))
@@ -132,8 +137,8 @@ class Journal:
         self._rejections.stands(f"the book of {book}", "expected an entry that a node has written", line)
         return None
 
-    def _note(self, book: Book, fields: dict[str, object]) -> None:
-        self._waiting[book].append(entry(self._node, **fields))
+    def _note(self, book: Book, fields: dict[str, object], *, node: str = "") -> None:
+        self._waiting[book].append(entry(node or self._node, **fields))
         self._written.clear()
         self._due.set()
 

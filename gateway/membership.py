@@ -24,7 +24,7 @@ from gateway.fanout import write
 from gateway.history import History
 from gateway.hub import Hub
 from gateway.message import Position
-from gateway.presence import Presence
+from gateway.presence import Registry
 
 COUNTING = 1.0
 """Seconds that a handshake waits to hear how many connections its user has in the cluster."""
@@ -45,7 +45,7 @@ class Membership:
     """Where the connections of this node are."""
 
     def __init__(
-        self, hub: Hub, backplane: Backplane, history: History, presence: Presence, expiry: Expiry, settings: Settings
+        self, hub: Hub, backplane: Backplane, history: History, presence: Registry, expiry: Expiry, settings: Settings
     ) -> None:
         self._hub = hub
         self._expiry = expiry

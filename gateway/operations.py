@@ -13,7 +13,7 @@ from gateway.backplane import NODES, TAP, Backplane
 from gateway.conditions import Condition, conditions_of
 from gateway.errors import InvalidEnvelope, InvalidParam, Unavailable
 from gateway.journal import Book, Journal
-from gateway.presence import Presence
+from gateway.presence import Listing
 from gateway.redis.records import DIGITS, is_moment
 from gateway.remote import Remote
 from gateway.revocations import Revocations
@@ -39,7 +39,14 @@ class Operations:
     """Asks all nodes, and answers when they ask."""
 
     def __init__(
-        self, backplane: Backplane, remote: Remote, presence: Presence, vitals: Vitals, journal: Journal, taps: Taps
+        self,
+        backplane: Backplane,
+        remote: Remote,
+        presence: Listing,
+        vitals: Vitals,
+        journal: Journal,
+        revocations: Revocations,
+        taps: Taps,
     ) -> None:
         self._backplane = backplane
         self._remote = remote
@@ -47,7 +54,7 @@ class Operations:
         self._vitals = vitals
         self._journal = journal
         self._taps = taps
-        self.revocations = Revocations(presence)
+        self.revocations = revocations
         """Which sessions of operators are over."""
         self._changed = asyncio.Event()
         """Whether what the observers here want to see has yet to be told."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from gateway.access import Action
 from gateway.answers import Answers
-from gateway.backplane import ALL, DIRECT, NODES, Page, Target, check_redis, open_backplane, open_links
+from gateway.backplane import ALL, DIRECT, NODES, Page, Target, open_backplane
 from gateway.backplane.counters import BackplaneCounters
+from gateway.backplane.links import check_redis, open_links
 from gateway.budget import Budget
 from gateway.commands import Commands
 from gateway.config import Settings, database_of
@@ -29,6 +30,7 @@ from gateway.heartbeat import Heartbeat
 from gateway.history import History
 from gateway.hub import Hub
 from gateway.journal import Journal
+from gateway.journal_store import open_journal_store
 from gateway.membership import Membership
 from gateway.message import Message, Position, check_channel
 from gateway.neighbours import Neighbours
@@ -38,6 +40,7 @@ from gateway.reader import Reader
 from gateway.reception import Reception
 from gateway.redis.records import Rejections
 from gateway.remote import Remote
+from gateway.revocations import Revocations
 from gateway.rights import Rights
 from gateway.starting import Starting, Steps
 from gateway.status import Held, Readiness, Status
@@ -90,39 +93,36 @@ class Service(Writing):
         whatever else is drawn by lot here, would take each other's connections for ghosts of their own.
         """
         settings = self.settings = self.settings.named()
-        self._hub = Hub()
+        hub = self._hub = Hub()
         self._taps = Taps(settings.node_id)
         rejections = self._rejections = Rejections(self.counters)
         links = open_links(settings, SCRIPTS)
-        self._backplane = open_backplane(settings, links, rejections)
+        backplane = self._backplane = open_backplane(settings, links, rejections)
         self._delivery = Delivery(self._hub, settings.rule, self.counters)
         budget = self.budget = Budget(settings)
-        self._history = History(self._hub, self._backplane, self._delivery, settings.rule, self.counters, budget)
-        self._vitals = Vitals(
+        history = self._history = History(self._hub, backplane, self._delivery, settings.rule, self.counters, budget)
+        vitals = self._vitals = Vitals(
             *(self._hub, self.counters, lambda: self.backplane_counters),
             *(lambda: self._condition, lambda: self.loop_lag.most, lambda: len(self._taps.here)),
         )
-        self._presence = open_presence(
-            *(settings, links, self._backplane, self._hub, self.counters, rejections), vital=self._vitals.current
+        store = open_journal_store(links, rejections, secret=settings.cluster_secret)
+        journal = self._journal = Journal(settings.node_id, store, self.counters, rejections)
+        vitals.sampled.append(journal.sampled)
+        presence = self._presence = open_presence(
+            *(settings, links, backplane, hub, self.counters, rejections), vital=vitals.current, reaped=journal.lost
         )
-        answer = Answers(self, self._hub).give
-        self._remote = Remote(settings.node_id, self._backplane, answer, timeout=settings.publish_timeout)
-        self.directory = Directory(self._hub, self._presence, self._remote)
+        self._remote = Remote(settings.node_id, backplane, Answers(self, hub).give, timeout=settings.publish_timeout)
+        self.directory = Directory(self._hub, presence, self._remote)
         self.tracing = open_tracing(settings.tracing, node=settings.node_id)
         expiry = self._expiry = Expiry(self._hub)
-        history, presence = self._history, self._presence
-        self._membership = Membership(self._hub, self._backplane, history, presence, expiry, settings)
+        self._membership = Membership(self._hub, backplane, history, presence, expiry, settings)
         self._rights = Rights(self._membership, settings.rule, self.counters)
         self._heartbeat = Heartbeat(settings.heartbeat, self.counters)
-        self._watchdog = Watchdog(self._hub, self._presence.hold, self.counters)
-        self._journal = Journal(settings.node_id, self._presence, self.counters, rejections)
-        self._vitals.sampled.append(self._journal.sampled)
-        vitals, journal = self._vitals, self._journal
-        self.operations = Operations(self._backplane, self._remote, presence, vitals, journal, self._taps)
+        self._watchdog = Watchdog(self._hub, presence.hold, self.counters)
+        self.operations = Operations(backplane, self._remote, presence, vitals, journal, Revocations(store), self._taps)
         """What operators see and do."""
-        self._neighbours = Neighbours(
-            settings.node_id, settings.prefix, database_of(settings.redis_url), self._backplane, self._presence
-        )
+        database = database_of(settings.redis_url)
+        self._neighbours = Neighbours(settings.node_id, settings.prefix, database, backplane, presence)
 
     @property
     def node_id(self) -> str:

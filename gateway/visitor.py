@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from gateway.backplane import NODES, TAP, Backplane, Target, open_backplane, open_links
+from gateway.backplane import NODES, TAP, Backplane, Target, open_backplane
+from gateway.backplane.links import open_links
 from gateway.config import Rule, Settings, first_match, load, without_password
 from gateway.envelope import Envelope, is_envelope, pack_map, unpack_map
 from gateway.errors import ConnectionNotFound, GatewayError, InvalidSettings, Unavailable

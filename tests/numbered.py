@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from itertools import count, pairwise
 from typing import Any
 
-from gateway.backplane import GAP, Backplane, Target, open_backplane, open_links
+from gateway.backplane import GAP, Backplane, Target, open_backplane
+from gateway.backplane.links import open_links
 from gateway.config import Settings
 from gateway.errors import Unavailable
 from tests.harness.wait import eventually

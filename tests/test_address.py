@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.backplane import open_links
+from gateway.backplane.links import open_links
 from gateway.config import load
 from gateway.config.redis_url import RedisAddress
 from gateway.errors import InvalidSettings

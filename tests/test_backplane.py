@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from gateway.backplane import ALL, DIRECT, NODES, TAP, Backplane, Target, open_backplane, open_links
+from gateway.backplane import ALL, DIRECT, NODES, TAP, Backplane, Target, open_backplane
+from gateway.backplane.links import open_links
 from gateway.config import Settings
 from gateway.errors import Unavailable
 from tests.harness.redis import RedisServer

@@ -12,13 +12,13 @@ from aiohttp import ClientSession
 from gateway.counters import Counters
 from gateway.errors import Unavailable
 from gateway.journal import MOST_WAITING, Journal
-from gateway.presence.books import KEPT, MemoryBooks
+from gateway.journal_store import KEPT, MemoryJournalStore
 from gateway.presence.protocol import Vital
 from tests.harness.admin import PASSWORD, log_in
 from tests.harness.wait import eventually
 
 
-class Books(MemoryBooks):
+class Books(MemoryJournalStore):
     """Books that can be out of reach."""
 
     away = False
@@ -68,6 +68,16 @@ async def test_changes_are_noted_once_for_each_sample(notes: Notes) -> None:
     assert await notes.kinds() == ["ok", "degraded", "slow"]
     entries = await notes.journal.read("events", limit=3)
     assert (entries[2]["count"], entries[1]["text"], entries[0]["node"]) == (1000, "Redis is away", "node")
+
+
+async def test_the_end_of_another_node_is_noted_under_its_name(notes: Notes) -> None:
+    """By the node that has cleaned up after it, also while Redis is away."""
+    notes.books.away = True
+    notes.journal.lost("dead", 3)
+    notes.books.away = False
+    assert await notes.kinds() == ["lost"]
+    (entry,) = await notes.journal.read("events", limit=5)
+    assert (entry["node"], entry["text"]) == ("dead", "its lease ran out; 3 connections were removed")
 
 
 async def test_a_rejected_payload_is_noted_with_what_was_wrong(notes: Notes) -> None:

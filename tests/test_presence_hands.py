@@ -8,8 +8,8 @@ from aiohttp import ClientSession
 
 from gateway.backplane.keys import Keys
 from gateway.counters import Counters
+from gateway.journal_store import KEPT
 from gateway.message import make_id
-from gateway.presence.books import KEPT
 from gateway.presence.registry import FIELDS, info_of
 from gateway.redis.records import Record, Rejections, values
 from tests.harness.admin import log_in_by_link

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.backplane import open_links
 from gateway.backplane.link import RedisRefused
+from gateway.backplane.links import open_links
 from gateway.cli import main
 from gateway.config import load, without_password
 from gateway.config.sources import shown

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.backplane.cluster import ClusterBackplane
-from gateway.backplane.links import Links, check_redis, open_links
+from gateway.backplane.links import Links
 from gateway.backplane.memory import MemoryBackplane
 from gateway.backplane.redis import RedisBackplane
 from gateway.backplane.target import Arrival, Backplane, Page
@@ -21,13 +21,10 @@ __all__ = [
     "Arrival",
     "Backplane",
     "ClusterBackplane",
-    "Links",
     "MemoryBackplane",
     "Page",
     "Target",
-    "check_redis",
     "open_backplane",
-    "open_links",
 ]
 
 

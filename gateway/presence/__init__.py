@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.backplane import Backplane, Links, MemoryBackplane
+from gateway.backplane import Backplane, MemoryBackplane
+from gateway.backplane.links import Links
 from gateway.config import Settings
 from gateway.counters import Counters
 from gateway.hub import Hub
 from gateway.presence.memory import MemoryPresence
-from gateway.presence.protocol import Counts, NodeInfo, Presence, Vital
+from gateway.presence.protocol import Counts, Listing, NodeInfo, Presence, Registry, Vital
 from gateway.presence.redis import RedisPresence
 from gateway.presence.scripts import SCRIPTS
 from gateway.redis.records import Rejections
 
-__all__ = ["SCRIPTS", "Counts", "NodeInfo", "Presence", "open_presence"]
+__all__ = ["SCRIPTS", "Counts", "Listing", "NodeInfo", "Presence", "Registry", "open_presence"]
 
 
 def open_presence(
@@ -26,13 +27,14 @@ def open_presence(
     rejections: Rejections | None = None,
     *,
     vital: Callable[[], Vital] = Vital,
+    reaped: Callable[[str, int], None] = lambda node, removed: None,
 ) -> Presence:
     """Make the presence over these links, or that of a node that is alone; nothing is connected before it runs.
 
     `rejections` hears of what stands there and is none of ours. `vital` tells how this node is, which the others may
-    read.
+    read. `reaped` hears of each dead node that this one has cleaned up after, and how many connections that were.
     """
     if links is None:
         assert isinstance(backplane, MemoryBackplane)  # as `open_backplane` makes it where there are no links
         return MemoryPresence(settings, backplane, vital)
-    return RedisPresence(settings, links, backplane, hub, counters, rejections or Rejections(counters), vital)
+    return RedisPresence(settings, links, backplane, hub, counters, rejections or Rejections(counters), vital, reaped)

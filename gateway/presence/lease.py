@@ -20,7 +20,7 @@ from gateway.presence.marks import Marks
 from gateway.presence.processes import own_process
 from gateway.presence.protocol import Vital, as_fields
 from gateway.presence.reaper import Reaper
-from gateway.presence.registry import Registry
+from gateway.presence.registry import RedisRegistry
 from gateway.presence.rivals import Holder, Rivals
 from gateway.presence.rules import Rules
 from gateway.presence.scripts import END, RENEW, TAKE
@@ -50,7 +50,7 @@ class Lease:
         store: Store,
         keys: Keys,
         hub: Hub,
-        registry: Registry,
+        registry: RedisRegistry,
         reaper: Reaper,
         claims: Claims,
         rules: Rules,

@@ -39,7 +39,7 @@ async def raw_pages(store: Store, key: str, rejections: Rejections) -> AsyncIter
             return
 
 
-class Listing:
+class RedisListing:
     """Answers what the cluster looks like. Raises `Unavailable` while Redis is away.
 
     What a hand has put into the keys is left out: a page that shows the rest is of more use than none.

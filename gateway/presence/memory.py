@@ -12,7 +12,6 @@ from typing import TypeVar
 from gateway.backplane import MemoryBackplane, Target
 from gateway.config import Settings
 from gateway.connection import ConnectionInfo
-from gateway.presence.books import MemoryBooks
 from gateway.presence.crowds import Crowds
 from gateway.presence.protocol import Counts, NodeInfo, Vital, announcement
 from gateway.version import __version__
@@ -30,7 +29,6 @@ class MemoryPresence:
         self._rule = settings.rule
         self._backplane = backplane
         self._vital = vital
-        self._books = MemoryBooks()
         self._started = time.time_ns() // 1_000_000
         self._connections: dict[str, ConnectionInfo] = {}
         self._members: dict[str, dict[str, str]] = {}
@@ -148,18 +146,6 @@ class MemoryPresence:
                 self._vital(),
             )
         ]
-
-    async def record(self, book: str, entry: str) -> None:
-        await self._books.record(book, entry)
-
-    async def records(self, book: str, *, limit: int, before: str = "") -> list[tuple[str, str]]:
-        return await self._books.records(book, limit=limit, before=before)
-
-    async def revoke(self, id: str, seconds: int) -> bool:
-        return await self._books.revoke(id, seconds)
-
-    async def is_revoked(self, id: str) -> bool:
-        return await self._books.is_revoked(id)
 
     def _say_farewell(self, connection: ConnectionInfo, channel: str, grace: float) -> None:
         def over() -> None:

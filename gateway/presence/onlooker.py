@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.backplane import Links
+from gateway.backplane.links import Links
 from gateway.config import Rule
 from gateway.counters import Counters
-from gateway.presence.listing import Listing
+from gateway.presence.listing import RedisListing
 from gateway.presence.protocol import Counts, NodeInfo
 from gateway.presence.rules import Rules
 from gateway.redis.records import Rejections
@@ -17,7 +17,7 @@ class Onlooker:
     def __init__(self, links: Links) -> None:
         self._store = links.store
         rejections = Rejections(Counters())  # to its log: whoever looks on is asked for no figures
-        self._listing = Listing(links.store, links.keys, rejections)
+        self._listing = RedisListing(links.store, links.keys, rejections)
         self._rules = Rules(links.store, links.keys, rejections)
 
     async def run(self) -> None:

@@ -79,12 +79,66 @@ class NodeInfo(NamedTuple):
     """Seconds since it last reported itself, by Redis' clock."""
 
 
-class Presence(Protocol):
-    """Keeps the cluster's sets of connections, members and users.
+class Registry(Protocol):
+    """Notes what happens to connections: in the cluster's sets of connections, members and users.
 
     Changes of one node are made in the order of the calls, which only note them down: what comes back
     is awaited by whoever wants to know that it is done, and is done all the same if nobody does.
     """
+
+    def open(self, connection: ConnectionInfo, agent: str) -> Awaitable[Any]:
+        """Note a new connection, or what has changed of one."""
+
+    async def reserve(self, connection: ConnectionInfo, agent: str, most: int) -> bool:
+        """Note a new connection of an identified user who has fewer than `most`; tell whether that is so.
+
+        Decided in one step for the whole cluster. `open` is to follow, or `lose`. Raises `Unavailable`.
+        """
+
+    def join(self, connection: ConnectionInfo, channel: str) -> Awaitable[bool]:
+        """Note a member; tell the others if it is its user's first there. True if that created the channel."""
+
+    def leave(self, connection: ConnectionInfo, channel: str) -> Awaitable[bool]:
+        """Note that a member left of its own will; tell the others if it was its user's last there.
+
+        True if that emptied the channel.
+        """
+
+    def lose(self, connection: ConnectionInfo) -> Awaitable[Any]:
+        """Note that a connection is gone, from all its channels.
+
+        With a `presence_grace` its user is announced as gone only if not back by then, on any node.
+        """
+
+
+class Listing(Protocol):
+    """Tells what the cluster looks like. Raises `Unavailable` while Redis is away."""
+
+    def connections(self) -> AsyncIterator[ConnectionInfo]:
+        """Yield every connection of the cluster; one that comes or goes meanwhile may be missed."""
+
+    def members(self, channel: str) -> AsyncIterator[ConnectionInfo]:
+        """Yield the connections in a channel."""
+
+    def online(self, channel: str) -> AsyncIterator[str]:
+        """Yield the user ids online in a channel, each once."""
+
+    async def channel_counts(self, channels: Sequence[str]) -> list[tuple[int, int]]:
+        """Count the members, and the users online, of each channel."""
+
+    async def user_counts(self, users: Sequence[str]) -> list[int]:
+        """Count the connections of each identified user."""
+
+    async def node_ids(self) -> list[str]:
+        """Return the ids of the nodes, those that died a moment ago included."""
+
+    async def count(self) -> Counts: ...
+
+    async def nodes(self) -> list[NodeInfo]: ...
+
+
+class Presence(Registry, Listing, Protocol):
+    """A node's own place in the cluster, with all that it writes and reads there."""
 
     async def run(self) -> None:
         """Carry out what is noted down, until cancelled."""
@@ -113,63 +167,6 @@ class Presence(Protocol):
 
     async def close(self) -> None:
         """Carry out what is still noted down, and take this node out of the set of nodes."""
-
-    def open(self, connection: ConnectionInfo, agent: str) -> Awaitable[Any]:
-        """Note a new connection, or what has changed of one."""
-
-    async def reserve(self, connection: ConnectionInfo, agent: str, most: int) -> bool:
-        """Note a new connection of an identified user who has fewer than `most`; tell whether that is so.
-
-        Decided in one step for the whole cluster. `open` is to follow, or `lose`. Raises `Unavailable`.
-        """
-
-    def join(self, connection: ConnectionInfo, channel: str) -> Awaitable[bool]:
-        """Note a member; tell the others if it is its user's first there. True if that created the channel."""
-
-    def leave(self, connection: ConnectionInfo, channel: str) -> Awaitable[bool]:
-        """Note that a member left of its own will; tell the others if it was its user's last there.
-
-        True if that emptied the channel.
-        """
-
-    def lose(self, connection: ConnectionInfo) -> Awaitable[Any]:
-        """Note that a connection is gone, from all its channels.
-
-        With a `presence_grace` its user is announced as gone only if not back by then, on any node.
-        """
-
-    def connections(self) -> AsyncIterator[ConnectionInfo]:
-        """Yield every connection of the cluster; one that comes or goes meanwhile may be missed."""
-
-    def members(self, channel: str) -> AsyncIterator[ConnectionInfo]:
-        """Yield the connections in a channel."""
-
-    def online(self, channel: str) -> AsyncIterator[str]:
-        """Yield the user ids online in a channel, each once."""
-
-    async def channel_counts(self, channels: Sequence[str]) -> list[tuple[int, int]]:
-        """Count the members, and the users online, of each channel."""
-
-    async def user_counts(self, users: Sequence[str]) -> list[int]:
-        """Count the connections of each identified user."""
-
-    async def node_ids(self) -> list[str]:
-        """Return the ids of the nodes, those that died a moment ago included."""
-
-    async def count(self) -> Counts: ...
-
-    async def nodes(self) -> list[NodeInfo]: ...
-
-    async def record(self, book: str, entry: str) -> None:
-        """Add an entry to one of the cluster's books, of which only the newest are kept."""
-
-    async def records(self, book: str, *, limit: int, before: str = "") -> list[tuple[str, str]]:
-        """Read the newest entries, or those before an id, with their ids, newest first."""
-
-    async def revoke(self, id: str, seconds: int) -> bool:
-        """Keep for so long that something is over; tell whether that is news."""
-
-    async def is_revoked(self, id: str) -> bool: ...
 
 
 def announcement(user: str, channel: str, *, connected: bool, exclude: str = "") -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Callable, Container
 
 from gateway.backplane.keys import Keys
 from gateway.backplane.store import Store
@@ -16,7 +16,7 @@ from gateway.message import node_of
 from gateway.presence.claims import Claims
 from gateway.presence.listing import raw_pages
 from gateway.presence.marks import Marks
-from gateway.presence.registry import Registry, described, info_of
+from gateway.presence.registry import RedisRegistry, described, info_of
 from gateway.redis.records import Rejections, sorted_out
 
 logger = logging.getLogger(__name__)
@@ -34,12 +34,13 @@ class Reaper:
         self,
         store: Store,
         keys: Keys,
-        registry: Registry,
+        registry: RedisRegistry,
         claims: Claims,
         rejections: Rejections,
         marks: Marks,
-        reaped: Callable[[str, int], Awaitable[object]],
+        reaped: Callable[[str, int], None],
     ) -> None:
+        """`reaped` hears of each node that was cleaned up after, and how many connections that were."""
         self._store = store
         self._keys = keys
         self._registry = registry
@@ -110,7 +111,7 @@ class Reaper:
         await self._store.ask(self._keys.nodes, ("SREM", self._keys.nodes, node))
         facts = {"lost": node, "connections": removed}
         logger.warning("node %(lost)s is cleaned up: %(connections)s connections", facts)
-        await self._reaped(node, removed)
+        self._reaped(node, removed)
 
     async def _remove(self, node: str, ids: list[str]) -> None:
         found = await asyncio.gather(*(described(self._store, self._keys, id, self._rejections) for id in ids))

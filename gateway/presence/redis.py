@@ -8,7 +8,8 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from gateway.backplane import Backplane, Links
+from gateway.backplane import Backplane
+from gateway.backplane.links import Links
 from gateway.backplane.store import looked
 from gateway.config import Settings
 from gateway.connection import ConnectionInfo
@@ -16,17 +17,16 @@ from gateway.counters import Counters
 from gateway.errors import CannotStart, Unavailable
 from gateway.hub import Hub
 from gateway.presence.audit import Audit
-from gateway.presence.books import Books, entry
 from gateway.presence.claims import Claims
 from gateway.presence.crowds import Crowds
 from gateway.presence.farewells import Farewells
 from gateway.presence.lease import Lease
-from gateway.presence.listing import SECONDS, Listing
+from gateway.presence.listing import SECONDS, RedisListing
 from gateway.presence.marks import Marks
 from gateway.presence.mending import Mending
 from gateway.presence.protocol import Counts, NodeInfo, Vital
 from gateway.presence.reaper import Reaper
-from gateway.presence.registry import Registry
+from gateway.presence.registry import RedisRegistry
 from gateway.presence.rivals import Rivals
 from gateway.presence.rules import Rules
 from gateway.presence.scripts import COUNT
@@ -53,6 +53,7 @@ class RedisPresence:
         counters: Counters,
         rejections: Rejections,
         vital: Callable[[], Vital] = Vital,
+        reaped: Callable[[str, int], None] = lambda node, removed: None,
     ) -> None:
         node = self._node = settings.node_id
         store = self._store = links.store
@@ -60,10 +61,10 @@ class RedisPresence:
         self._rejections = rejections
         claims, marks = Claims(store, keys), Marks(store, keys)
         self._hub = hub
-        self._listing = Listing(store, keys, rejections, self._spoiled)
+        self._listing = RedisListing(store, keys, rejections, self._spoiled)
         self._crowds = Crowds(self._size, backplane)
-        self._registry = Registry(store, keys, settings, self._crowds)
-        self.reaper = Reaper(store, keys, self._registry, claims, rejections, marks, self._reaped)
+        self._registry = RedisRegistry(store, keys, settings, self._crowds)
+        self.reaper = Reaper(store, keys, self._registry, claims, rejections, marks, reaped)
         rules = Rules(store, keys, rejections, settings.channels)
         rivals = self._rivals = Rivals(node, store, keys, rejections)
         self.lease = Lease(
@@ -76,7 +77,6 @@ class RedisPresence:
         store.rearranged.append(self.lease.register_again)
         store.misplaced.append(self._mending.misplaced)
         self._standby = Standby(links.url, f"{links.name}-standby", lambda: store.server(keys.node(node)))
-        self._books = Books(store, keys, rejections, settings.cluster_secret)
         self._farewells = Farewells(store, keys, settings.presence_grace, rejections)
         self._arriving: set[str] = set()
         """Connections that are counted already and not yet opened."""
@@ -138,10 +138,6 @@ class RedisPresence:
             except Unavailable as error:
                 logger.debug("could not look for dead nodes: %s", error)
 
-    async def _reaped(self, node: str, removed: int) -> None:
-        line = entry(node, kind="lost", text=f"its lease ran out; {removed} connections were removed")
-        await self._books.record("events", line)
-
     async def _size(self, channel: str, changed: float) -> int:
         """Count a crowd for all nodes: whichever asks first tells."""
         counted = self._keys.counted(channel)
@@ -195,15 +191,3 @@ class RedisPresence:
 
     async def nodes(self) -> list[NodeInfo]:
         return await self._listing.nodes()
-
-    async def record(self, book: str, entry: str) -> None:
-        await self._books.record(book, entry)
-
-    async def records(self, book: str, *, limit: int, before: str = "") -> list[tuple[str, str]]:
-        return await self._books.records(book, limit=limit, before=before)
-
-    async def revoke(self, id: str, seconds: int) -> bool:
-        return await self._books.revoke(id, seconds)
-
-    async def is_revoked(self, id: str) -> bool:
-        return await self._books.is_revoked(id)

@@ -24,7 +24,7 @@ FORGOTTEN = 3_600_000
 FIELDS = ("node", "user", "name", "channels", "started", "remote")
 
 
-class Registry:
+class RedisRegistry:
     """Notes down what happens to connections, of this node or, when it cleans up, of another.
 
     On one server a script keeps the sets of all channels and users as well. In a cluster they live

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from gateway import codec
-from gateway.backplane import Target, open_backplane, open_links
+from gateway.backplane import Target, open_backplane
+from gateway.backplane.links import open_links
 from gateway.config import Settings
 from gateway.connection import Connection, ConnectionInfo, Profile
 from gateway.counters import Counters

@@ -1,4 +1,4 @@
-"""The cluster's books, of which only the newest entries are kept: one stream each; and what is over before its time."""
+"""The cluster's journal: books of the newest entries, a stream each; and what is over before its time."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 import time
 from collections import deque
 from itertools import count
+from typing import Protocol
 
-from gateway.backplane.keys import Keys
-from gateway.backplane.store import RefusedCommand, Store, looked
+from gateway.backplane.links import Links
+from gateway.backplane.store import RefusedCommand, looked
 from gateway.redis.records import Rejections, entries_in
 from gateway.redis.signing import EntrySigning
 
@@ -22,16 +23,39 @@ def entry(node: str, **fields: object) -> str:
     return json.dumps({"at": now, "node": node, **fields}, ensure_ascii=True, default=str)
 
 
-class Books:
-    """Books in Redis. Raises `Unavailable`.
+class JournalStore(Protocol):
+    """Where all nodes find what any of them has noted."""
+
+    async def record(self, book: str, entry: str) -> None:
+        """Add an entry to one of the books, of which only the newest are kept."""
+
+    async def records(self, book: str, *, limit: int, before: str = "") -> list[tuple[str, str]]:
+        """Read the newest entries, or those before an id, with their ids, newest first."""
+
+    async def revoke(self, id: str, seconds: int) -> bool:
+        """Keep for so long that something is over; tell whether that is news."""
+
+    async def is_revoked(self, id: str) -> bool: ...
+
+
+def open_journal_store(links: Links | None, rejections: Rejections, *, secret: str = "") -> JournalStore:
+    """Make the store over these links, or that of a node that is alone.
+
+    `rejections` hears of entries that are none of ours, as those without the signature of the cluster's `secret`.
+    """
+    return MemoryJournalStore() if links is None else RedisJournalStore(links, rejections, secret)
+
+
+class RedisJournalStore:
+    """Books in Redis, over the store that presence keeps connected. Raises `Unavailable`.
 
     Where the cluster has a secret each entry is signed, and what is not is dropped: an entry that anybody can write
     proves nothing.
     """
 
-    def __init__(self, store: Store, keys: Keys, rejections: Rejections, secret: str = "") -> None:
-        self._store = store
-        self._keys = keys
+    def __init__(self, links: Links, rejections: Rejections, secret: str = "") -> None:
+        self._store = links.store
+        self._keys = links.keys
         self._rejections = rejections
         self._signing = EntrySigning(secret)
 
@@ -70,7 +94,7 @@ class Books:
         return bool(await self._store.ask(key, ("EXISTS", key)))
 
 
-class MemoryBooks:
+class MemoryJournalStore:
     """The same of a node that is alone."""
 
     def __init__(self) -> None:
