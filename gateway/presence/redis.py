@@ -63,12 +63,21 @@ class RedisPresence:
         self._hub = hub
         self._listing = RedisListing(store, keys, rejections, self._spoiled)
         self._crowds = Crowds(self._size, backplane)
-        self._registry = RedisRegistry(store, keys, settings, self._crowds)
-        self.reaper = Reaper(store, keys, self._registry, claims, rejections, marks, reaped)
+        registry = self._registry = RedisRegistry(store, keys, settings, self._crowds)
+        reaper = self.reaper = Reaper(store, keys, registry, claims, rejections, marks, reaped)
         rules = Rules(store, keys, rejections, settings.channels)
         rivals = self._rivals = Rivals(node, store, keys, rejections)
         self.lease = Lease(
-            *(node, store, keys, hub, self._registry, self.reaper, claims, rules, rivals, marks),
+            node,
+            store,
+            keys,
+            hub,
+            registry,
+            reaper,
+            claims,
+            rules,
+            rivals,
+            marks,
             vital=vital,
             proved=links.troubles.proved,
         )

@@ -94,15 +94,14 @@ class RedisRegistry:
         if not self._store.whole:
             self._note(id, key, held, node, "node", node, "user", user, "channels", channels)
         word = b"" if silent else self._word(connection, channel, connected=True)
-        own = (named.channels, key, held, named.nodes)
-        return self._change(JOIN, connection, channel, channels, word, own_keys=own)
+        told = self._told(connection, channel, channels, word)
+        own = (key, held, named.nodes)
+        return self._change(JOIN, connection, channel, own_keys=own, arguments=(*told, node))
 
     def leave(self, connection: ConnectionInfo, channel: str) -> Awaitable[bool]:
         """Note that a member left of its own will: its user is announced at once."""
         key, channels = self._keys.connection(connection.id), _as_json(connection.channels)
-        own = (self._keys.channels, key, self._keys.leaving_channels)
-        word = self._word(connection, channel, connected=False)
-        emptied = self._change(LEAVE, connection, channel, channels, word, own_keys=own)
+        emptied = self._leave(connection, channel, channels, grace=0)
         if not self._store.whole:
             self._store.write(connection.id, key, ("HSET", key, "channels", channels))
         return emptied
@@ -111,10 +110,8 @@ class RedisRegistry:
         """Note that a connection is gone, from all its channels: its user may come back within the grace."""
         id, user = connection.id, connection.user
         held, key = self._keys.node_connections(connection.node), self._keys.connection(id)
-        own = (self._keys.channels, key, self._keys.leaving_channels)
         for channel in connection.channels:
-            word = self._word(connection, channel, connected=False)
-            self._change(LEAVE, connection, channel, "", word, own_keys=own, grace=self._grace)
+            self._leave(connection, channel, "", grace=self._grace)
         if user != id:
             self._lose_user(id, user)
         self._store.write(id, key, ("DEL", key))
@@ -134,25 +131,32 @@ class RedisRegistry:
             return b""
         return announcement(connection.user, channel, connected=connected, exclude=connection.id)
 
+    def _leave(self, connection: ConnectionInfo, channel: str, channels: str, *, grace: int) -> Awaitable[bool]:
+        """Take a connection out of a channel; without `channels` its hash is not written: it is gone."""
+        word = self._word(connection, channel, connected=False)
+        told = self._told(connection, channel, channels, word)
+        own = (self._keys.connection(connection.id), self._keys.leaving_channels)
+        return self._change(LEAVE, connection, channel, own_keys=own, arguments=(*told, grace, FORGOTTEN))
+
+    def _told(
+        self, connection: ConnectionInfo, channel: str, channels: str, word: bytes
+    ) -> tuple[str | bytes | int, ...]:
+        """What both scripts are told, in the order of their first arguments."""
+        id, user, topic = connection.id, connection.user, self._keys.topic(Target("channel", channel))
+        return (id, user, channel, channels, self._publish, topic, word, self._presence_max)
+
     def _change(
         self,
         script: Script,
         connection: ConnectionInfo,
         channel: str,
-        channels: str,
-        word: bytes,
         *,
         own_keys: tuple[str, ...],
-        grace: int = 0,
+        arguments: tuple[str | bytes | int, ...],
     ) -> Awaitable[bool]:
-        named = self._keys
+        """Have a script carried out, which is told its own keys where one server has them all."""
         keys = self._of_channel(channel)
-        topic = named.topic(Target("channel", channel))
-        command = script(
-            (*keys, *own_keys) if self._store.whole else keys,
-            *(connection.id, connection.user, channel, channels),
-            *(self._publish, topic, word, self._presence_max, grace, connection.node, FORGOTTEN),
-        )
+        command = script((*keys, self._keys.channels, *own_keys) if self._store.whole else keys, *arguments)
         return self._store.write(connection.id, keys[0], command, partial(self._changed, script, channel))
 
     def _of_channel(self, channel: str) -> tuple[str, ...]:
@@ -202,10 +206,8 @@ class RedisRegistry:
 
 
 def _fields(connection: ConnectionInfo) -> tuple[str | int, ...]:
-    values: tuple[str | int, ...] = (
-        *(connection.node, connection.user, connection.name),
-        *(_as_json(connection.channels), connection.started, connection.remote),
-    )
+    channels, started, remote = _as_json(connection.channels), connection.started, connection.remote
+    values: tuple[str | int, ...] = (connection.node, connection.user, connection.name, channels, started, remote)
     return tuple(part for pair in zip(FIELDS, values, strict=True) for part in pair)
 
 

@@ -1,34 +1,36 @@
 -- Puts a connection in a channel; tells the others when it is its user's first connection there.
--- KEYS  members, online, tabs, leaving, [channels, connection, node's connections, nodes]
--- ARGV  connection, user, channel, its channels as JSON, publish command, topic, announcement, presence_max,
---       grace (unused), node
 -- The connection is written, too, for whoever cleans up: Redis may have lost it since it was opened.
 -- An empty announcement stays silent. Returns {whether the channel was created, whether to publish its count}.
-local id, user, channel = ARGV[1], ARGV[2], ARGV[3]
-if KEYS[6] then
-  redis.call('HSET', KEYS[6], 'node', ARGV[10], 'user', user, 'channels', ARGV[4])
-  redis.call('SADD', KEYS[7], id)
-  redis.call('SADD', KEYS[8], ARGV[10])
+
+-- Of the channel; then, where one server has all keys, of all channels, of the connection and of its node.
+local members, online, tabs, leaving, all_channels, connection, node_connections, nodes = unpack(KEYS)
+-- As leave.lua has them, but for the last. `channels` are those of the connection, as JSON.
+local id, user, channel, channels, publish, topic, announcement, presence_max, node = unpack(ARGV)
+
+if connection then
+  redis.call('HSET', connection, 'node', node, 'user', user, 'channels', channels)
+  redis.call('SADD', node_connections, id)
+  redis.call('SADD', nodes, node)
 end
-if KEYS[5] then
-  redis.call('SADD', KEYS[5], channel)
+if all_channels then
+  redis.call('SADD', all_channels, channel)
 end
-if redis.call('SADD', KEYS[1], id) == 0 then
-  redis.call('SADD', KEYS[2], user)
+if redis.call('SADD', members, id) == 0 then
+  redis.call('SADD', online, user)
   return {0, 0}
 end
-local created = redis.call('SCARD', KEYS[1]) == 1 and 1 or 0
-local back = redis.call('ZREM', KEYS[4], user)
-if redis.call('SADD', KEYS[2], user) == 0 then
-  count(KEYS[3], user, 1)
+local created = redis.call('SCARD', members) == 1 and 1 or 0
+local back = redis.call('ZREM', leaving, user)
+if redis.call('SADD', online, user) == 0 then
+  count(tabs, user, 1)
   return {created, 0}
 end
-if back == 1 or ARGV[7] == '' then
+if back == 1 or announcement == '' then
   return {created, 0}
 end
-local most = tonumber(ARGV[8])
-if most > 0 and redis.call('SCARD', KEYS[2]) > most then
+local most = tonumber(presence_max)
+if most > 0 and redis.call('SCARD', online) > most then
   return {created, 1}
 end
-redis.call(ARGV[5], ARGV[6], ARGV[7])
+redis.call(publish, topic, announcement)
 return {created, 0}

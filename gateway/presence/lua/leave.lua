@@ -1,45 +1,49 @@
 -- Takes a connection out of a channel; tells the others when it was its user's last connection there.
--- KEYS  members, online, tabs, leaving, [channels, connection, leaving channels]
--- ARGV  connection, user, channel, its channels as JSON ('' when the connection is gone), publish command,
---       topic, announcement, presence_max, grace (ms), node (unused), after how long a farewell is dropped (ms)
 -- An empty announcement stays silent. With a grace the announcement waits, in `leaving`, for the user to come back.
 -- Returns {whether the channel was emptied, whether to publish its count, when the grace ends}.
-local id, user, channel, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[9])
-if KEYS[6] and ARGV[4] ~= '' and redis.call('EXISTS', KEYS[6]) == 1 then
-  redis.call('HSET', KEYS[6], 'channels', ARGV[4])
+
+-- Of the channel; then, where one server has all keys, of all channels, of the connection and of those who may be back.
+local members, online, tabs, leaving, all_channels, connection, leaving_channels = unpack(KEYS)
+-- As join.lua has them, but for the last two. `channels` are those of the connection, as JSON, '' when it is gone.
+local id, user, channel, channels, publish, topic, announcement, presence_max, grace, kept = unpack(ARGV)
+-- In ms; `kept` is how long a farewell stands after its grace, where no node is left that would announce it.
+grace, kept = tonumber(grace), tonumber(kept)
+
+if connection and channels ~= '' and redis.call('EXISTS', connection) == 1 then
+  redis.call('HSET', connection, 'channels', channels)
 end
-if redis.call('SREM', KEYS[1], id) == 0 then
+if redis.call('SREM', members, id) == 0 then
   return {0, 0, 0}
 end
-local emptied = redis.call('EXISTS', KEYS[1]) == 0 and 1 or 0
-if emptied == 1 and KEYS[5] then
-  redis.call('SREM', KEYS[5], channel)
+local emptied = redis.call('EXISTS', members) == 0 and 1 or 0
+if emptied == 1 and all_channels then
+  redis.call('SREM', all_channels, channel)
 end
-if redis.call('HEXISTS', KEYS[3], user) == 1 then
-  if count(KEYS[3], user, -1) <= 0 then
-    redis.call('HDEL', KEYS[3], user)
+if redis.call('HEXISTS', tabs, user) == 1 then
+  if count(tabs, user, -1) <= 0 then
+    redis.call('HDEL', tabs, user)
   end
   return {emptied, 0, 0}
 end
-redis.call('SREM', KEYS[2], user)
-if ARGV[7] == '' then
+redis.call('SREM', online, user)
+if announcement == '' then
   return {emptied, 0, 0}
 end
-local most = tonumber(ARGV[8])
-if most > 0 and redis.call('SCARD', KEYS[2]) >= most then
+local most = tonumber(presence_max)
+if most > 0 and redis.call('SCARD', online) >= most then
   return {emptied, 1, 0}
 end
 if grace == 0 then
-  redis.call(ARGV[5], ARGV[6], ARGV[7])
+  redis.call(publish, topic, announcement)
   return {emptied, 0, 0}
 end
 local time = redis.call('TIME')
 local ends = time[1] * 1000 + math.floor(time[2] / 1000) + grace
-local forgotten = ends + tonumber(ARGV[11])
-redis.call('ZADD', KEYS[4], ends, user)
-redis.call('PEXPIREAT', KEYS[4], forgotten)
-if KEYS[7] then
-  redis.call('ZADD', KEYS[7], 'LT', ends, channel)
-  redis.call('PEXPIREAT', KEYS[7], forgotten)
+local forgotten = ends + kept
+redis.call('ZADD', leaving, ends, user)
+redis.call('PEXPIREAT', leaving, forgotten)
+if leaving_channels then
+  redis.call('ZADD', leaving_channels, 'LT', ends, channel)
+  redis.call('PEXPIREAT', leaving_channels, forgotten)
 end
 return {emptied, 0, ends}
