@@ -13,8 +13,8 @@ from gateway import codec
 from gateway.backplane import Backplane
 from gateway.backplane.keys import Keys
 from gateway.backplane.script import READ
-from gateway.codec import Envelope
 from gateway.config import Rule
+from gateway.envelope import Envelope
 from gateway.message import Position
 from gateway.publisher import Publisher
 from tests.feed import JSON, RULES, Feed, join, numbered
