@@ -26,7 +26,7 @@ from gateway.frames import BINARY
 from gateway.history import History
 from gateway.limits import Refusals
 from gateway.membership import Membership
-from gateway.message import Message, Position, check_channel
+from gateway.message import OWN, Message, Position, check_channel
 from gateway.rights import Rights, is_being_cancelled
 from gateway.tap import Taps
 
@@ -214,7 +214,7 @@ class Commands:
     async def _carry_out(self, connection: Connection, message: Message) -> object:
         if message.channel:
             check_channel(message.channel)
-        if message.cmd.startswith("$"):
+        if message.cmd.startswith(OWN):
             return await self._own(connection, message)
         channel = message.channel or connection.channel
         if channel and not await self._rights.allow(connection, channel, "send"):

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from gateway.errors import InvalidChannel, InvalidUser
 
 CMD_LENGTH = 128
+OWN = "$"
+"""Begins the commands that only the gateway itself says, and clients say to it."""
 NAME_BYTES = 200
 NAMES_REMEMBERED = 4096
 """Names that are not looked through again, since each message names its channel anew."""

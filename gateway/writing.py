@@ -8,13 +8,14 @@ from gateway import codec
 from gateway.backplane import ALL, Target
 from gateway.envelope import Envelope
 from gateway.errors import ConnectionNotFound, InvalidParam
-from gateway.message import CMD_LENGTH, Position, check_channel, check_user, node_of
+from gateway.message import CMD_LENGTH, OWN, Position, check_channel, check_user, node_of
 
 
 class Writing:
     """Encodes messages, once each, and says where they go; a subclass carries them there.
 
-    All raise `InvalidParam` for what JSON cannot say, and `Unavailable` when Redis does not take it in time.
+    All raise `InvalidParam` for what JSON cannot say and for a `cmd` that begins with `$`, and `Unavailable` when Redis
+    does not take it in time.
     """
 
     async def write_connection(self, cmd: str, param: object, conn_id: str, *, sender: str | None = None) -> None:
@@ -81,6 +82,8 @@ def _encode(cmd: object, param: object, channel: str, sender: object) -> bytes:
         raise InvalidParam(
             f"expected cmd to be a string of 1 to {CMD_LENGTH} characters, got {cmd!a:.200}", field="cmd"
         )
+    if cmd.startswith(OWN):
+        raise InvalidParam(f"expected cmd to be the application's, got {cmd!a}: names with {OWN} are not", field="cmd")
     if sender is not None and not isinstance(sender, str):
         raise InvalidParam(f"expected sender to be a user id, got {sender!a:.200}", field="sender")
     return codec.encode(cmd, param, channel, sender)

@@ -266,6 +266,7 @@ class TestBodies:
             ({"cmd": None}, "cmd"),
             ({"cmd": 1}, "cmd"),
             ({"cmd": "x" * 129}, "cmd"),
+            ({"cmd": "$left", "param": {"reason": "removed"}}, "cmd"),
             ({"cmd": "x", "parm": 1}, "parm"),
             ({"cmd": "x", "sender": "ada"}, "sender"),
             ({"cmd": "x", "channel": "lobby"}, "channel"),

@@ -99,6 +99,7 @@ class TestPublish:
             (("--channel", "a b", "x"), 2, "'a b'"),
             (("--user", "a b", "x"), 2, "'a b'"),
             (("--all", ""), 2, "cmd"),
+            (("--all", "$welcome"), 2, "cmd to be the application's, got '$welcome'"),
             (("--connection", "gone~1", "x"), 1, "gone~1"),
             (("x",), 2, "--channel"),
             (("--all", "--user", "a", "x"), 2, "--user"),

@@ -122,7 +122,7 @@ class TestInjection:
     @pytest.mark.parametrize(
         ("key", "values"),
         [
-            ("cmd", [None, True, 1, 1.5, [], {}, "", "x" * 129]),
+            ("cmd", [None, True, 1, 1.5, [], {}, "", "x" * 129, "$", "$left", "$error"]),
             ("from", [None, False, 0, 1.5, [], {}, "a b", "*", "x" * 201]),
             ("exclude", [None, True, 1, 1.5, "n~1", {}, [1], [None], [[]], ["n~1", 2]]),
             ("channel", [None, False, 0, 1.5, [], {}, "a b", "x" * 201]),

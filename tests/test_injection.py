@@ -90,6 +90,7 @@ RUBBISH = [
     b'{"cmd":""}',
     b'{"cmd":"%s"}' % (b"x" * 129),
     b'{"cmd":null}',
+    b'{"cmd":"$left","param":{"reason":"removed"}}',
     b'{"cmd":"x","param":NaN}',
     b'{"cmd":"x","param":"\xff"}',
     b'{"cmd":"x","param":18446744073709551616}',

@@ -163,6 +163,8 @@ class TestWriting:
             await publisher.write_channel("x", None, "a b")
         with pytest.raises(gateway.InvalidParam):
             await publisher.write_all("x", {1, 2})
+        with pytest.raises(gateway.InvalidParam, match="names with \\$ are not"):
+            await publisher.write_all("$left", None)
 
     async def test_calls_arrive_in_order(self, pair: Pair) -> None:
         """Those of one task, and those that were begun one after the other."""

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from gateway.errors import ENDED
 from gateway.frames import REASON_BYTES
-from gateway.message import CMD_LENGTH, is_name
+from gateway.message import CMD_LENGTH, OWN, is_name
 from gateway.search import MOST_ROWS, TEXT_LENGTH, ConnectionSort
 
 
@@ -17,6 +17,12 @@ def _legal(name: str) -> str:
     if not is_name(name):
         raise ValueError("expected 1 to 200 bytes without white space, control characters or any of {}*?[]\\")
     return name
+
+
+def _applications(cmd: str) -> str:
+    if cmd.startswith(OWN):
+        raise ValueError(f"expected a command of the application: names with {OWN} are the gateway's own")
+    return cmd
 
 
 def _short(reason: str) -> str:
@@ -36,7 +42,11 @@ class MessageBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    cmd: str = Field(min_length=1, max_length=CMD_LENGTH, description="the command")
+    cmd: Annotated[
+        str,
+        Field(min_length=1, max_length=CMD_LENGTH, description="the command; none that begins with $"),
+        AfterValidator(_applications),
+    ]
     param: Any = Field(default=None, description="any JSON value")
     sender: Name | None = Field(default=None, alias="from", description="user id that receivers read as the sender")
 

@@ -188,12 +188,13 @@ class TestEveryWrite:
     async def test_what_is_no_message_is_refused(
         self, cluster: EmbeddedCluster, write: Callable[..., Awaitable[object]]
     ) -> None:
-        """A command has 1 to 128 characters, a parameter is what JSON can say; nothing else is sent."""
+        """A command has 1 to 128 characters and no $ in front, a parameter is what JSON can say."""
         ada = await cluster.connect(cluster.a, "lobby", user="ada")
         nothing: Any = None
-        for cmd in ("", "x" * 129, nothing):
-            with pytest.raises(InvalidParam):
+        for cmd in ("", "x" * 129, nothing, "$left", "$"):
+            with pytest.raises(InvalidParam) as refused:
                 await write(cluster.b.service, cmd, None, ada.id)
+            assert refused.value.fields == {"field": "cmd"}
         for param in ({1, 2}, object(), "\ud800", 2**64, {1: 2}):
             with pytest.raises(InvalidParam):
                 await write(cluster.b.service, "x", param, ada.id)
