@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from gateway.errors import BadMessage, InvalidEnvelope, InvalidParam
 from gateway.frames import BINARY, TEXT, frame_message
-from gateway.json_values import check_integers, kind_of, parse, shown, unsayable
+from gateway.json_values import check_integers, id_in, kind_of, parse, shown, unsayable
 from gateway.message import CMD_LENGTH, Message
 
 PLAIN, JSON, MSGPACK = "", "gateway.v1.json", "gateway.v1.msgpack"
@@ -43,12 +43,12 @@ def dialect_of(protocol: str = PLAIN, window: int = 0) -> Dialect:
 def decode(data: bytes) -> Message:
     """Read what a client sent; raise `BadMessage` that names what was wrong.
 
-    What is legal JSON is taken, as `parse` says, but for integers beyond 64 bits.
+    What is legal JSON is taken, as `parse` says, but for integers beyond 64 bits. A refusal has the request's `id`.
     """
     try:
         message = message_of(parse(data))
     except ValueError as error:
-        raise BadMessage(f"expected a JSON object: {error}") from None
+        raise BadMessage(f"expected a JSON object: {error}", id=id_in(data)) from None
     try:
         check_integers(data)
     except ValueError as error:

@@ -19,6 +19,12 @@ _LONG = b"0" * 19
 """Digits in a row that an integer too large has at least. Found so in a tenth of the time that a pattern takes."""
 _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|-?[0-9]++(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?', re.DOTALL)
 """Strings and numbers of a text that is known to be JSON."""
+_MARKS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{\[]++|[}\]]++', re.DOTALL)
+"""Strings and brackets of a text that may be anything: a string without an end is looked through once, too."""
+_ID = re.compile(rb'\s*+:\s*+("(?:[^"\\]++|\\.)*+"|-?[0-9]{1,20})\s*+[,}]', re.DOTALL)
+"""What stands behind the key of a request's id."""
+MOST_SEARCHED = 1 << 16
+"""Bytes in which an id is looked for, which takes up to 20 ms; by default no message is longer."""
 _SMALLEST, _LARGEST = -(1 << 63), (1 << 64) - 1
 """Integers that can be written again: beyond, orjson reads a float."""
 _INSTEAD = {
@@ -66,6 +72,29 @@ def check_integers(text: bytes) -> None:
         if _is_integer(token) and not (len(token) <= 20 and _SMALLEST <= int(token) <= _LARGEST):
             shown = token.decode() if len(token) <= 40 else f"{len(token)} digits"
             raise ValueError(f"expected integers of at most 64 bits, got {shown}: send it as a string")
+
+
+def id_in(text: bytes) -> str | int | None:
+    """Find the `id` of a request that `parse` has refused, so that its client learns which one it was.
+
+    JSON allows more than can be read here: a number like 1e999, thousands of levels.
+    """
+    if len(text) > MOST_SEARCHED or b'"id"' not in text:
+        return None
+    depth, found = 0, None
+    for mark in _MARKS.finditer(text):
+        token = mark[0]
+        if token[0] in b"{[":
+            depth += len(token)
+        elif token[0] in b"}]":
+            depth -= len(token)
+        elif depth == 1 and token == b'"id"':
+            found = _ID.match(text, mark.end()) or found
+    try:
+        id = parse(found[1]) if found else None
+    except ValueError:
+        return None
+    return id if isinstance(id, str | int) else None
 
 
 def _replaced(escape: re.Match[bytes]) -> bytes:

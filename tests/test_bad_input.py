@@ -146,6 +146,30 @@ WITH_ID: list[dict[str, object]] = [
 ]
 
 
+UNREADABLE = {
+    "a number beyond doubles": "1e999",
+    "an integer of 5,000 digits": "9" * 5000,
+    "2,000 levels": "[" * 2000 + "]" * 2000,
+    "2,000 objects with ids": '{"id":3,"a":' * 2000 + "1" + "}" * 2000,
+    "a string that looks like the end": r'["\\\"},\"id\":3", "\\\\", 1e999]',
+    "no JSON": "NaN",
+}
+
+
+@pytest.mark.parametrize("id", [1, -1, 2**64 - 1, "r1", "", "ü" * 100, '"}{\\', "\U0001f600"], ids=repr)
+@pytest.mark.parametrize("param", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("shape", ['{{"cmd":"chat","id" : {id} ,"param":{param}}}', '{{"param":{param}, "id":{id}}}'])
+@pytest.mark.usefixtures("peace")
+async def test_what_cannot_be_read_is_answered_with_the_id_of_its_request(
+    nodes: Nodes, wire: Wires, shape: str, param: str, id: str | int
+) -> None:
+    """Its sender waits for an answer, and JSON allows most of it."""
+    client = await wire(nodes[0])
+    await client.send(shape.format(id=json.dumps(id), param=param))
+    answer = await said(client)
+    assert (answer["param"]["code"], answer["id"]) == ("bad-message", id)
+
+
 @pytest.mark.parametrize("id", [1, -1, 2**53, "r1", "", "ü" * 100], ids=repr)
 @pytest.mark.parametrize("fields", WITH_ID, ids=json.dumps)
 async def test_an_error_has_the_id_of_its_request(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import random
+import time
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from gateway import codec
 from gateway.envelope import unpack
 from gateway.errors import BadMessage, InvalidEnvelope, InvalidParam
-from gateway.json_values import check_integers, parse
+from gateway.json_values import MOST_SEARCHED, check_integers, id_in, parse
 
 LARGEST, SMALLEST = 2**64 - 1, -(2**63)
 
@@ -105,6 +107,49 @@ class TestIntegers:
         assert refused.value.fields == {"id": 5}
         with pytest.raises(InvalidEnvelope, match="64 bits"):
             unpack(f'{{"cmd": "x", "param": {text}}}'.encode())
+
+
+class TestIds:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '{"param": {"id": 1}, "x": 1e999}',
+            '[{"id": 1}, 1e999]',
+            '{"cmd": "id", "x": 1e999}',
+            '{"x": "\\"id\\": 1", "y": 1e999}',
+            '{"id": [1], "x": 1e999}',
+            '{"id": 1.5, "x": 1e999}',
+            '{"id": true, "x": 1e999}',
+            '{"id": 18446744073709551616, "x": 1e999}',
+            '{"id": 01, "x": 1e999}',
+            '{"id": 1',
+            '{"id": "a\x01", "x": 1e999}',
+            '{"id": "a',
+        ],
+    )
+    def test_what_is_no_id_of_a_request_is_none(self, text: str) -> None:
+        """An id within the param, a value called so, what may be none."""
+        assert id_in(text.encode()) is None
+
+    def test_any_id_is_found_wherever_it_stands(self) -> None:
+        """As whoever can read the whole would find it."""
+        lot = random.Random(11)
+        pieces = ["id", '"id":1', "\\", '"', "{", "}", "[", "]", ":", ",", "ä", "\U0001f600", " "]
+        for _ in range(500):
+            values = ["".join(lot.choices(pieces, k=lot.randrange(6))) for _ in range(6)]
+            inner = {"id": values[3], values[4]: [{"id": 1}, values[5]]}
+            fields = [("id", values[0]), (values[1] + "-", inner), ("x", math.inf), ("y", [values[2], inner])]
+            lot.shuffle(fields)
+            text = json.dumps(dict(fields), ensure_ascii=lot.random() < 0.5).replace("Infinity", "1e999")
+            assert id_in(text.encode()) == values[0]
+
+    def test_a_text_made_for_it_is_searched_quickly(self) -> None:
+        """Twice as long takes about twice as long: nothing is looked at again and again."""
+        for piece in (b'"', b'\\"', b'"id":"', b"[", b"[]", b'"id": ', b'{"id":"', b"\\", b'"id":1,', b'" '):
+            text = (b'{"id"' + piece * MOST_SEARCHED)[:MOST_SEARCHED]
+            began = time.process_time()
+            id_in(text)
+            assert time.process_time() - began < 1, piece
 
 
 class TestUnsayable:
