@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from gateway.errors import BadMessage, InvalidEnvelope, InvalidParam
 from gateway.frames import BINARY, TEXT, frame_message
-from gateway.json_values import check_integers, id_in, kind_of, parse, shown, unsayable
+from gateway.json_values import check_integers, id_in, is_changed, kind_of, parse, shown, unsayable
 from gateway.message import CMD_LENGTH, Message
 
 PLAIN, JSON, MSGPACK = "", "gateway.v1.json", "gateway.v1.msgpack"
@@ -86,7 +86,7 @@ def message_of(fields: object) -> Message:
 def encode(cmd: str, param: object = None, channel: str = "", sender: str | None = None) -> bytes:
     """Encode a message as JSON, in the shape that clients read.
 
-    Raises `InvalidParam` for what JSON cannot say: a set, a lone surrogate, an integer beyond 64 bits.
+    Raises `InvalidParam` for what JSON cannot say: a set, a lone surrogate, an integer beyond 64 bits, NaN.
     """
     fields = {"channel": channel, "cmd": cmd, "param": param}
     if sender is not None:
@@ -161,9 +161,12 @@ def from_msgpack(data: bytes) -> object:
 
 def _dumps(fields: dict[str, object]) -> bytes:
     try:
-        return orjson.dumps(fields, default=_plain)
+        written = orjson.dumps(fields, default=_plain)
     except (orjson.JSONEncodeError, RecursionError):
         raise InvalidParam(f"cannot be written as JSON: {unsayable(fields)}") from None
+    if is_changed(fields["param"], written):
+        raise InvalidParam(f"cannot be written as JSON: {unsayable(fields)}")
+    return written
 
 
 def _plain(value: object) -> object:

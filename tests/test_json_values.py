@@ -9,9 +9,12 @@ import random
 import time
 from dataclasses import dataclass
 from decimal import Decimal
+from enum import Enum
+from functools import partial
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, field_serializer
 
 from gateway import codec
 from gateway.envelope import unpack
@@ -26,8 +29,36 @@ class Article:
     price: object
 
 
-def nested(levels: int) -> list[Any]:
-    value: list[Any] = []
+@dataclass(slots=True)
+class Slotted:
+    price: object
+    _hidden: float = math.nan
+    """Which orjson leaves out."""
+
+
+class Late(Article):
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.later = math.nan
+        """No field, but orjson writes it."""
+
+
+class Limit(Enum):
+    NONE = math.inf
+
+
+class Offer(BaseModel):
+    price: float
+
+
+class Rounded(Offer):
+    @field_serializer("price")
+    def _whole(self, price: float) -> int | None:
+        return round(price) if math.isfinite(price) else None
+
+
+def nested(levels: int, *innermost: object) -> list[Any]:
+    value: list[Any] = [*innermost]
     for _ in range(levels):
         value = [value]
     return value
@@ -168,6 +199,16 @@ class TestUnsayable:
             ({"t": "\ud83d"}, "param.t is of type str: half a character"),
             (object(), "param is of type object: expected dict, list"),
             (nested(400), "is nested deeper than 254 levels"),
+            (math.nan, "param is nan: JSON has no such number, write None"),
+            ({"null": None, "rate": [1.5, math.inf]}, "param.rate[1] is inf"),
+            ([Article(-math.inf)], "param[0].price is -inf"),
+            ([Slotted(math.nan)], "param[0].price is nan"),
+            ({"limit": Limit.NONE}, "param.limit is inf"),
+            ([Offer(price=math.nan)], "param[0].price is nan"),
+            ((1, {"deep": nested(200, math.nan)}), "[0][0] is nan: JSON has no"),
+            (Late(), "param.later is nan"),
+            ({"text": "x" * 5000, "rate": math.nan}, "param.rate is nan"),
+            (["x" * 5000, math.nan], "param[1] is nan"),
         ],
         ids=lambda value: value if isinstance(value, str) else type(value).__name__,
     )
@@ -176,6 +217,38 @@ class TestUnsayable:
         with pytest.raises(InvalidParam) as refused:
             codec.encode("x", param)
         assert said in refused.value.message
+
+    @pytest.mark.parametrize(
+        "param",
+        [
+            None,
+            [None, {"null": None}],
+            {"text": "null, nan, Infinity", "looks like NaN in msgpack": 0xCB7FF8, "nothing": None},
+            [Slotted(None), Slotted(1.5)],
+            [Rounded(price=math.nan), Rounded(price=1.4)],
+            [1.7976931348623157e308, -1e308, 5e-324, 0.0, None],
+            nested(200, None),
+        ],
+    )
+    def test_a_null_that_is_meant_is_written(self, param: object) -> None:
+        """One that stands for None, and the word in a text."""
+        written = codec.encode("x", param)
+        assert b"null" in written
+        assert codec.encode_reply(1, param) == written[:-1].replace(b'"x"', b'"$reply","id":1') + b"}"
+
+    def test_no_number_ever_becomes_null(self) -> None:
+        """Wherever it stands, whatever is around it, in messages, answers and errors."""
+        lot = random.Random(3)
+        for _ in range(300):
+            param: Any = lot.choice([math.nan, math.inf, -math.inf])
+            for _ in range(lot.randrange(6)):
+                around = [None, 1.5, "null", {"a": None}, True]
+                param = lot.choice([[*around, param], {"a": around, "b": param}, (param,), Article(param)])
+            for write in (partial(codec.encode, "x"), partial(codec.encode_reply, 1)):
+                with pytest.raises(InvalidParam, match="JSON has no such number"):
+                    write(param)
+            with pytest.raises(InvalidParam, match="JSON has no such number"):
+                codec.encode_error("rate-limited", "too fast", field=param)
 
     def test_what_can_be_said_is_written(self) -> None:
         """Dates among it."""

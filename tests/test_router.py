@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import math
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -301,7 +302,7 @@ class TestRefusals:
         assert "x" * 101 not in text
         assert "pydantic" not in text
 
-    @pytest.mark.parametrize("param", [b"\xff", {1: 2}, [[b""]]], ids=repr)
+    @pytest.mark.parametrize("param", [b"\xff", {1: 2}, [[b""]], {"a": math.nan}], ids=repr)
     async def test_what_only_msgpack_has_is_refused(self, param: Any) -> None:
         """Both protocols take the same values."""
         assert (await refusal(taking(Any), param))[0] == "param"

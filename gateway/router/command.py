@@ -13,6 +13,7 @@ from pydantic_core import PydanticSerializationError, SchemaError
 
 from gateway.connection import Connection
 from gateway.errors import InvalidParam, InvalidRouter
+from gateway.json_values import is_changed, unsayable
 from gateway.router.refusal import refusal
 from gateway.service import Service
 
@@ -46,6 +47,8 @@ class Param:
             encoded = orjson.dumps(param)
         except TypeError as error:  # of msgpack's types, or nested too deeply
             raise InvalidParam(f"param cannot be read as JSON: {error}", field="param") from None
+        if is_changed(param, encoded):
+            raise InvalidParam(f"cannot be read as JSON: {unsayable({'param': param})}", field="param")
         try:
             return self.adapter.validate_json(encoded, strict=True)
         except ValidationError as error:

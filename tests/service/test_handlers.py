@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -236,7 +237,9 @@ class TestErrors:
         answer = await one.client.expect("$error", id=7)
         assert answer["param"] == expected | {"message": "no"}
 
-    @pytest.mark.parametrize("result", [{1, 2}, object(), "\ud800", 2**64], ids=lambda result: type(result).__name__)
+    @pytest.mark.parametrize(
+        "result", [{1, 2}, object(), "\ud800", 2**64, math.nan], ids=lambda result: type(result).__name__
+    )
     async def test_an_answer_that_json_cannot_say_is_internal(self, cluster: EmbeddedCluster, result: Any) -> None:
         """That is the handler's mistake, not the client's."""
 

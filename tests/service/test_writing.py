@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -195,7 +196,7 @@ class TestEveryWrite:
             with pytest.raises(InvalidParam) as refused:
                 await write(cluster.b.service, cmd, None, ada.id)
             assert refused.value.fields == {"field": "cmd"}
-        for param in ({1, 2}, object(), "\ud800", 2**64, {1: 2}):
+        for param in ({1, 2}, object(), "\ud800", 2**64, {1: 2}, {"rate": math.nan}, -math.inf):
             with pytest.raises(InvalidParam):
                 await write(cluster.b.service, "x", param, ada.id)
         await settled(cluster, ada)
