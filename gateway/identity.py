@@ -9,6 +9,7 @@ from gateway.connection import NAME_LENGTH, Profile
 from gateway.errors import Unauthorized
 from gateway.handshake import TOKEN_PROTOCOL, offered_protocols
 from gateway.origin import is_foreign
+from gateway.query import refuse_unreadable_query
 from gateway.tokens import Tokens
 
 TOKENS = web.AppKey("gateway_tokens", Tokens)
@@ -19,11 +20,12 @@ _SCHEME = "bearer "
 
 
 async def identify(request: web.Request) -> Profile:
-    """Say who wants to connect, as the settings have it. Raises `Unauthorized`.
+    """Say who wants to connect, as the settings have it. Raises `Unauthorized`, and 400 for a query that is not UTF-8.
 
     Where there is a key for tokens, one is asked for, unless anonymous clients are let in as well; a bad one is
     refused even then. Without a key everyone is anonymous. An anonymous client may name itself by `?name=`.
     """
+    refuse_unreadable_query(request)
     tokens, settings = request.config_dict[TOKENS], request.config_dict[SETTINGS]
     token = token_of(request) if tokens.expected else ""
     if token:

@@ -35,6 +35,7 @@ from gateway.message import check_channel
 from gateway.origin import refuse_foreign_socket
 from gateway.probes import PROBES
 from gateway.proxies import through_proxies
+from gateway.query import refuse_unreadable_query
 from gateway.reception import PROTOCOLS
 from gateway.service import Service
 from gateway.shortcut import Shortcut
@@ -305,6 +306,7 @@ async def _open(request: web.Request, handler: Handler, channels: list[str]) -> 
 
 async def _admit(request: web.Request, handler: Handler, channels: list[str]) -> web.StreamResponse:
     service = request.app[SERVICE]
+    refuse_unreadable_query(request)
     most = service.settings.max_channels_per_connection
     if 0 < most < len(set(channels)):
         raise web.HTTPBadRequest(text=f"{len(set(channels))} channels, at most {most} are allowed\n")
@@ -338,6 +340,7 @@ async def _contained(asked: Awaitable[T]) -> T:
 
 @demo_routes.get("/example")
 async def _example(request: web.Request) -> web.StreamResponse:
+    refuse_unreadable_query(request)
     page = {"channel": request.query.get("ch", ""), "version": __version__}
     response = aiohttp_jinja2.render_template("example.html", request, page)
     response.headers["Content-Security-Policy"] = _CONTENT_SECURITY

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 from aiohttp import ClientSession, CookieJar, WSServerHandshakeError
+from yarl import URL
 
 from gateway.admin.attempts import FLOOD, PER_ADDRESS, REMEMBERED, WINDOW, Attempts
 from gateway.admin.session import IDLE, LONGEST, Session, Signer, begin
@@ -293,6 +294,15 @@ async def test_every_page_has_a_strict_policy_and_is_not_kept(guarded, session) 
         assert "<style" not in html
         assert " style=" not in html
         assert " onclick=" not in html
+
+
+async def test_a_query_that_is_not_utf_8_is_named(guarded, session) -> None:
+    """Whatever was meant, it is not searched for as something else."""
+    async with await log_in(session, guarded[0]):
+        pass
+    for path, named in (("/connections?text=%ff", "text"), ("/tap?cmd=x&channel=%ed%a0%bd", "channel")):
+        async with session.get(URL(guarded[0].url(ADMIN + path), encoded=True)) as answer:
+            assert (answer.status, await answer.text()) == (400, f"{named}: expected UTF-8, percent-encoded\n")
 
 
 async def test_bad_actions_are_named(guarded, session) -> None:

@@ -458,7 +458,9 @@ class TestLooking:
         """Unknown parameters too: a filter with a slip of the pen must not list everything."""
         assert (await api.bad(400, "GET", f"/api/{where}?{query}"))["field"] == field
 
-    @pytest.mark.parametrize("query", ["channel=", "user=", "node=", "sort=age", "descending=maybe"])
+    @pytest.mark.parametrize(
+        "query", ["channel=", "user=", "node=", "sort=age", "descending=maybe", "text=%ff", "user=%ed%a0%bd"]
+    )
     async def test_a_wrong_filter_is_named(self, query: str, api: Caller) -> None:
         said = await api.bad(400, "GET", f"/api/connections?{query}")
         assert said["field"] == query.partition("=")[0]

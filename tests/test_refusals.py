@@ -127,6 +127,41 @@ class TestChannels:
         """An empty one counts as none, and one that is named twice counts once."""
         assert (await upgrade(wire, node.ws_url() + query)).status == status
 
+    @pytest.mark.parametrize(
+        ("query", "named"),
+        [
+            ("?ch=%ff", "ch"),
+            ("?ch=%ed%a0%bd", "ch"),
+            ("?ch=lobby&ch=a%C3", "ch"),
+            ("?name=%ed%a0%bd", "name"),
+            ("?ch=lobby&token=%ff", "token"),
+            ("?ch=lobby&%ff=1", r"\xff"),
+            ("?else=%80", "else"),
+            ("?%0d%0aname=%80", r"\r\nname"),
+        ],
+    )
+    async def test_what_is_not_utf_8_is_400(self, node: Node, wire: Wires, query: str, named: str) -> None:
+        """And never a name with U+FFFD in it, the same for all who meant different ones."""
+        client = await wire.open(node.ws_url() + query)
+        await client.write(client.upgrade())
+        head = await client.read_head()
+        assert head.status == 400
+        body = await client.read_exactly(int(head.headers["content-length"]))
+        assert body.decode() == f"{named}: expected UTF-8, percent-encoded\n"
+
+    @pytest.mark.parametrize("path", ["/example?ch=%ff", "/example/socket?ch=%ff"])
+    async def test_what_is_not_utf_8_is_400_on_the_demo_s_page_too(self, nodes: Nodes, wire: Wires, path: str) -> None:
+        """Which would show a room that nobody meant."""
+        client = await wire.open(nodes[0])
+        await client.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert (await client.read_head()).status == 400
+
+    async def test_what_is_utf_8_is_taken(self, node: Node, connect: Clients) -> None:
+        """U+FFFD itself, a percent sign that begins no byte, a character that a proxy has decoded."""
+        for query, name in (("%EF%BF%BD", "\ufffd"), ("100%", "100%"), ("%zz", "%zz"), ("%F0%9F%98%80", "\U0001f600")):
+            client = await connect(f"{node.ws_url()}?ch={query}", protocols=V1)
+            assert (await client.expect("$welcome"))["param"]["channels"] == [name]
+
     async def test_an_empty_channel_is_not_joined(self, node: Node, connect: Clients) -> None:
         """Who names no other is in none."""
         client = await connect(node, "", "", protocols=V1)

@@ -18,6 +18,7 @@ from gateway.admin.session import begin
 from gateway.admin.views import picture_of
 from gateway.errors import GatewayError, InvalidParam, Unavailable
 from gateway.origin import refuse_foreign_page
+from gateway.query import refuse_unreadable_query
 from gateway.service import Service
 from gateway.version import __version__
 
@@ -75,6 +76,7 @@ class Admin:
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         """Show a page with its first picture in it: it is complete before its socket is open."""
+        refuse_unreadable_query(request)
         assert request.match_info.route.resource is not None
         view, title = PAGES[request.match_info.route.resource.canonical.removeprefix(PREFIX)]
         query = {**request.match_info, **request.query}
@@ -110,6 +112,7 @@ class Admin:
         return await self._show_login(request)
 
     async def log_in(self, request: web.Request) -> web.StreamResponse:
+        refuse_unreadable_query(request)
         form = await form_of(request)
         try:
             session = await self._guard.log_in(request, str(form.get("password", "")), str(form.get("token", "")))

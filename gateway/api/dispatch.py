@@ -15,6 +15,7 @@ from gateway.api.problems import Refused, problem, problem_of, refusal_of
 from gateway.api.routes import ROUTES
 from gateway.errors import GatewayError
 from gateway.json_values import check_integers, parse
+from gateway.query import EXPECTED, unreadable_in
 from gateway.service import Service
 from gateway.tracing import calling
 
@@ -112,7 +113,9 @@ class Api:
 
 
 def _query(request: web.Request) -> dict[str, str]:
-    """Return the query; raise `Refused` for what is said twice."""
+    """Return the query; raise `Refused` for what is said twice, or is not UTF-8."""
+    if name := unreadable_in(request.rel_url.raw_query_string):
+        raise Refused(400, f"{name}: {EXPECTED}", field=name)
     for name in request.query:
         if len(request.query.getall(name)) > 1:
             raise Refused(400, f"{name}: expected once", field=name)
