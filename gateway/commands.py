@@ -216,7 +216,9 @@ class Commands:
             check_channel(message.channel)
         if message.cmd.startswith(OWN):
             return await self._own(connection, message)
-        channel = message.channel or connection.channel
+        channel = message.channel
+        if not channel and message.cmd not in connection.handler.without_channel:
+            channel = connection.channel
         if channel and not await self._rights.allow(connection, channel, "send"):
             raise Forbidden(f"not allowed to send to {channel}")
         if channel not in connection.channels:  # a handler that answers in `connection.target` means another one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from gateway.connection import Connection, Profile
@@ -20,6 +21,11 @@ class Handler:
     The commands of one connection are handled one at a time, in order; those of different connections
     at the same time. Whatever a method raises ends only the command in hand: a `GatewayError` is sent to
     the client as its `$error`, anything else is logged and is `internal` to the client.
+    """
+
+    without_channel: Collection[str] = ()
+    """Commands that are about no channel, such as one that joins another: a client that names none with them need not
+    be allowed to send to its first.
     """
 
     async def authenticate(self, request: web.Request) -> Profile | None:

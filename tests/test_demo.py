@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+V1 = ["gateway.v1.json"]
+
 
 async def test_ping_is_answered_to_the_channel_in_milliseconds(nodes, connect):
     """`ping` brings `pong` with a time in ms to every member of the sender's channel."""
@@ -75,6 +77,23 @@ async def test_rooms_are_joined_and_left(nodes, connect):
     await ada.send("ping")
     assert (await ada.expect("pong"))["channel"] == ""
     assert [m["param"].get("text") for m in ada.received if m["cmd"] == "chat"] == ["welcome"]
+
+
+async def test_who_may_not_send_joins_and_leaves_rooms(start_node, connect):
+    """What a client may do in its first channel has nothing to do with the others, unless it names that one."""
+    node = await start_node(channels=[{"match": "demo-news", "send": "nobody"}])
+    for path in ("/connect", "/example/socket"):
+        ada = await connect(f"{node.ws_url().removesuffix('/connect')}{path}?ch=demo-news", protocols=V1)
+        assert (await ada.request("join-room", {"room": "demo-talk"}))["cmd"] == "$reply"
+        assert (await ada.request("chat", {"text": "hi"}, channel="demo-talk"))["cmd"] == "$reply"
+        assert (await ada.request("leave-room", {"room": "demo-talk"}))["cmd"] == "$reply"
+        for cmd, param, channel in (
+            ("join-room", {"room": "demo-talk"}, "demo-news"),
+            ("chat", {"text": "hi"}, None),
+            ("chat", {"text": "hi"}, "demo-talk"),
+            ("ping", None, None),
+        ):
+            assert (await ada.request(cmd, param, channel=channel))["param"]["code"] == "forbidden"
 
 
 async def test_everything_else_is_unknown_and_wrong_params_name_the_field(nodes, connect):

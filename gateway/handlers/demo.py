@@ -14,6 +14,8 @@ from gateway.service import Service
 class DemoHandler(Handler):
     """A chat with rooms."""
 
+    without_channel = ("join-room", "leave-room")
+
     async def on(self, service: Service, connection: Connection, cmd: str, param: Any) -> object:
         match cmd:
             case "ping":

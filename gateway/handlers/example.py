@@ -44,7 +44,7 @@ class ExampleHandler(Handler):
     def __init__(self, demo: DemoHandler) -> None:
         self._demo = demo
         self._people = InFlight[dict[str, str]]()
-        for name in ("authenticate", "authorize", "on_open", "on_close"):
+        for name in ("authenticate", "authorize", "on_open", "on_close", "without_channel"):
             setattr(self, name, getattr(demo, name))
 
     async def on(self, service: Service, connection: Connection, cmd: str, param: Any) -> object:
