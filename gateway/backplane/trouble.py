@@ -27,13 +27,17 @@ class Refusal:
         """When it was met last."""
         self.met: set[What] = set()
         """What was refused."""
+        self.told = False
+        """Whether the log says so."""
 
 
 class Troubles:
     """What is wrong now: with links, by their names, and what Redis refuses, whoever asked for it.
 
     Each outage of a link is logged when it begins, with each of its causes once, and when it is over; so is each
-    refusal. What a server refuses because of its own state is one, however many commands meet it.
+    refusal. What a server refuses because of its own state is one, however many commands meet it. While the log is
+    silent, as it is until a node is up, nothing counts as logged: what lasts is told afterwards, and of what does not
+    nobody hears that it is over.
     """
 
     def __init__(self, prefix: str = "", *, is_cluster: bool = False) -> None:
@@ -60,14 +64,13 @@ class Troubles:
         name = self.named(failure)
         self._now[what] = (name, _time())
         causes = self._logged.setdefault(what, set())
-        if name not in causes:
+        if name not in causes and _is_heard():
             causes.add(name)
             logger.warning("%(what)s: %(why)s%(said)s", {"what": what, "why": name, "said": _said(failure)})
 
     def clear(self, what: str) -> None:
         """Take down that `what` works; costs nothing where it did."""
-        if self._now.pop(what, None) is not None:
-            del self._logged[what]
+        if self._now.pop(what, None) is not None and self._logged.pop(what):
             logger.warning("%(what)s: works again", {"what": what})
 
     def forget(self, name: str) -> None:
@@ -91,9 +94,11 @@ class Troubles:
         refusal = self._refusals.get(key)
         if refusal is None:
             refusal = self._refusals[key] = Refusal(self.named(error), _time())
+            self.is_troubled = True
+        if not refusal.told and _is_heard():
+            refusal.told = True
             facts = {"what": str(what), "why": self._meaning(error), "said": _said(error), "at": at}
             logger.warning("Redis refuses %(what)s: %(why)s%(said)s", facts)
-            self.is_troubled = True
         refusal.noted = _time()
         refusal.met.add(what)
 
@@ -153,7 +158,8 @@ class Troubles:
     def _over(self, key: tuple[str, ...]) -> None:
         refusal = self._refusals.pop(key)
         self.is_troubled = bool(self._refusals)
-        logger.warning("%(what)s: over", {"what": refusal.text})
+        if refusal.told:
+            logger.warning("%(what)s: over", {"what": refusal.text})
 
     # ---- what there is
 
@@ -200,6 +206,10 @@ class Troubles:
 def _said(failure: Failure) -> str:
     """Repeat what Redis said, unless that may have repeated the password."""
     return f" ({failure})" if isinstance(failure, RedisRefused) and failure.command[:1] != ("AUTH",) else ""
+
+
+def _is_heard() -> bool:
+    return logger.isEnabledFor(logging.WARNING)
 
 
 def _time() -> float:
