@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from difflib import get_close_matches
+from itertools import takewhile
 from typing import NoReturn
 
 from gateway import logs
@@ -21,6 +22,8 @@ __all__ = ["main"]
 
 COMMANDS = (serve, publish, status, top, tap, token, schema, config, completion)
 WRONG_USE, CANNOT_START, INTERRUPTED = 2, 1, 130
+_OPTION = re.compile(r"--?[A-Za-z][^\s=]*(=.*)?", re.DOTALL)
+"""What the parser takes for an option: nothing with a space in its name, no number."""
 
 
 def main() -> NoReturn:
@@ -54,10 +57,7 @@ def _arguments() -> argparse.Namespace:
     """Parse the command line; exit when something in it is unknown, naming what may have been meant."""
     arguments, unknown = _parser().parse_known_args()
     if unknown:
-        options = [option for option in unknown if option.startswith("-")]
-        wrong = (options or unknown)[0].partition("=")[0]
-        near = get_close_matches(wrong.replace("_", "-"), arguments.command._option_string_actions, 1)
-        arguments.command.error(f"unrecognized argument {wrong}" + (f"; did you mean {near[0]}?" if near else ""))
+        arguments.command.error(f"unrecognized argument {unknown[0]}")
     return arguments
 
 
@@ -65,8 +65,20 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong with a command line, but for the URLs in it, and without the usage, which may be a page."""
 
     def error(self, message: str) -> NoReturn:
+        """Exit. An option that there is none of goes before all else: what is missing may be what it was to give."""
+        if self._subparsers is None:  # a command's own options
+            words = takewhile(lambda word: word != "--", sys.argv[1:])
+            message = next(map(self._unrecognized, filter(self._is_unknown, words)), message)
         said = re.sub(r"\S*://(.*@)?\S*", "***", message, flags=re.DOTALL)
         self.exit(WRONG_USE, f"{self.prog}: {said}; see {self.prog} --help\n")
+
+    def _is_unknown(self, word: str) -> bool:
+        return _OPTION.fullmatch(word) is not None and word.partition("=")[0] not in self._option_string_actions
+
+    def _unrecognized(self, word: str) -> str:
+        wrong = word.partition("=")[0]
+        near = get_close_matches(wrong.replace("_", "-"), self._option_string_actions, 1)
+        return f"unrecognized argument {wrong}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _parser() -> argparse.ArgumentParser:
