@@ -200,10 +200,6 @@ class History:
         if known is not None and contradicts(page, known):
             await self._renew(channel, track, known, page.offset)
             page = await self._page(channel, after, known)
-        elif known is not None and page.epoch != known.epoch and track.had(page.epoch):
-            # Whoever wrote first to the emptied Redis did not know that the promise had been kept before.
-            await self._backplane.renew(channel, page.epoch, 0)
-            page = await self._page(channel, after, known)
         if _is_apt(track, known):
             self._catch_up(channel, track, page, losses, held)
         return page

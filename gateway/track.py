@@ -34,7 +34,6 @@ class Track:
         """Members that are about to be let in, and need to know what arrives meanwhile."""
         self._recent: dict[tuple[str, int], Envelope] = {}
         self._passed: deque[Position] = deque(maxlen=REMEMBERED)
-        self._former: deque[str] = deque(maxlen=REMEMBERED)
 
     def arrived(self, message: Envelope) -> bool:
         """Take what came over the subscription; tell whether to pass it on now."""
@@ -87,7 +86,6 @@ class Track:
             here = here._replace(epoch=page.epoch)
         if here.epoch != page.epoch:
             self.torn = True
-            self._former.append(here.epoch)
             if page.start and here.time and here.time == page.seen:
                 # Renewed, and what was passed on here is still there; the page begins elsewhere.
                 self.position = here._replace(epoch=page.epoch)
@@ -108,10 +106,6 @@ class Track:
         messages += self._continued()
         self.torn = self.torn and (page.more or losses != self.losses or self._is_ahead())
         return messages, gap
-
-    def had(self, epoch: str) -> bool:
-        """Tell whether an epoch was that of a history that is lost."""
-        return epoch in self._former
 
     def agreed(self, page: Page) -> int:
         """Return the offset of the last message that is the same here and on a page."""
