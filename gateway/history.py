@@ -164,10 +164,15 @@ class History:
         missed: list[Envelope] = []
         sure_of_epoch = sure_of_name = False
         while True:
+            # While a page is read the track moves, by live messages and by what others read. So each round looks at it
+            # anew, and the last one returns what it remembers without waiting: what arrives next is live.
             if track.position is not None:
                 if since is None:
                     return None
+                # Before a page was read another epoch proves nothing: the client may know by another node of a new
+                # one, of which nothing has arrived here yet.
                 if since.epoch != track.position.epoch and sure_of_epoch:
+                    # Once: where the epoch that the track had then ends as well, it is a gap, as for all members.
                     if sure_of_name or not await self._is_promised(channel, track, since):
                         return None
                     since, sure_of_name = since._replace(epoch=track.position.epoch), True
@@ -176,7 +181,7 @@ class History:
             page = await self._read(channel, track, since)
             sure_of_epoch = True
             if since is None or page.epoch != since.epoch:
-                continue
+                continue  # it was for the track alone
             found = _after(page, since)
             if found is None:
                 return None
@@ -189,6 +194,8 @@ class History:
         Other nodes may have promised another one than the history has, or than we did.
         """
         page = await self._page(channel, since, None)
+        # The history may have begun, or been renewed, since the track was looked at: what the page says holds for the
+        # track only if both are of one epoch, or nothing was written by then.
         return page.same and (page.offset == 0 or (track.position is not None and page.epoch == track.position.epoch))
 
     async def _read(self, channel: str, track: Track, after: Position | None) -> Page:

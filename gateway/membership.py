@@ -121,6 +121,7 @@ class Membership:
         A member that joins again is written what came since the position.
         """
         kept, key = self._history.keeps(channel), (connection.id, channel)
+        # Looked at again after each wait: the other join may have failed, and a third one begun.
         while (other := self._under_way.get(key)) is not None and channel in connection.channels:
             await other.wait()  # the server may put a connection where its client is on the way to
         if connection.closed:  # while its handler was asked whether it may, or in that wait
@@ -132,16 +133,13 @@ class Membership:
             raise _has_left(connection, channel)
         if 0 < self._most <= len(connection.channels):
             raise TooManyChannels(f"a connection may be in {self._most} channels at most")
+        # A member before the subscription is sure: one that leaves meanwhile takes the wish for it along, and one whose
+        # channel keeps history receives from `History.enter` on, so that live messages do not overtake what it missed.
         self._hub.join(connection, channel, receiving=not kept)
         connection.joining += (channel,)
         done = self._under_way[key] = asyncio.Event()
         try:
-            await self._backplane.subscribe([Target("channel", channel)])
-            _check_still_in(connection, channel)
-            recovered = kept and await self._history.enter(connection, channel, since)
-            _check_still_in(connection, channel)
-            _let_know(connection, channel)
-            return Joined(await self._stored(self._presence.join(connection.info(), channel)), recovered)
+            return await self._arrive(connection, channel, since)
         except (Unavailable, asyncio.CancelledError):  # the latter where a handler waits no longer
             if channel in connection.channels:
                 self.take_out(connection, channel)
@@ -149,8 +147,21 @@ class Membership:
         finally:
             _let_know(connection, channel)
             done.set()
+            # Taken out meanwhile, it may have been joined anew: then the event here is that one's.
             if self._under_way.get(key) is done:
                 del self._under_way[key]
+
+    async def _arrive(self, connection: Connection, channel: str, since: Position | None) -> Joined:
+        """Do for a member what takes time: subscribe, write what it missed, store it."""
+        # Checked after each wait: it may have left, been taken out, or its connection ended. Presence has heard of that
+        # then, and would list it again.
+        await self._backplane.subscribe([Target("channel", channel)])
+        _check_still_in(connection, channel)
+        # History is read with the subscription sure: what is appended after the page was read arrives by that.
+        recovered = self._history.keeps(channel) and await self._history.enter(connection, channel, since)
+        _check_still_in(connection, channel)
+        _let_know(connection, channel)
+        return Joined(await self._stored(self._presence.join(connection.info(), channel)), recovered)
 
     async def leave(self, connection: Connection, channel: str, reason: str = "") -> bool:
         """Return once the membership is removed; tell whether that emptied the channel."""

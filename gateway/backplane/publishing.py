@@ -231,8 +231,12 @@ class Publishing:
 
     def failed(self, publication: Publication, error: Exception) -> None:
         """Take a refusal, or word that the link broke."""
+        # A link answers in the order of sending; when it breaks it is lost first, so that nothing more is sent over it,
+        # and then tells all that are left, in the same order. So what is collected here is in order too, and goes back
+        # in front of what waits once the last one under way has its word, not earlier.
         self._under_way.popleft()
         if isinstance(error, LinkLost) and publication.repeatable:
+            # Its key is not noted: behind a broken link nothing later can have been taken before it.
             self._refused.append(publication)
         elif isinstance(error, RedisRefused):
             self._refuse(publication, error)
@@ -255,7 +259,7 @@ class Publishing:
         if error.word == "MOVED" and self._redirected is not None:
             self._redirected(error)
         if error.word == "READONLY" and self.link is not None:
-            self.link.abort()
+            self.link.abort()  # its server is a replica by now: the next link may lead to the master
         if self._retry is None:
             self._retry = self._loop.call_later(self._pause, self._try_again)
             self._pause = min(self._pause * 2, LAST_PAUSE)
