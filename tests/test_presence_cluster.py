@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
+from tests.harness.presence import PresenceNode
 from tests.harness.sets import Held, address, agrees, farewells
 from tests.harness.wait import eventually
 
@@ -72,3 +74,22 @@ async def test_a_frozen_node_and_a_flushed_cluster_are_refilled(small_cluster, s
     for master in await small_cluster.masters():
         await master.command("FLUSHALL")
     await agrees(small_cluster, held, 30)
+
+
+async def test_a_departure_of_which_the_answer_was_lost_reaches_all_masters(small_cluster):
+    """Repeated, it finds nobody there: the channel is empty all the same, and its farewell due."""
+    async with PresenceNode(small_cluster.url, presence_grace=600).running() as node, small_cluster.client() as client:
+        ada = await node.somebody("ada", "hall")
+        await eventually(lambda: client.sismember("gateway:channels", "hall"), deadline=10)
+        ends = round(time.time() * 1000) + 600_000
+        await client.srem("gateway:members:{hall}", ada.id)  # what the script does before its link breaks
+        await client.srem("gateway:online:{hall}", "ada")
+        await client.zadd("gateway:leaving:{hall}", {"ada": ends})
+
+        await ada.lose()
+
+        async def is_known() -> bool:
+            is_listed = await client.sismember("gateway:channels", "hall")
+            return not is_listed and await client.zscore("gateway:leaving", "hall") == ends
+
+        await eventually(is_known, deadline=10)

@@ -173,10 +173,11 @@ class RedisRegistry:
 
     def _index(self, script: Script, channel: str, first_or_last: bool, answer: list[int]) -> None:
         """Keep the sets that one script cannot reach in a Redis Cluster."""
+        is_repeated = answer[3:] == [1]  # the answer that told of the end was lost, maybe, with its link
         index = self._keys.channels
         if script is JOIN:
             self._store.write(index, index, ("SADD", index, channel))
-        elif first_or_last:
+        elif first_or_last or is_repeated:
             self._drop_from(index, channel, self._keys.members(channel))
         if script is LEAVE and answer[2]:
             leaving = self._keys.leaving_channels

@@ -1,6 +1,7 @@
 -- Takes a connection out of a channel; tells the others when it was its user's last connection there.
 -- An empty announcement stays silent. With a grace the announcement waits, in `leaving`, for the user to come back.
--- Returns {whether the channel was emptied, whether to publish its count, when the grace ends}.
+-- Returns {whether the channel was emptied, whether to publish its count, when the grace ends}; of somebody who was
+-- not there also whether the channel is empty.
 
 -- Of the channel; then, where one server has all keys, of all channels, of the connection and of those who may be back.
 local members, online, tabs, leaving, all_channels, connection, leaving_channels = unpack(KEYS)
@@ -13,7 +14,9 @@ if connection and channels ~= '' and redis.call('EXISTS', connection) == 1 then
   redis.call('HSET', connection, 'channels', channels)
 end
 if redis.call('SREM', members, id) == 0 then
-  return {0, 0, 0}
+  -- It was there before, perhaps, and the answer was lost with its link: what must follow on other masters is told again.
+  local ends = tonumber(grace > 0 and redis.call('ZSCORE', leaving, user) or 0)
+  return {0, 0, math.max(0, math.min(ends, 2 ^ 53)), redis.call('EXISTS', members) == 0 and 1 or 0}
 end
 local emptied = redis.call('EXISTS', members) == 0 and 1 or 0
 if emptied == 1 and all_channels then
