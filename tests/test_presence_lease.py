@@ -100,3 +100,23 @@ async def test_data_lost_in_mid_registration_are_written_again(
         return bool(lost) and await redis.command("EXISTS", *keys) == len(keys)
 
     await eventually(is_written)
+
+
+async def test_who_writes_everything_again_takes_nobody_for_dead(
+    redis: RedisServer, node: PresenceNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes: others lost their leases with it, and are about to find out."""
+    lease, written = _lease(node), asyncio.Event()
+
+    async def write_slowly(*, silent: bool) -> None:
+        await written.wait()
+
+    monkeypatch.setattr(lease, "_write_all", write_slowly)
+    monkeypatch.setattr("gateway.presence.redis.LOOK", 0.1)
+    lease.steady_since -= 60
+    await redis.command("FLUSHALL")
+    await eventually(lambda: lease.registering)
+    await redis.command("SADD", "gateway:nodes", "other")
+    await asyncio.sleep(1.5)  # a look that was due in a second, and some more
+    assert await redis.command("SISMEMBER", "gateway:nodes", "other")
+    written.set()

@@ -188,3 +188,16 @@ async def test_slots_that_move_cost_a_few_registrations(pair: Pair, monkeypatch:
     assert len(pair.registrations) <= 2 * 2 * 4
     await pair.agrees()
     assert await pair.announced() == before
+
+
+async def test_failovers_cost_a_few_registrations(cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The replica has the mark, as it has the rest: masters that change places make nobody write again for ever."""
+    monkeypatch.setattr(PERIOD, QUICK)
+    async with a_pair(cluster, monkeypatch) as pair:
+        before, pair.registrations[:] = await pair.announced(), []
+        await cluster.failover(f"{{{pair.channels[0]}}}")
+        await cluster.kill_master(f"{{{pair.channels[1]}}}")
+        await pair.agrees()
+        await pair.is_quiet()
+        assert len(pair.registrations) <= 2 * 2 * 2
+        assert await pair.announced() == before

@@ -38,10 +38,10 @@ LOST, SHARED, FOREIGN = 0, 2, -1
 class Lease:
     """Keeps this node known to the others.
 
-    Idle cost is one renewal every 3 s, however many connections there are. What Redis holds of this node is
-    written anew, all of it, when the lease is gone (the node was frozen, or Redis lost its data), when
-    one master of a cluster has lost its mark and so its data, when another server answers (failover, restart),
-    and when writes had to be dropped.
+    Idle cost is one renewal every 3 s, and in a cluster a look at each master, however many connections there
+    are. What Redis holds of this node is written anew, all of it, when the lease is gone (the node was frozen,
+    or Redis lost its data), when one master of a cluster has lost its mark and so its data, when another server
+    answers (failover, restart), and when writes had to be dropped.
     """
 
     def __init__(
