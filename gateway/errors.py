@@ -1,6 +1,6 @@
 """Everything the gateway raises, and every reason it gives for closing a connection.
 
-    GatewayError                   `code` is what the client reads in `$error`
+    GatewayError                   `code` is what a client reads in `$error`, `status` that of the answer over HTTP
     ├── BadMessage                 bad-message
     ├── UnknownCommand             unknown-command
     ├── InvalidParam               invalid-param      (`field` names what was wrong)
@@ -31,6 +31,8 @@ class GatewayError(Exception):
     """What the gateway refuses, with the code and the extra fields a client is told."""
 
     code = "internal"
+    status = 500
+    """Of the answer, where it is told over HTTP: before an upgrade, by the API, on the admin pages."""
 
     def __init__(self, message: str = "", **fields: object) -> None:
         super().__init__(message)
@@ -42,60 +44,70 @@ class BadMessage(GatewayError):
     """A client sent what is no message: not JSON, no object, without a `cmd`, of wrong types."""
 
     code = "bad-message"
+    status = 400
 
 
 class UnknownCommand(GatewayError):
     """There is no such command; a handler raises it for a `cmd` it does not know."""
 
     code = "unknown-command"
+    status = 400
 
 
 class InvalidParam(GatewayError):
     """A value that cannot be used; `field` in `fields` names it, as in `InvalidParam("too long", field="text")`."""
 
     code = "invalid-param"
+    status = 400
 
 
 class Unauthorized(GatewayError):
     """Nobody knows who the client is: no token, a bad one, or one that has expired."""
 
     code = "unauthorized"
+    status = 401
 
 
 class Forbidden(GatewayError):
     """The client is known and may not do this."""
 
     code = "forbidden"
+    status = 403
 
 
 class InvalidChannel(GatewayError):
     """No legal channel name: 1 to 200 bytes without white space, control characters, brackets, * or ?."""
 
     code = "invalid-channel"
+    status = 400
 
 
 class InvalidUser(GatewayError):
     """No legal user id: a string, under the same rule as channel names."""
 
     code = "invalid-param"
+    status = 400
 
 
 class TooManyChannels(GatewayError):
     """The connection is in `max_channels_per_connection` channels already."""
 
     code = "too-many-channels"
+    status = 409
 
 
 class RateLimited(GatewayError):
     """The client sends too fast; `retry_after` in `fields` says when it may go on, in seconds."""
 
     code = "rate-limited"
+    status = 429
 
 
 class Unavailable(GatewayError):
     """Redis did not take it in time; worth another try after `retry_after` seconds."""
 
     code = "unavailable"
+    status = 503
 
     def __init__(self, message: str, *, retry_after: float = 1) -> None:
         super().__init__(message, retry_after=retry_after)
@@ -105,6 +117,7 @@ class ConnectionNotFound(GatewayError):
     """No node holds a connection of this id (any more)."""
 
     code = "invalid-param"
+    status = 404
 
 
 class InvalidEnvelope(GatewayError):

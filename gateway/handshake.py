@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from asyncio import Transport
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,20 +25,13 @@ from aiohttp.http import HttpVersion11
 
 from gateway.deflate import agreement, chosen_window
 from gateway.door import Door
-from gateway.errors import Forbidden, InvalidChannel, InvalidUser, Unauthorized, Unavailable
+from gateway.errors import GatewayError
 from gateway.websocket import WebSocket
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455 section 1.3."""
 
 _EXTENSIONS = "Sec-WebSocket-Extensions"
-_REFUSALS: dict[type[Exception], tuple[type[web.HTTPException], dict[str, str]]] = {
-    InvalidChannel: (web.HTTPBadRequest, {}),
-    InvalidUser: (web.HTTPBadRequest, {}),
-    Unauthorized: (web.HTTPUnauthorized, {"WWW-Authenticate": "Bearer"}),
-    Forbidden: (web.HTTPForbidden, {}),
-    Unavailable: (web.HTTPServiceUnavailable, {"Retry-After": "1"}),
-}
 
 TOKEN_PROTOCOL = "gateway.token."
 """Before a token, this makes a subprotocol: the one place where a page can put one beside the address."""
@@ -202,8 +196,26 @@ def answer_to(error: Exception) -> web.HTTPException | None:
     """Make the answer to a request that failed so; None for what is no refusal."""
     if isinstance(error, web.HTTPException):
         return error
-    made = next((made for kind, made in _REFUSALS.items() if isinstance(error, kind)), None)
-    return made and made[0](text=f"{error}\n", headers=made[1])
+    if not isinstance(error, GatewayError) or error.status == GatewayError.status:
+        return None
+    return Refusal(error)
+
+
+class Refusal(web.HTTPException):
+    """The answer to a request that the gateway refused."""
+
+    def __init__(self, error: GatewayError) -> None:
+        self.status_code = error.status
+        super().__init__(text=f"{error}\n", headers=headers_of(error))
+
+
+def headers_of(error: GatewayError) -> dict[str, str]:
+    """Return what an answer says beside its status: how to be let in, and when to try again."""
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    seconds = error.fields.get("retry_after")
+    if isinstance(seconds, int | float):
+        headers["Retry-After"] = str(math.ceil(seconds))
+    return headers
 
 
 def status_of(error: Exception) -> int:

@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from gateway import logs
 from gateway.backplane.refusal import REASONS
 from gateway.counters import BOUNDS, Histogram
+from gateway.errors import KINDS, GatewayError
 from gateway.memory import memory_limit
 from gateway.service import Service
 
@@ -160,13 +161,13 @@ def _redis_refusals(reasons: Mapping[str, int]) -> Metric:
     return refusals
 
 
-_STATUSES = (400, 401, 403, 405, 408, 426, 429, 431, 500, 503)
+REFUSED_WITH = {405, 408, 426, 431, GatewayError.status, *(kind.status for kind in KINDS.values())}
 """Told from the start: the rate of a counter that begins with its first event does not know that one."""
 
 
 def _refusals(statuses: Mapping[int, int]) -> Metric:
     told = "Handshakes, and log-ins and actions of operators, that were refused, by status"
     refusals = CounterMetricFamily("gateway_connections_refused", told, labels=["status"])
-    for status, count in sorted((dict.fromkeys(_STATUSES, 0) | dict(statuses)).items()):
+    for status, count in sorted((dict.fromkeys(REFUSED_WITH, 0) | dict(statuses)).items()):
         refusals.add_metric([str(status)], count)
     return refusals

@@ -16,7 +16,7 @@ from gateway.commands import Commands
 from gateway.config import Settings
 from gateway.connection import Connection, Profile
 from gateway.counters import Counters
-from gateway.errors import ABANDONED, KNOWN_CODES, TOO_SLOW, Close, ConnectionNotFound, InvalidParam
+from gateway.errors import ABANDONED, KNOWN_CODES, TOO_SLOW, Close, ConnectionNotFound, GatewayError
 from gateway.handler import Handler
 from gateway.handshake import (
     Upgrade,
@@ -230,10 +230,10 @@ class Reception:
 def _check_types(profile: object, handler: object) -> None:
     """Tell an application at once what would only show with the first message, or with none that names the cause."""
     if not isinstance(profile, Profile):
-        raise InvalidParam(f"expected a gateway.Profile, got {profile!a:.200}")
+        raise GatewayError(f"expected a gateway.Profile, got {profile!a:.200}")
     if not isinstance(handler, Handler):
         wanted = " instance, as in Chat(), not the class" if isinstance(handler, type) else ""
-        raise InvalidParam(f"expected a gateway.Handler{wanted}, got {handler!a:.200}")
+        raise GatewayError(f"expected a gateway.Handler{wanted}, got {handler!a:.200}")
 
 
 def _legible(text: str) -> str:

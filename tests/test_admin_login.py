@@ -317,8 +317,8 @@ async def test_bad_actions_are_named(guarded, session) -> None:
         ("send", {"kind": "nobody", "cmd": "x"}, 400, "expected channel, user"),
         ("send", {"kind": "all"}, 400, "cmd"),
         ("send", [], 400, "JSON object"),
-        ("disconnect", {"id": "nobody~1"}, 400, "no connection"),
-        ("join", {"id": f"{guarded[1].id}~1", "channel": "x"}, 400, "no connection"),
+        ("disconnect", {"id": "nobody~1"}, 404, "no connection"),
+        ("join", {"id": f"{guarded[1].id}~1", "channel": "x"}, 404, "no connection"),
         ("drain", {"node": "nowhere"}, 400, "nowhere"),
         ("explode", {}, 404, "explode"),
     )

@@ -83,7 +83,7 @@ class Admin:
         try:
             picture, status = await picture_of(view, self._service, query), 200
         except GatewayError as error:
-            picture, status = {"trouble": error.message}, 400 if isinstance(error, InvalidParam) else 503
+            picture, status = {"trouble": error.message}, error.status
         if "missing" in picture:
             status = 404
         name = query.get("name", "")

@@ -18,7 +18,8 @@ from aiohttp.typedefs import Middleware
 from gateway.admin.attempts import PER_ADDRESS, Attempts
 from gateway.admin.links import Links
 from gateway.admin.session import LONGEST, Session, Signer, begin
-from gateway.errors import GatewayError, Unavailable
+from gateway.errors import GatewayError
+from gateway.handshake import headers_of
 from gateway.origin import refuse_foreign_page
 from gateway.proxies import is_behind_proxy, through_proxies
 from gateway.service import Service
@@ -192,7 +193,6 @@ async def say_what_was_wrong(request: web.Request, handler: Handler) -> web.Stre
     """Answer what the gateway refuses as it is, for a person to read."""
     try:
         return await handler(request)
-    except Unavailable as error:
-        return web.json_response({"error": error.message}, status=503)
     except GatewayError as error:
-        return web.json_response({"error": error.message, "field": error.fields.get("field")}, status=400)
+        said = {"error": error.message, "field": error.fields.get("field")}
+        return web.json_response(said, status=error.status, headers=headers_of(error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -11,15 +10,8 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from gateway import errors
+from gateway.handshake import headers_of
 
-_STATUS: dict[type[errors.GatewayError], int] = {
-    errors.InvalidParam: 400,
-    errors.InvalidChannel: 400,
-    errors.InvalidUser: 400,
-    errors.ConnectionNotFound: 404,
-    errors.TooManyChannels: 409,
-    errors.Unavailable: 503,
-}
 _FIELDS: dict[type[errors.GatewayError], str] = {errors.InvalidChannel: "channel", errors.InvalidUser: "user"}
 
 
@@ -48,12 +40,9 @@ def problem_of(error: errors.GatewayError) -> web.Response:
     """Make the problem document of what the gateway refused."""
     if isinstance(error, Refused):
         return problem(error.status, error.message, headers=error.headers, field=error.field)
-    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
     field = error.fields.get("field") or _FIELDS.get(type(error), "")
-    seconds = error.fields.get("retry_after")
-    headers = {"Retry-After": str(math.ceil(seconds))} if isinstance(seconds, int | float) else None
-    code = "" if status == 404 else error.code  # which is not made for what is asked of the API alone
-    return problem(status, error.message, headers=headers, code=code, field=str(field))
+    code = "" if error.status == 404 else error.code  # which is not made for what is asked of the API alone
+    return problem(error.status, error.message, headers=headers_of(error), code=code, field=str(field))
 
 
 def refusal_of(error: ValidationError) -> Refused:

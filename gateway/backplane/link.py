@@ -36,6 +36,7 @@ class LinkLost(GatewayError):
     """The connection to Redis broke; whether commands under way were carried out is not known."""
 
     code = "unavailable"
+    status = 503
 
 
 _WORDLESS = {
@@ -53,6 +54,7 @@ class RedisRefused(GatewayError):
     """Redis answered with an error: the text begins with its code, such as NOAUTH or READONLY."""
 
     code = "unavailable"
+    status = 503
     command: Command = ()
     """What was refused, where that is known."""
     told = False
