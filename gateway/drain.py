@@ -11,7 +11,7 @@ from itertools import islice
 
 from gateway.config import Settings
 from gateway.connection import Connection
-from gateway.errors import GOING_AWAY, Close, Unavailable
+from gateway.errors import GOING_AWAY, RESTART, Unavailable
 from gateway.hub import Hub
 from gateway.journal import Journal
 from gateway.presence import Presence
@@ -151,4 +151,4 @@ class Drain:
 def _restart(connections: Iterator[Connection], returns: Iterator[float]) -> None:
     """Ask clients to come back, each at a moment of its own."""
     for connection, after in zip(connections, returns, strict=False):
-        connection.socket.close(Close(1012, f"node is restarting; retry_after={after:.1f}"))
+        connection.socket.close(RESTART.after(after))

@@ -24,7 +24,9 @@ A handler may raise any of the first ten: its client is sent the matching `$erro
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Literal
 
 
 class GatewayError(Exception):
@@ -158,12 +160,41 @@ KINDS: dict[str, type[GatewayError]] = {
 """By the name under which one node tells another."""
 
 
+Verdict = Literal["retry", "renew", "failed", "closed"]
+"""What a client does after a close: come back, come back with another token, stay away as refused or as told."""
+
+_VERDICTS: dict[int, Verdict] = {4400: "failed", 4401: "renew", 4403: "failed", 4410: "closed"}
+"""After all others it comes back, also after those that an application made up."""
+
+_RETRY_AFTER = re.compile(r"\bretry_after=(\d+(?:\.\d+)?)", re.ASCII)
+
+
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Why the gateway ends a connection (RFC 6455 section 7.4; 4000 and up are the gateway's own)."""
+    """Why a connection ends (RFC 6455 section 7.4; 4000 and up are the gateway's own, and applications')."""
 
     code: int
     reason: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What a client does about it: the clients are tested against `tests/tables/closes.json`."""
+        return _VERDICTS.get(self.code, "retry")
+
+    @property
+    def reconnect(self) -> bool:
+        """Whether a client comes back by itself, as it is."""
+        return self.verdict == "retry"
+
+    @property
+    def retry_after(self) -> float | None:
+        """After how many seconds, where the reason says it."""
+        found = _RETRY_AFTER.search(self.reason) if self.reconnect else None
+        return float(found[1]) if found else None
+
+    def after(self, seconds: float) -> Close:
+        """Return this close, asking the client to come back after so many seconds, to a tenth."""
+        return Close(self.code, f"{self.reason}; retry_after={seconds:.1f}")
 
 
 GOING_AWAY = Close(1001, "node is shutting down")
@@ -172,11 +203,35 @@ INVALID_UTF8 = Close(1007, "invalid UTF-8")
 ABUSE = Close(1008, "too many refused messages")
 TOO_BIG = Close(1009, "message too big")
 ABANDONED = Close(1011, "internal error")
-TOO_FAST = Close(4429, "sending too fast")
+RESTART = Close(1012, "node is restarting")
+FULL = Close(1013, "node is full")
 TOO_SLOW = Close(4008, "reading too slowly")
+BAD_REQUEST = Close(4400, "bad request")
 EXPIRED = Close(4401, "token expired")
+FORBIDDEN = Close(4403, "not allowed")
 NO_PONG = Close(4408, "no pong")
 ENDED = Close(4410, "ended by an operator")
+TOO_FAST = Close(4429, "sending too fast")
 
-KNOWN_CODES = frozenset((*range(1000, 1016), 4008, 4401, 4403, 4408, 4410, 4429))
+CLOSES = (
+    GOING_AWAY,
+    PROTOCOL_ERROR,
+    INVALID_UTF8,
+    ABUSE,
+    TOO_BIG,
+    ABANDONED,
+    RESTART,
+    FULL,
+    TOO_SLOW,
+    BAD_REQUEST,
+    EXPIRED,
+    FORBIDDEN,
+    NO_PONG,
+    ENDED,
+    TOO_FAST,
+)
+"""All that have a meaning of their own. A node that is full does not close with `FULL`: it answers 503, on which
+balancers act. That code, like `BAD_REQUEST` and `FORBIDDEN`, is understood where an application closes with it."""
+
+KNOWN_CODES = frozenset((*range(1000, 1016), *(close.code for close in CLOSES)))
 """Close codes that mean something to the gateway; a client may send any other."""

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from gateway.client import Client, Message, Position, bearer, connect
 from gateway.client.progress import Progress
-from gateway.client.retry import Backoff, closed_with
+from gateway.client.retry import Backoff
 from gateway.errors import Forbidden, InvalidChannel, NoAnswer, NotConnected, RateLimited, Unauthorized
 from tests.feed import KEPT, RULES
 from tests.harness.haproxy import Haproxy
@@ -341,16 +341,6 @@ def test_jitter_is_full(share: float) -> None:
     assert pauses[-1] == share * 20
     backoff.reset()
     assert backoff.next() == share * 0.5
-
-
-def test_close_codes_say_what_to_do() -> None:
-    """Only the server's word on a restart is taken for a pause, and within bounds."""
-    assert closed_with(1012, "restart; retry_after=2.5").retry_after == 2.5
-    assert closed_with(1013, "retry_after=99999").retry_after == 300
-    assert closed_with(4008, "retry_after=2").retry_after is None
-    assert [closed_with(code, "").verdict for code in (None, 1001, 4401, 4403, 4410)] == [
-        *("retry", "retry", "renew", "failed", "closed")
-    ]
 
 
 def test_the_client_is_installed_and_its_neighbours_are_not(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.errors import ENDED, ConnectionNotFound, GatewayError, InvalidParam
+from gateway.errors import ENDED, RESTART, Close, ConnectionNotFound, GatewayError, InvalidParam
 from gateway.service import Service
 
 Fields = Mapping[str, Any]
 Action = Callable[[Service, Fields], Awaitable[dict[str, Any]]]
 
-RECONNECT = 1012
-"""The close code after which clients come back."""
+SENT_AWAY = Close(RESTART.code, ENDED.reason).after(1)
+"""Ends a connection so that its client comes back."""
 MOST_ENDED = 10_000
 """Connections of one user that one action ends."""
 
@@ -113,9 +113,8 @@ def _target(fields: Fields) -> str:
 
 
 def _ending(fields: Fields) -> dict[str, Any]:
-    if fields.get("reconnect"):
-        return {"code": RECONNECT, "reason": "ended by an operator; retry_after=1"}
-    return {"code": ENDED.code, "reason": ENDED.reason}
+    close = SENT_AWAY if fields.get("reconnect") else ENDED
+    return {"code": close.code, "reason": close.reason}
 
 
 def _text(fields: Fields, name: str) -> str:

@@ -21,7 +21,16 @@ from gateway.admin.session import Session
 from gateway.admin.traffic import show_traffic
 from gateway.admin.views import VIEWS, Query, picture_of
 from gateway.connection import Connection, Profile
-from gateway.errors import GOING_AWAY, BadMessage, Close, GatewayError, InvalidParam, Unavailable, UnknownCommand
+from gateway.errors import (
+    GOING_AWAY,
+    RESTART,
+    BadMessage,
+    Close,
+    GatewayError,
+    InvalidParam,
+    Unavailable,
+    UnknownCommand,
+)
 from gateway.frames import TEXT, frame
 from gateway.handler import Handler
 from gateway.handshake import agree, upgrade_of
@@ -47,7 +56,7 @@ MOST_BYTES = 64 * 1024
 OUTBOX = 4 << 20
 MOST_PAGES = 200
 """Pages open on one node at the same time."""
-OVER = Close(1012, "the session must be shown again; retry_after=0")
+OVER = Close(RESTART.code, "the session must be shown again").after(0)
 
 
 class Screen:

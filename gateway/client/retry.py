@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from aiohttp import WSServerHandshakeError
+
+from gateway.errors import Close, Verdict
 
 FIRST, CAP = 0.5, 20.0
 """Seconds: the ceiling of the first pause, which doubles with every failure, and of every pause."""
@@ -14,11 +15,7 @@ LONGEST = 300.0
 """A server that asks for more is mistaken."""
 LOST = 1006
 
-Verdict = Literal["retry", "renew", "closed", "failed"]
-
-_CODES: dict[int, Verdict] = {4401: "renew", 4403: "failed", 4410: "closed"}
 _STATUSES: dict[int, Verdict] = {400: "failed", 401: "renew", 403: "failed", 404: "failed"}
-_RETRY_AFTER = re.compile(r"\bretry_after=(\d+(?:\.\d+)?)")
 
 
 class End(NamedTuple):
@@ -34,9 +31,9 @@ class End(NamedTuple):
 
 def closed_with(code: int | None, reason: str) -> End:
     """Judge a close frame; None is none."""
-    found = _RETRY_AFTER.search(reason) if code in (1012, 1013) else None
-    after = min(float(found[1]), LONGEST) if found else None
-    return End(code or LOST, reason, _CODES.get(code or LOST, "retry"), after)
+    close = Close(code or LOST, reason)
+    after = None if close.retry_after is None else min(close.retry_after, LONGEST)
+    return End(close.code, reason, close.verdict, after)
 
 
 def refused_with(error: WSServerHandshakeError) -> End:

@@ -101,7 +101,7 @@ class Client:
     """A connection to a gateway that comes back by itself. Made by `connect`.
 
     It reconnects with full jitter (up to 0.5 s, doubling to 20 s, begun anew after 10 stable seconds), or at the
-    moment the server named; not after 4403 and 4410, and after 4401 once, with another token. Its channels are
+    moment the server named; not after 4400, 4403 and 4410, and after 4401 once, with another token. Its channels are
     joined again before anything else is sent. What is sent meanwhile waits for the connection. As an async
     iterator it yields all messages that come, from the start.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
@@ -30,11 +29,10 @@ from aiohttp import (
 from endurance.ledger import Hearing, Stream, Verdict
 from endurance.scene import SECRET
 from gateway.client import connect
-from gateway.errors import GatewayError
+from gateway.errors import Close, GatewayError
 
 ANSWERS = ("$welcome", "$reply", "$error")
 CONNECT_SECONDS = 10
-RETRY_AFTER = re.compile(r"\bretry_after=(\d+(?:\.\d+)?)")
 
 Life = Callable[[str], str]
 """Names the present life of a node."""
@@ -248,8 +246,7 @@ class ByHand(Follower):
             if (message := decoded(frame)) is not None:
                 await self._take(socket, message)
             elif frame.type is not WSMsgType.PING:
-                found = RETRY_AFTER.search(frame.extra or "") if frame.type is WSMsgType.CLOSE else None
-                return float(found[1]) if found else None
+                return Close(frame.data, frame.extra or "").retry_after if frame.type is WSMsgType.CLOSE else None
 
     async def _take(self, socket: Any, message: dict[str, Any]) -> None:
         self.take(message["channel"], message["cmd"], message.get("param"))

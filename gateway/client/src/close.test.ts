@@ -1,37 +1,19 @@
+import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { retryAfter, verdict } from "./close";
+import { retryAfter, type Verdict, verdict } from "./close";
 
-const close = (code: number, reason = "") => ({ code, reason });
+/** One table for this client and the one in Python; `tests/test_closes.py` keeps it as the server's code is. */
+const table = <Row>(name: string): Row[] =>
+  JSON.parse(readFileSync(new URL(`../../../tests/tables/${name}.json`, import.meta.url), "utf8"));
 
-test.each([
-  [1000, "retry"],
-  [1001, "retry"],
-  [1006, "retry"],
-  [1008, "retry"],
-  [1012, "retry"],
-  [1013, "retry"],
-  [4008, "retry"],
-  [4408, "retry"],
-  [4429, "retry"],
-  [4401, "renew"],
-  [4403, "failed"],
-  [4410, "closed"],
-])("%i means %s", (code, expected) => {
-  expect(verdict(close(code))).toBe(expected);
+const CLOSES = table<{ code: number; reason: string; reconnect: boolean; verdict: Verdict }>("closes");
+const PAUSES = table<{ code: number; reason: string; seconds: number | null }>("retry_after");
+
+test.each(CLOSES)("$code means $verdict", ({ code, reason, reconnect, verdict: expected }) => {
+  expect(verdict({ code, reason })).toBe(expected);
+  expect(expected === "retry").toBe(reconnect);
 });
 
-test("a restarting or full node names the pause", () => {
-  expect(retryAfter(close(1012, "restart retry_after=2.5"))).toBe(2500);
-  expect(retryAfter(close(1013, "retry_after=7"))).toBe(7000);
-  expect(retryAfter(close(1012, "retry_after=0"))).toBe(0);
-});
-
-test("nobody else does, nor an unreadable reason", () => {
-  expect(retryAfter(close(1001, "retry_after=7"))).toBeNull();
-  expect(retryAfter(close(1012, "soon"))).toBeNull();
-  expect(retryAfter(close(1012, "retry_after=-3"))).toBeNull();
-});
-
-test("a pause has a limit", () => {
-  expect(retryAfter(close(1012, "retry_after=999999999"))).toBe(300_000);
+test.each(PAUSES)("$code with '$reason' asks for a pause of $seconds s", ({ code, reason, seconds }) => {
+  expect(retryAfter({ code, reason })).toBe(seconds === null ? null : seconds * 1000);
 });

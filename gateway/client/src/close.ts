@@ -13,15 +13,15 @@ export const LOST = 1006;
 /** A server that asks for more than this is mistaken, and a page must not wait for hours. */
 const LONGEST_DELAY = 300_000;
 
-const VERDICTS: Record<number, Verdict> = { 4401: "renew", 4403: "failed", 4410: "closed" };
+const VERDICTS: Record<number, Verdict> = { 4400: "failed", 4401: "renew", 4403: "failed", 4410: "closed" };
 
 export function verdict(close: Close): Verdict {
   return VERDICTS[close.code] ?? "retry";
 }
 
-/** The pause in milliseconds that a restarting or full node asked for, or null. */
+/** The pause in milliseconds that a server asked for who wants us back, or null. */
 export function retryAfter(close: Close): number | null {
-  if (close.code !== 1012 && close.code !== 1013) return null;
+  if (verdict(close) !== "retry") return null;
   const seconds = /\bretry_after=(\d+(?:\.\d+)?)/.exec(close.reason)?.[1];
   return seconds === undefined ? null : Math.min(Number(seconds) * 1000, LONGEST_DELAY);
 }
