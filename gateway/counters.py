@@ -6,6 +6,8 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
+from gateway.errors import KNOWN_CODES, NO_PONG, OWN_CODES, TOO_SLOW, Close
+
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds, in seconds, of the classes that a duration may fall in; above them is one more."""
 
@@ -30,7 +32,6 @@ class Counters:
     """Totals since this node started."""
 
     opened: int = 0
-    closed: int = 0
     http: int = 0
     """TCP connections to the node's port now that are no WebSocket, or not yet."""
     transports_most: int = 0
@@ -38,7 +39,7 @@ class Counters:
     refusals: Counter[int] = field(default_factory=Counter)
     """Handshakes that did not become a connection, by the status of the answer."""
     closes: Counter[int] = field(default_factory=Counter)
-    """By close code; those that clients made up are counted together, as 0."""
+    """WebSockets that ended, by close code; those that clients made up are counted together, as 0."""
     received: int = 0
     received_bytes: int = 0
     refused: int = 0
@@ -50,11 +51,8 @@ class Counters:
     """Payloads and values found in Redis that are none of ours."""
     rejection: str = ""
     """The last of them that was logged, and what was wrong with it."""
-    slow: int = 0
-    """Connections closed because they read too slowly."""
     dropped: int = 0
     """Messages that slow readers were not sent, as the rules of their channels say."""
-    no_pong: int = 0
     gaps: int = 0
     """Times this node's subscription was lost, so that messages may have been missed."""
     gaps_told: int = 0
@@ -72,6 +70,25 @@ class Counters:
     """From what arrived in one read of the backplane to the last socket it was written to."""
     handling: Histogram = field(default_factory=Histogram)
     """From the moment a client's command is taken up until its handler has returned or raised."""
+
+    def count(self, close: Close) -> None:
+        """Count the end of a connection. A client's code is no word of the gateway's own, whatever it says."""
+        is_made_up = close.code not in KNOWN_CODES or (close.by_client and close.code >= OWN_CODES)
+        self.closes[0 if is_made_up else close.code] += 1
+
+    @property
+    def closed(self) -> int:
+        return self.closes.total()
+
+    @property
+    def slow(self) -> int:
+        """Connections closed because they read too slowly."""
+        return self.closes[TOO_SLOW.code]
+
+    @property
+    def no_pong(self) -> int:
+        """Connections closed because no pong came."""
+        return self.closes[NO_PONG.code]
 
     @property
     def transports(self) -> int:

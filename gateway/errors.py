@@ -25,7 +25,7 @@ A handler may raise any of the first ten: its client is sent the matching `$erro
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -175,6 +175,8 @@ class Close:
 
     code: int
     reason: str = ""
+    by_client: bool = field(default=False, compare=False)
+    """Whether it is what a client's own close frame says."""
 
     @property
     def verdict(self) -> Verdict:
@@ -232,6 +234,9 @@ CLOSES = (
 )
 """All that have a meaning of their own. A node that is full does not close with `FULL`: it answers 503, on which
 balancers act. That code, like `BAD_REQUEST` and `FORBIDDEN`, is understood where an application closes with it."""
+
+OWN_CODES = 4000
+"""RFC 6455 leaves the codes from here on to whoever closes."""
 
 KNOWN_CODES = frozenset((*range(1000, 1016), *(close.code for close in CLOSES)))
 """Close codes that mean something to the gateway; a client may send any other."""

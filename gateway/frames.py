@@ -101,13 +101,13 @@ def inflated(payload: bytes, limit: int) -> bytes:
 def close_of(payload: bytes) -> Close:
     """Read a client's close frame. An empty one is 1005; raises `Violation` for what may not be sent."""
     if not payload:
-        return Close(1005)
+        return Close(1005, by_client=True)
     code = int.from_bytes(payload[:2], "big")
     legal = 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
     if len(payload) == 1 or not legal:
         raise Violation(PROTOCOL_ERROR)
     check_text(payload[2:])
-    return Close(code, payload[2:].decode())
+    return Close(code, payload[2:].decode(), by_client=True)
 
 
 def close_payload(close: Close) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from gateway.connection import Connection
-from gateway.counters import Counters
 from gateway.errors import NO_PONG
 
 TURN = 0.1
@@ -21,9 +20,8 @@ class Heartbeat:
     half open is gone within two periods.
     """
 
-    def __init__(self, period: float, counters: Counters) -> None:
+    def __init__(self, period: float) -> None:
         self._period = period
-        self._counters = counters
         self._places: list[set[Connection]] = [set() for _ in range(max(FEWEST_TURNS, round(period / TURN)))]
 
     def add(self, connection: Connection) -> None:
@@ -42,7 +40,6 @@ class Heartbeat:
 
     def _ping(self, connection: Connection) -> None:
         if not connection.socket.ping():
-            self._counters.no_pong += 1
             connection.socket.end(NO_PONG)
 
     def _place(self, connection: Connection) -> set[Connection]:

@@ -16,7 +16,7 @@ from gateway.commands import Commands
 from gateway.config import Settings
 from gateway.connection import Connection, Profile
 from gateway.counters import Counters
-from gateway.errors import ABANDONED, KNOWN_CODES, TOO_SLOW, Close, ConnectionNotFound, GatewayError
+from gateway.errors import ABANDONED, Close, ConnectionNotFound, GatewayError
 from gateway.handler import Handler
 from gateway.handshake import (
     Upgrade,
@@ -170,9 +170,7 @@ class Reception:
     def lost(self, connection: Connection, close: Close) -> None:
         """Forget a connection at once; its handler hears of it after the command in hand."""
         connection.closed = True
-        self._counters.closed += 1
-        self._counters.closes[close.code if close.code in KNOWN_CODES else 0] += 1
-        self._counters.slow += close is TOO_SLOW
+        self._counters.count(close)
         self._heartbeat.remove(connection)
         self._membership.drop(connection)
         logger.info(

@@ -117,7 +117,7 @@ class Service(Writing):
         expiry = self._expiry = Expiry(self._hub)
         self._membership = Membership(self._hub, backplane, history, presence, expiry, settings)
         self._rights = Rights(self._membership, settings.rule, self.counters)
-        self._heartbeat = Heartbeat(settings.heartbeat, self.counters)
+        self._heartbeat = Heartbeat(settings.heartbeat)
         self._watchdog = Watchdog(self._hub, presence.hold, self.counters)
         self.operations = Operations(backplane, self._remote, presence, vitals, journal, Revocations(store), self._taps)
         """What operators see and do."""

@@ -39,8 +39,8 @@ LAYERS = (
     ("connection", "envelope"),
     ("codec", "limits", "outbox", "redis", "signatures"),
     ("config", "doors"),
-    ("door", "frames", "json_values", "logs", "message", "proxies"),
-    ("counters", "deflate", "errors", "heads", "inflight", "log_writer", "memory", "version"),
+    ("counters", "door", "frames", "json_values", "logs", "message", "proxies"),
+    ("deflate", "errors", "heads", "inflight", "log_writer", "memory", "version"),
 )
 
 # A library that does I/O, and the only modules that know it.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from functools import partial
 
+import pytest
+
 from tests.harness.client import Client
 from tests.harness.sets import Sets
 from tests.harness.wait import eventually
@@ -78,6 +80,25 @@ async def test_a_client_that_sends_no_pong_is_closed(redis, start_node, wire):
     node = await start_node(redis, heartbeat=0.5)
     client = await wire(node, "silent")
     assert (await client.read_close(deadline=20)).close_code == 4408
+
+    async def is_counted() -> bool:
+        told = (await node.get("/metrics")).text
+        return 'gateway_closes_total{code="4408"} 1.0' in told and "gateway_pongs_missed_total 1.0" in told
+
+    await eventually(is_counted)
+
+
+@pytest.mark.parametrize(("code", "counted"), [(1000, "1000"), (1008, "1008"), (3001, "other"), (4408, "other")])
+async def test_what_a_client_closes_with_is_no_word_of_the_node_s(start_node, connect, code, counted):
+    """No client can make it look as if the node had missed a pong."""
+    node = await start_node()
+    await (await connect(node, "goodbye")).close(code)
+
+    async def is_counted() -> bool:
+        told = (await node.get("/metrics")).text
+        return f'gateway_closes_total{{code="{counted}"}} 1.0' in told and "gateway_pongs_missed_total 0.0" in told
+
+    await eventually(is_counted)
 
 
 async def test_a_node_that_has_crashed_ends(redis, start_node, connect):

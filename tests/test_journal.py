@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientSession
 
 from gateway.counters import Counters
-from gateway.errors import Unavailable
+from gateway.errors import TOO_SLOW, Unavailable
 from gateway.journal import MOST_WAITING, Journal
 from gateway.journal_store import KEPT, MemoryJournalStore
 from gateway.presence.protocol import Vital
@@ -59,7 +59,7 @@ async def test_a_drain_is_noted_once(notes: Notes) -> None:
 
 async def test_changes_are_noted_once_for_each_sample(notes: Notes) -> None:
     """A thousand slow readers between two samples make one entry; a state is noted when it changes."""
-    notes.counters.slow += 1000
+    notes.counters.closes[TOO_SLOW.code] += 1000
     notes.journal.sampled(Vital())
     notes.journal.sampled(Vital())
     notes.journal.sampled(Vital(state="degraded", trouble=("Redis is away",)))
