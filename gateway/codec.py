@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from gateway.errors import BadMessage, InvalidEnvelope, InvalidParam
 from gateway.frames import BINARY, TEXT, frame_message
 from gateway.json_values import check_integers, id_in, is_changed, kind_of, parse, shown, unsayable
-from gateway.message import CMD_LENGTH, Message
+from gateway.message import CMD_RULE, Message, is_cmd
 
 PLAIN, JSON, MSGPACK = "", "gateway.v1.json", "gateway.v1.msgpack"
 """What a client speaks: the original's messages alone, or one of the subprotocols."""
@@ -76,8 +76,8 @@ def message_of(fields: object) -> Message:
     if id is not None and type(id) not in (str, int):
         raise BadMessage(f"expected id to be a string or an integer, got {kind_of(id)}")
     cmd, channel = fields.get("cmd"), fields.get("channel", "")
-    if not isinstance(cmd, str) or not 0 < len(cmd) <= CMD_LENGTH:
-        raise BadMessage(f"expected cmd to be a string of 1 to {CMD_LENGTH} characters, got {shown(cmd)}", id=id)
+    if not is_cmd(cmd):
+        raise BadMessage(f"expected cmd to be {CMD_RULE}, got {shown(cmd)}", id=id)
     if not isinstance(channel, str):
         raise BadMessage(f"expected channel to be a string, got {kind_of(channel)}", id=id)
     return Message(channel, cmd, fields.get("param"), id=id)

@@ -13,7 +13,7 @@ import orjson
 from gateway.codec import Dialect, encode, frame_for, from_msgpack, to_msgpack, with_offset
 from gateway.errors import InvalidEnvelope, InvalidParam
 from gateway.json_values import check_integers, parse, shown
-from gateway.message import CMD_LENGTH, OWN, Position, is_name
+from gateway.message import CMD_RULE, OWN, Position, is_cmd, is_name
 
 LOOKED_THROUGH = 4096
 """Bytes of a payload up to which it is read before it is written to clients."""
@@ -206,8 +206,8 @@ def _injected(data: bytes, channel: str) -> Envelope:
         raise InvalidEnvelope("expected a JSON object")
     cmd, sender, exclude = fields.get("cmd"), fields.get("from", _ABSENT), fields.get("exclude", [])
     named, connection = fields.get("channel", ""), fields.get("connection", _ABSENT)
-    if not isinstance(cmd, str) or not 0 < len(cmd) <= CMD_LENGTH:
-        raise InvalidEnvelope(f"expected cmd to be a string of 1 to {CMD_LENGTH} characters, got {shown(cmd)}")
+    if not is_cmd(cmd):
+        raise InvalidEnvelope(f"expected cmd to be {CMD_RULE}, got {shown(cmd)}")
     if cmd.startswith(OWN):
         raise InvalidEnvelope(f"expected cmd to be the application's, got {shown(cmd)}: names with {OWN} are not")
     if sender is not _ABSENT and not is_name(sender):

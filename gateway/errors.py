@@ -78,14 +78,14 @@ class Forbidden(GatewayError):
 
 
 class InvalidChannel(GatewayError):
-    """No legal channel name: 1 to 200 bytes without white space, control characters, brackets, * or ?."""
+    """No legal channel name; the text says why."""
 
     code = "invalid-channel"
     status = 400
 
 
 class InvalidUser(GatewayError):
-    """No legal user id: a string, under the same rule as channel names."""
+    """No legal user id, for which the rule of channel names holds; the text says why."""
 
     code = "invalid-param"
     status = 400

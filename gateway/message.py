@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from gateway.errors import InvalidChannel, InvalidUser
 
 CMD_LENGTH = 128
 OWN = "$"
 """Begins the commands that only the gateway itself says, and clients say to it."""
+CMD_RULE = f"a string of 1 to {CMD_LENGTH} characters"
+"""What a command is, in words."""
 NAME_BYTES = 200
+NAME_RULE = f"1 to {NAME_BYTES} bytes without white space, control characters or any of {{}}*?[]\\"
+"""What the name of a channel and the id of a user are, in words."""
+PATTERN_RULE = "channel name, in which * stands for any characters or none"
 NAMES_REMEMBERED = 4096
 """Names that are not looked through again, since each message names its channel anew."""
 
@@ -62,6 +67,16 @@ def check_user(user_id: object) -> str:
 def is_name(name: object) -> bool:
     """Tell whether this would pass as a channel name or user id."""
     return _problem(name) is None
+
+
+def is_cmd(cmd: object) -> TypeGuard[str]:
+    """Tell whether this may be the `cmd` of a message."""
+    return isinstance(cmd, str) and 0 < len(cmd) <= CMD_LENGTH
+
+
+def is_pattern(pattern: object) -> bool:
+    """Tell whether this may stand for channels: a name in which there may be *."""
+    return isinstance(pattern, str) and is_name(pattern.replace("*", "-"))
 
 
 def is_connection_id(id: str) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from gateway.config import Settings
 from gateway.connection import NAME_LENGTH, Profile
 from gateway.errors import InvalidSettings, InvalidUser, Unauthorized
-from gateway.message import check_user, is_name
+from gateway.message import PATTERN_RULE, check_user, is_pattern
 
 if TYPE_CHECKING:  # loads OpenSSL, which a node without keys need not
     from gateway.signatures import Key
@@ -100,13 +100,9 @@ def _patterns(claims: Mapping[str, object]) -> tuple[str, ...] | None:
     if "channels" not in claims:
         return None
     patterns = claims["channels"]
-    if not isinstance(patterns, list) or not all(_is_pattern(pattern) for pattern in patterns):
-        raise Unauthorized("expected the claim channels to be a list of channel names, in which * stands for anything")
+    if not isinstance(patterns, list) or not all(is_pattern(pattern) for pattern in patterns):
+        raise Unauthorized(f"expected the claim channels to be a list, each a {PATTERN_RULE}")
     return tuple(patterns)
-
-
-def _is_pattern(pattern: object) -> bool:
-    return isinstance(pattern, str) and is_name(pattern.replace("*", "-"))
 
 
 # ---- keys

@@ -8,7 +8,7 @@ from gateway import codec
 from gateway.backplane import ALL, Target
 from gateway.envelope import Envelope
 from gateway.errors import ConnectionNotFound, InvalidParam
-from gateway.message import CMD_LENGTH, OWN, Position, check_channel, check_user, node_of
+from gateway.message import CMD_RULE, OWN, Position, check_channel, check_user, is_cmd, node_of
 
 
 class Writing:
@@ -78,10 +78,8 @@ def _ids(exclude: Collection[str]) -> Collection[str]:
 
 
 def _encode(cmd: object, param: object, channel: str, sender: object) -> bytes:
-    if not isinstance(cmd, str) or not 0 < len(cmd) <= CMD_LENGTH:
-        raise InvalidParam(
-            f"expected cmd to be a string of 1 to {CMD_LENGTH} characters, got {cmd!a:.200}", field="cmd"
-        )
+    if not is_cmd(cmd):
+        raise InvalidParam(f"expected cmd to be {CMD_RULE}, got {cmd!a:.200}", field="cmd")
     if cmd.startswith(OWN):
         raise InvalidParam(f"expected cmd to be the application's, got {cmd!a}: names with {OWN} are not", field="cmd")
     if sender is not None and not isinstance(sender, str):

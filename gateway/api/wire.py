@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from gateway.errors import ENDED
 from gateway.frames import REASON_BYTES
-from gateway.message import CMD_LENGTH, OWN, is_name
+from gateway.message import CMD_LENGTH, CMD_RULE, NAME_RULE, OWN, is_cmd, is_name
 from gateway.search import MOST_ROWS, TEXT_LENGTH, ConnectionSort
 
 
 def _legal(name: str) -> str:
     if not is_name(name):
-        raise ValueError("expected 1 to 200 bytes without white space, control characters or any of {}*?[]\\")
+        raise ValueError(f"expected {NAME_RULE}")
     return name
 
 
-def _applications(cmd: str) -> str:
+def _writable(cmd: str) -> str:
+    if not is_cmd(cmd):
+        raise ValueError(f"expected {CMD_RULE}")
     if cmd.startswith(OWN):
         raise ValueError(f"expected a command of the application: names with {OWN} are the gateway's own")
     return cmd
@@ -32,6 +34,11 @@ def _short(reason: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_legal)]
+Cmd = Annotated[
+    str,
+    AfterValidator(_writable),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": CMD_LENGTH}),
+]
 
 
 # ---- asked
@@ -42,11 +49,7 @@ class MessageBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    cmd: Annotated[
-        str,
-        Field(min_length=1, max_length=CMD_LENGTH, description="the command; none that begins with $"),
-        AfterValidator(_applications),
-    ]
+    cmd: Cmd = Field(description="the command; none that begins with $")
     param: Any = Field(default=None, description="any JSON value")
     sender: Name | None = Field(default=None, alias="from", description="user id that receivers read as the sender")
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_settings import NoDecode
 
-from gateway.message import fits, is_name
+from gateway.message import PATTERN_RULE, fits, is_pattern
 
 CHANNELS_REMEMBERED = 65_536
 """Channels whose rule is not looked for again; past that the least recently used one is."""
@@ -24,7 +24,7 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    match: str = Field(description="channel name, in which * stands for any characters or none")
+    match: str = Field(description=PATTERN_RULE)
     history: int = Field(default=0, ge=0, description="messages kept; 0 keeps none")
     history_bytes: int = Field(
         default=8 << 20, ge=0, description="bytes of messages kept at most, the newest ones; 0 is no limit"
@@ -41,8 +41,8 @@ class Rule(BaseModel):
     @field_validator("match")
     @classmethod
     def _legal_pattern(cls, pattern: str) -> str:
-        if not is_name(pattern.replace("*", "-")):
-            raise ValueError("expected a channel name, in which * stands for any characters")
+        if not is_pattern(pattern):
+            raise ValueError(f"expected a {PATTERN_RULE}")
         return pattern
 
     def matches(self, channel: str) -> bool:

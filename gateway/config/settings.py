@@ -35,7 +35,7 @@ from gateway.config.origins import as_browsers_write
 from gateway.config.redis_url import RedisAddress
 from gateway.config.rules import Rule, Rules, first_match, parsed
 from gateway.errors import InvalidSettings
-from gateway.message import is_name
+from gateway.message import NAME_RULE, is_name
 
 ENVIRONMENT_PREFIX = "GATEWAY_"
 BYTE_RATE = 1 << 20
@@ -266,7 +266,7 @@ class Settings(BaseSettings):
     @classmethod
     def _legal_name(cls, name: str) -> str:
         if not is_name(name) or "~" in name:
-            raise ValueError("expected 1 to 200 bytes without white space, control characters, ~ or any of {}*?[]\\")
+            raise ValueError(f"expected {NAME_RULE}, and no ~")
         return name
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 from gateway.connection import Connection
 from gateway.errors import InvalidRouter, UnknownCommand
 from gateway.handler import Handler
-from gateway.message import CMD_LENGTH, OWN
+from gateway.message import CMD_RULE, OWN, is_cmd
 from gateway.router.command import Command, Event, place_of
 from gateway.service import Service
 
@@ -159,8 +159,8 @@ class Router(Handler):
 
 
 def _check_name(name: object, where: str) -> None:
-    if not isinstance(name, str) or not 0 < len(name) <= CMD_LENGTH:
-        raise InvalidRouter(f'{where}: expected a name of 1 to {CMD_LENGTH} characters, as in {where}("chat")')
+    if not is_cmd(name):
+        raise InvalidRouter(f'{where}: expected {CMD_RULE}, as in {where}("chat")')
     if name.startswith(OWN):
         raise InvalidRouter(f"{where}: {name!r} would be the gateway's own: names with $ are")
 
