@@ -16,7 +16,6 @@ import pytest
 from aiohttp import web
 
 from gateway.client import Client, Message, Position, bearer, connect
-from gateway.client.progress import Progress
 from gateway.client.retry import Backoff
 from gateway.errors import Forbidden, InvalidChannel, NoAnswer, NotConnected, RateLimited, Unauthorized
 from tests.feed import KEPT, RULES
@@ -297,39 +296,6 @@ async def test_a_slow_reader_is_told_of_what_it_missed(server: Scripted) -> None
         assert [(await _next(inbox)).param for _ in range(3)] == [{"since": None, "epoch": None}, 2, 3]
         other.end()
         assert [message async for message in other] == [message async for message in closed] == []
-
-
-def _said(offset: int) -> Message:
-    return Message("lobby", "n", offset, offset=offset)
-
-
-def test_messages_with_a_position_come_once_and_in_order() -> None:
-    """Whatever the node sends again while a join is under way."""
-    progress = Progress()
-    progress.begin()
-    assert progress.settle({"epoch": "e", "offset": 3, "recovered": False}) == (None, [])
-    assert progress.accept(_said(4)) == [_said(4)]
-    assert progress.accept(_said(4)) == []
-    progress.begin()
-    assert [progress.accept(_said(offset)) for offset in (7, 5, 6, 4)] == [[]] * 4
-    settled = progress.settle({"epoch": "e", "offset": 7, "recovered": True})
-    assert settled == (None, [_said(5), _said(6), _said(7)])
-    assert progress.position == Position("e", 7)
-    assert progress.duplicates == 2
-
-
-def test_a_new_epoch_is_a_gap() -> None:
-    """Told before what comes after it."""
-    progress = Progress()
-    progress.begin()
-    progress.settle({"epoch": "e", "offset": 3})
-    progress.begin()
-    progress.accept(_said(1))
-    gap = {"since": {"epoch": "e", "offset": 3}, "epoch": "f"}
-    assert progress.settle({"epoch": "f", "offset": 1, "recovered": False}) == (gap, [_said(1)])
-    assert progress.interrupt({}) == {"since": {"epoch": "f", "offset": 1}, "epoch": None}
-    assert progress.interrupt({"epoch": "g", "since": {"epoch": "f", "offset": 9}})["epoch"] == "g"
-    assert progress.position == Position("g", 0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])

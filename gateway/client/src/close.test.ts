@@ -1,10 +1,6 @@
-import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { retryAfter, type Verdict, verdict } from "./close";
-
-/** One table for this client and the one in Python; `tests/test_closes.py` keeps it as the server's code is. */
-const table = <Row>(name: string): Row[] =>
-  JSON.parse(readFileSync(new URL(`../../../tests/tables/${name}.json`, import.meta.url), "utf8"));
+import { table } from "./tables";
 
 const CLOSES = table<{ code: number; reason: string; reconnect: boolean; verdict: Verdict }>("closes");
 const PAUSES = table<{ code: number; reason: string; seconds: number | null }>("retry_after");
