@@ -50,7 +50,6 @@ class Terms(NamedTuple):
 
 def agree(request: web.Request, protocols: Sequence[str] = (), *, compress: bool = False) -> Terms:
     """Check the client's part of the handshake. Raises aiohttp's HTTP errors."""
-    refuse_lone_token(request, protocols)
     protocol = _choose(request, protocols)
     headers = _answer(request)
     if protocol:

@@ -7,7 +7,8 @@ import logging
 import secrets
 import time
 from asyncio import Transport
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from gateway.handshake import (
     Upgrade,
     agree,
     reason_of,
+    refuse_lone_token,
     refuse_when_full,
     status_of,
     too_many,
@@ -75,12 +77,27 @@ class Reception:
         self.stopping = False
         """Whether new connections are refused because the node stops."""
 
+    @contextmanager
+    def receiving(self, request: web.Request) -> Iterator[None]:
+        """Refuse a foreign page, or a token that stands alone, before anybody is asked, and tell operators why.
+
+        Every request passes here once, whichever way leads it to `accept`.
+        """
+        try:
+            refuse_foreign_socket(request, self._settings)
+            refuse_lone_token(request, PROTOCOLS)
+            yield
+        except Exception as error:
+            self._refused(request, error)
+            raise
+
     async def accept(
         self, request: web.Request, channels: Sequence[str], profile: Profile, handler: Handler
     ) -> tuple[Connection, asyncio.Future[None]]:
         """Turn a request into a connection of this node; the future is done after its first joins.
 
-        Raises aiohttp's HTTP errors, `InvalidChannel` and `InvalidUser` for what is refused before the upgrade.
+        Raises aiohttp's HTTP errors, `InvalidChannel` and `InvalidUser` for what is refused before the upgrade, in
+        `receiving`.
         """
         for channel in channels:
             check_channel(channel)
@@ -88,7 +105,6 @@ class Reception:
         if profile.id:
             check_user(profile.id)
         request = through_proxies(request, self._settings.trusted_networks)
-        refuse_foreign_socket(request, self._settings)
         refuse_when_full(len(self._hub), self._settings.max_connections, stopping=self.stopping)
         terms = agree(request, PROTOCOLS, compress=self._settings.compression)
         upgrade = upgrade_of(request, terms)
@@ -106,7 +122,7 @@ class Reception:
         upgrade.hand_over(socket)
         return connection, opened
 
-    def refused(self, request: web.Request, error: Exception) -> None:
+    def _refused(self, request: web.Request, error: Exception) -> None:
         """Count a handshake that failed, and say why: no browser tells that to its page."""
         status = status_of(error)
         self._counters.refusals[status] += 1

@@ -26,17 +26,15 @@ from gateway.errors import Forbidden, GatewayError, InvalidSettings, Unauthorize
 from gateway.handler import Handler
 from gateway.handlers.demo import DemoHandler
 from gateway.handlers.example import ExampleHandler, with_rooms_kept
-from gateway.handshake import answer_to, refuse_lone_token
+from gateway.handshake import answer_to
 from gateway.home import home_of
 from gateway.identity import SETTINGS, TOKENS
 from gateway.listener import bound
 from gateway.loading import load_handler
 from gateway.message import check_channel
-from gateway.origin import refuse_foreign_socket
 from gateway.probes import PROBES
 from gateway.proxies import through_proxies
 from gateway.query import refuse_unreadable_query
-from gateway.reception import PROTOCOLS
 from gateway.service import Service
 from gateway.shortcut import Shortcut
 from gateway.version import __version__
@@ -310,8 +308,6 @@ async def _admit(request: web.Request, handler: Handler, channels: list[str]) ->
     most = service.settings.max_channels_per_connection
     if 0 < most < len(set(channels)):
         raise web.HTTPBadRequest(text=f"{len(set(channels))} channels, at most {most} are allowed\n")
-    refuse_foreign_socket(request, service.settings)
-    refuse_lone_token(request, PROTOCOLS)
     profile = await _contained(handler.authenticate(request))
     if profile is None:
         raise Unauthorized("who are you?")

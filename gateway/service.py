@@ -188,13 +188,9 @@ class Service(Writing):
 
     @contextmanager
     def handshaking(self, request: web.Request) -> Iterator[None]:
-        """Trace what becomes of a request, and tell operators why it is refused."""
-        with handshaking(self.tracing, request.headers, request.path):
-            try:
-                yield
-            except Exception as error:
-                self._reception.refused(request, error)
-                raise
+        """Trace what becomes of a request, refuse foreign pages first of all, and tell operators why it is refused."""
+        with handshaking(self.tracing, request.headers, request.path), self._reception.receiving(request):
+            yield
 
     async def read_loop(self, conn_id: str) -> web.WebSocketResponse:
         """Wait until the connection has closed; return the response for the request handler to return."""

@@ -71,9 +71,9 @@ def socket_of(channel: Any, profile: Any, handler: Any) -> Page:
     return socket
 
 
-async def shake(client: Application) -> ClientResponse:
+async def shake(client: Application, **headers: str) -> ClientResponse:
     """Ask for a WebSocket."""
-    return await client.get("/", headers={**HEADERS, "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="})
+    return await client.get("/", headers={**HEADERS, "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", **headers})
 
 
 class TestRefusals:
@@ -92,6 +92,18 @@ class TestRefusals:
         async with answering(socket_of("a b", Profile("ada"), Chat())) as client:
             response = await shake(client)
             assert (response.status, "' ' is not allowed" in await response.text()) == (400, True)
+
+    @pytest.mark.parametrize(
+        ("headers", "status"),
+        [({"Origin": "https://evil.example"}, 403), ({"Sec-WebSocket-Protocol": "gateway.token.x"}, 400)],
+        ids=["foreign", "lone token"],
+    )
+    async def test_a_foreign_page_and_a_lone_token_are_refused_here_too(
+        self, headers: dict[str, str], status: int
+    ) -> None:
+        async with answering(socket_of("lobby", Profile("ada"), Chat())) as client:
+            assert (await shake(client, **headers)).status == status
+            assert (await client.app[SERVICE].status()).counters.refusals == {status: 1}
 
     async def test_a_middleware_of_the_application_sees_the_refusal(self) -> None:
         """As what aiohttp itself raises: it need not know the gateway's errors."""

@@ -210,6 +210,19 @@ class TestOrigin:
         head = await upgrade(wire, node.ws_url(), Origin=origin.format(port=node.port))
         assert head.status == 403
 
+    @pytest.mark.parametrize("path", ["/connect", "/example/socket"])
+    @pytest.mark.parametrize(
+        ("headers", "status"),
+        [({"Origin": "https://evil.example"}, 403), ({"Sec_WebSocket_Protocol": "gateway.token.x"}, 400)],
+        ids=["foreign", "lone token"],
+    )
+    async def test_the_handler_is_not_asked_about_a_foreign_page(
+        self, node: Node, wire: Wires, path: str, headers: dict[str, str], status: int
+    ) -> None:
+        """Nor about a token that stands alone: `authenticate` would not know who it is, or fail."""
+        for who in ("nobody", *CATASTROPHES):
+            assert (await upgrade(wire, node.url(f"{path}?as={who}"), **headers)).status == status
+
     async def test_other_sites_may_be_allowed(self, start_node, wire: Wires) -> None:
         """By name."""
         node = await start_node(allowed_origins=["https://a.example", "https://b.example"])
