@@ -59,7 +59,7 @@ _CONTENT_SECURITY = "default-src 'self'; connect-src 'self' ws: wss:; img-src 's
 
 OWN_FILES = ("/static/gateway.", "/static/admin/", "/static/example")
 """Where an application has files of its own, beside ours, they are its business."""
-FOR_BROWSERS = ("gateway.js", "gateway.mjs", "gateway.d.ts", "gateway.svg")
+FOR_BROWSERS = ("gateway.js", "gateway.mjs", "gateway.d.ts", "gateway.svg", "gateway.tokens.css")
 """What pages of an application's own need; the others are those of the demo and the admin pages."""
 
 routes, demo_routes = web.RouteTableDef(), web.RouteTableDef()

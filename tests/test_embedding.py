@@ -274,6 +274,7 @@ class TestRoutes:
             ("/static/gateway.mjs", "javascript"),
             ("/static/gateway.d.ts", ""),
             ("/static/admin/admin.css", "css"),
+            ("/static/gateway.tokens.css", "css"),
             ("/admin/websocket", "html"),
             ("/api/openapi.json", "json"),
             ("/healthz", "json"),
