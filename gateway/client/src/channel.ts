@@ -176,7 +176,7 @@ export class Channel<S extends Schema = AnySchema> {
    * meanwhile. Returns what takes the listener off again.
    */
   watchPresence(listener: (presence: Presence) => void): () => void {
-    const roster = new Roster(this as Channel, (presence) => isolated(listener, presence));
+    const roster = new Roster(this, (presence) => isolated(listener, presence));
     if (this.#inside) void roster.ask();
     const off = this.#events.on(INSIDE, () => void roster.ask());
     return () => {

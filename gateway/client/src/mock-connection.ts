@@ -1,10 +1,9 @@
 import { PROTOCOL } from "./address";
 import type { Message, Outgoing } from "./message";
 import type { MockSocket } from "./mock-socket";
-import type { MockConnection } from "./testing";
 
-/** One client of a mock server, as the server sees it. */
-export class Connection implements MockConnection {
+/** One client of a mock server, as the server sees it; tests see it as a `MockConnection`. */
+export class Connection {
   readonly channels = new Set<string>();
   readonly received: Outgoing[] = [];
   readonly url: URL;

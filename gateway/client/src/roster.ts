@@ -1,11 +1,17 @@
-import type { Channel } from "./channel";
 import { GatewayError, pauseAfter } from "./errors";
+import type { ChannelMessages } from "./schema";
 import { Timer } from "./timer";
 
 /** What `$presence` answers; `users` is missing where there are too many. */
 export interface Presence {
   count: number;
   users?: string[];
+}
+
+/** The channel, as far as a roster asks it. */
+interface Watched {
+  presence(): Promise<Presence>;
+  on<C extends keyof ChannelMessages>(cmd: C, listener: (param: ChannelMessages[C]) => void): () => void;
 }
 
 /**
@@ -18,11 +24,11 @@ export class Roster {
   /** What changed since the question that is under way: it may be newer than the answer. */
   #changes: Map<string, boolean> | undefined;
   readonly #retry = new Timer();
-  readonly #channel: Channel;
+  readonly #channel: Watched;
   readonly #tell: (presence: Presence) => void;
   readonly #off: (() => void)[];
 
-  constructor(channel: Channel, tell: (presence: Presence) => void) {
+  constructor(channel: Watched, tell: (presence: Presence) => void) {
     this.#channel = channel;
     this.#tell = tell;
     this.#off = [
