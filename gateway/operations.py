@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from gateway.backplane import NODES, TAP, Backplane
+from gateway.backplane import TAP, Backplane
 from gateway.conditions import Condition, conditions_of
 from gateway.errors import InvalidEnvelope, InvalidParam, Unavailable
 from gateway.journal import Book, Journal
+from gateway.observers import Observers
 from gateway.presence import Listing
 from gateway.redis.records import DIGITS, is_moment
 from gateway.remote import Remote
 from gateway.revocations import Revocations
-from gateway.tap import RENEW, Filter, Tap, Taps
+from gateway.tap import Taps
 from gateway.vitals import SERIES, Sample, Vitals, of_cluster
 
 QUESTIONS = frozenset({"series", "rates", "state", "drain", "log-out"})
@@ -56,8 +57,7 @@ class Operations:
         self._taps = taps
         self.revocations = revocations
         """Which sessions of operators are over."""
-        self._changed = asyncio.Event()
-        """Whether what the observers here want to see has yet to be told."""
+        self.observers = Observers(backplane, taps)
 
     # ---- figures and books
 
@@ -132,34 +132,6 @@ class Operations:
             await self._remote.ask_all(nodes, "log-out", within=WITHIN, session=session)
 
     # ---- taps
-
-    @asynccontextmanager
-    async def observing(self, wanted: Filter) -> AsyncIterator[Tap]:
-        """Have a queue of what is seen anywhere in the cluster from now on, as far as it fits the filter."""
-        await self._backplane.subscribe([TAP])
-        try:
-            with self._taps.observing(wanted) as tap:
-                self._changed.set()
-                yield tap
-        finally:
-            self._changed.set()
-            if not self._taps.here:
-                self._backplane.unsubscribe([TAP])
-
-    async def wish(self) -> None:
-        """Tell all nodes what is to be seen here, at once when that changes, until cancelled."""
-        while await self._changed.wait():
-            self._changed.clear()
-            with suppress(Unavailable):
-                await self._backplane.publish(NODES, self._taps.wish())
-            if self._taps.here:
-                await self._changed_or(RENEW)
-
-    async def _changed_or(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        self._changed.set()
 
     async def copy(self) -> None:
         """Publish what taps are to see, until cancelled."""

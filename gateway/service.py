@@ -292,7 +292,7 @@ class Service(Writing):
 
         An observer that is slow misses messages; it never slows delivery.
         """
-        async with self.operations.observing(Filter(channel=channel or "", direction="out")) as tap:
+        async with self.operations.observers.observing(Filter(channel=channel or "", direction="out")) as tap:
             while True:
                 yield (await tap.waiting.get()).message
 
@@ -335,7 +335,7 @@ class Service(Writing):
             for run in (
                 *(self._backplane.run, self._presence.run, reader.run, self._neighbours.run, commands.run),
                 *(self._delivery.run, self._history.run, self._heartbeat.run, self._watchdog.run, self._expiry.run),
-                *(self._vitals.run, self._journal.run, self.operations.copy, self.operations.wish),
+                *(self._vitals.run, self._journal.run, self.operations.copy, self.operations.observers.run),
             ):
                 tasks.create_task(run())
             started.set()

@@ -17,9 +17,10 @@ from gateway.backplane.links import open_links
 from gateway.config import Rule, Settings, first_match, load, without_password
 from gateway.envelope import Envelope, is_envelope, pack_map, unpack_map
 from gateway.errors import ConnectionNotFound, GatewayError, InvalidSettings, Unavailable
+from gateway.observers import Observers
 from gateway.presence.onlooker import Onlooker
 from gateway.remote import Remote
-from gateway.tap import EXPIRE, RENEW, Filter, Sight, Tap, Taps
+from gateway.tap import EXPIRE, Sight, Taps
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class Visitor:
         self.rule: Callable[[str], Rule] = first_match(())
         """What holds for a channel, as the nodes have it."""
         self._taps = Taps(self.id)
+        self.observers = Observers(self.backplane, self._taps)
         # Wishes to see the traffic are renewed; until the first could be heard there may be one.
         self._tapped_until = asyncio.get_running_loop().time() + EXPIRE
 
@@ -103,6 +105,7 @@ class Visitor:
             tasks.create_task(self.onlooker.run())
             tasks.create_task(self._listen())
             tasks.create_task(self._keep_up())
+            tasks.create_task(self.observers.run())
 
     async def _arrive(self) -> None:
         url, seconds = without_password(self._settings.redis_url), self._settings.publish_timeout
@@ -157,23 +160,6 @@ class Visitor:
             sight = Sight(time.time_ns() // 1_000_000, self.id, "out", kind, name, id, "", envelope.payload)
             with suppress(Unavailable):
                 await self.backplane.publish(TAP, pack_map({"node": self.id, "sights": [sight], "missed": 0}))
-
-    @asynccontextmanager
-    async def observing(self, wanted: Filter) -> AsyncIterator[Tap]:
-        """Have a queue of what is seen anywhere in the cluster from now on, as far as it fits."""
-        await self.backplane.subscribe([TAP])
-        with self._taps.observing(wanted) as tap:
-            wish = asyncio.create_task(self._wish())
-            try:
-                yield tap
-            finally:
-                wish.cancel()
-
-    async def _wish(self) -> None:
-        while True:
-            with suppress(Unavailable):
-                await self.backplane.publish(NODES, self._taps.wish())
-            await asyncio.sleep(RENEW)
 
 
 async def _refuse(verb: str, arguments: dict[str, Any]) -> object:

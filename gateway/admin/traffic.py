@@ -35,7 +35,7 @@ async def show_traffic(service: Service, page: Shows, param: dict[str, Any]) -> 
     wanted = Filter(*(str(param.get(name) or "")[:300] for name in FIELDS))
     if wanted.connection:
         wanted = wanted._replace(also=await _targets(service, wanted.connection))
-    async with service.operations.observing(wanted) as tap:
+    async with service.operations.observers.observing(wanted) as tap:
         page.send("tapping", {})
         while True:
             first = await tap.waiting.get()

@@ -36,7 +36,7 @@ async def _tap(settings: Settings, arguments: argparse.Namespace) -> None:
     own = own_settings(settings)
     fields = {name: getattr(arguments, name) for name in ("channel", "user", "connection", "cmd", "direction")}
     told = 0
-    async with Visitor(own).running() as visitor, visitor.observing(Filter(**fields)) as tap:
+    async with Visitor(own).running() as visitor, visitor.observers.observing(Filter(**fields)) as tap:
         while True:
             _print(await tap.waiting.get())
             if tap.missed > told:
