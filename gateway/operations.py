@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from gateway.backplane import TAP, Backplane
+from gateway.backplane import Backplane
 from gateway.conditions import Condition, conditions_of
 from gateway.errors import InvalidEnvelope, InvalidParam, Unavailable
 from gateway.journal import Book, Journal
@@ -130,12 +130,6 @@ class Operations:
         with suppress(Unavailable):
             nodes = [known.id for known in await self._presence.nodes()]
             await self._remote.ask_all(nodes, "log-out", within=WITHIN, session=session)
-
-    # ---- taps
-
-    async def copy(self) -> None:
-        """Publish what taps are to see, until cancelled."""
-        await self._taps.run(lambda data: self._backplane.publish(TAP, data))
 
     # ---- what other nodes ask
 

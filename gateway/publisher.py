@@ -11,11 +11,11 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Self, TypeVar
 
-from gateway.backplane import DIRECT, Target
-from gateway.envelope import Envelope, pack
+from gateway.backplane import Target
+from gateway.envelope import Envelope
 from gateway.errors import GatewayError, Unavailable
 from gateway.message import Position
-from gateway.tracing import open_tracing, publishing
+from gateway.tracing import open_tracing
 from gateway.visitor import Visitor, settings_of
 from gateway.writing import Writing
 
@@ -76,7 +76,8 @@ class Publisher(Writing):
             if self._closed:
                 raise GatewayError("this publisher is closed")
             if place.visitor is None:
-                place.visitor = await place.stack.enter_async_context(Visitor(self._settings).running())
+                visitor = Visitor(self._settings, tracing=self._tracing)
+                place.visitor = await place.stack.enter_async_context(visitor.running())
         return place.visitor
 
     def _here(self) -> _Place:
@@ -94,23 +95,10 @@ class Publisher(Writing):
         return place
 
     async def _publish(self, target: Target, envelope: Envelope) -> Position | None:
-        if self._tracing is not None and envelope.trace is None:
-            with self._tracing.publishing(target, envelope.payload) as trace:
-                return await self._publish(target, envelope._replace(trace=trace))
-        visitor, position = await self._at_cluster(), None
-        rule = visitor.rule(target.name) if target.kind == "channel" else None
-        if rule is not None and rule.history:
-            position = await visitor.backplane.append(target.name, envelope, rule)
-        else:
-            await visitor.backplane.publish(target, pack(envelope))
-        await visitor.show(target, envelope)
-        return position
+        return await (await self._at_cluster()).outbound.publish(target, envelope)
 
     async def _write_direct(self, payload: bytes, conn_id: str) -> None:
-        visitor = await self._at_cluster()
-        with publishing(self._tracing, Target("connection", conn_id), payload) as trace:
-            await visitor.remote.ask("write", conn_id, payload=payload, **({"trace": trace} if trace else {}))
-        await visitor.show(DIRECT, Envelope(payload, connection=conn_id))
+        await (await self._at_cluster()).outbound.write_elsewhere(payload, conn_id)
 
 
 class _Place:

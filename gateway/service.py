@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.access import Action
 from gateway.answers import Answers
@@ -22,8 +22,8 @@ from gateway.counters import Counters
 from gateway.delivery import Delivery
 from gateway.directory import Directory
 from gateway.drain import Drain
-from gateway.envelope import Envelope, pack
-from gateway.errors import ENDED, GOING_AWAY, Close, InvalidParam, Unavailable
+from gateway.envelope import Envelope
+from gateway.errors import ENDED, GOING_AWAY, Close, InvalidParam
 from gateway.expiry import Expiry
 from gateway.handler import Handler
 from gateway.heartbeat import Heartbeat
@@ -35,6 +35,7 @@ from gateway.membership import Membership
 from gateway.message import Message, Position, check_channel
 from gateway.neighbours import Neighbours
 from gateway.operations import Operations
+from gateway.outbound import Outbound
 from gateway.presence import SCRIPTS, open_presence
 from gateway.reader import Reader
 from gateway.reception import Reception
@@ -46,7 +47,7 @@ from gateway.starting import Starting, Steps
 from gateway.status import Held, Readiness, Status
 from gateway.tap import Filter, Taps
 from gateway.tokens import Tokens
-from gateway.tracing import handshaking, open_tracing, publishing
+from gateway.tracing import handshaking, open_tracing
 from gateway.version import __version__
 from gateway.vitals import Vitals
 from gateway.watchdog import LoopLag, Watchdog
@@ -80,7 +81,6 @@ class Service(Writing):
         self.tracing = open_tracing(settings.tracing, node=settings.node_id)
         """None where there are no traces."""
         self._starting = Starting(settings)
-        self._ended = False
         self.patience = CLOSE_TIMEOUT
         """Seconds that the end of a connection may take, whatever its client does; to be set before the node runs."""
         self.crashed = asyncio.Event()
@@ -116,6 +116,7 @@ class Service(Writing):
         self.tracing = open_tracing(settings.tracing, node=settings.node_id)
         expiry = self._expiry = Expiry(self._hub)
         self._membership = Membership(self._hub, backplane, history, presence, expiry, settings)
+        self._outbound = self._make_outbound()
         self._rights = Rights(self._membership, settings.rule, self.counters)
         self._heartbeat = Heartbeat(settings.heartbeat)
         self._watchdog = Watchdog(self._hub, presence.hold, self.counters)
@@ -123,6 +124,17 @@ class Service(Writing):
         """What operators see and do."""
         database = database_of(settings.redis_url)
         self._neighbours = Neighbours(settings.node_id, settings.prefix, database, backplane, presence)
+
+    def _make_outbound(self) -> Outbound:
+        return Outbound(
+            backplane=self._backplane,
+            remote=self._remote,
+            taps=self._taps,
+            counters=self.counters,
+            tracing=self.tracing,
+            rule=self.settings.rule,
+            epoch=self._history.epoch,
+        )
 
     @property
     def node_id(self) -> str:
@@ -316,7 +328,7 @@ class Service(Writing):
         finally:
             node.cancel()
             await asyncio.wait((node,))
-            self._ended = True
+            self._outbound.end()
 
     async def _run(self, started: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -335,7 +347,7 @@ class Service(Writing):
             for run in (
                 *(self._backplane.run, self._presence.run, reader.run, self._neighbours.run, commands.run),
                 *(self._delivery.run, self._history.run, self._heartbeat.run, self._watchdog.run, self._expiry.run),
-                *(self._vitals.run, self._journal.run, self.operations.copy, self.operations.observers.run),
+                *(self._vitals.run, self._journal.run, self._outbound.run, self.operations.observers.run),
             ):
                 tasks.create_task(run())
             started.set()
@@ -364,31 +376,15 @@ class Service(Writing):
 
     # ---- towards other nodes
 
-    async def _publish(self, target: Target, envelope: Envelope) -> Position | None:
-        if self.tracing is not None and envelope.trace is None:
-            with self.tracing.publishing(target, envelope.payload) as trace:
-                return await self._publish(target, envelope._replace(trace=trace))
-        if self._ended:  # nobody would come for what waits
-            raise Unavailable("this node has stopped")
-        self.counters.published += 1
-        rule, position = self.settings.rule(target.name) if target.kind == "channel" else None, None
-        if rule is not None and rule.history:
-            position = await self._backplane.append(target.name, envelope, rule, known=self._history.epoch(target.name))
-        else:
-            await self._backplane.publish(target, pack(envelope))
-        if self._taps.wanted:
-            self._taps.written(target, envelope)
-        return position
+    def _publish(self, target: Target, envelope: Envelope) -> Coroutine[Any, Any, Position | None]:
+        return self._outbound.publish(target, envelope)
 
     async def _write_direct(self, payload: bytes, conn_id: str) -> None:
         if (connection := self._hub.connections.get(conn_id)) is not None:
             self.budget.written(connection, len(payload))
             await self._publish(Target("node", self.node_id), Envelope(payload, connection=conn_id))
         else:
-            with publishing(self.tracing, Target("connection", conn_id), payload) as trace:
-                await self._remote.ask("write", conn_id, payload=payload, **({"trace": trace} if trace else {}))
-            if self._taps.wanted:
-                self._taps.written(DIRECT, Envelope(payload, connection=conn_id))
+            await self._outbound.write_elsewhere(payload, conn_id)
 
     def _note_crash(self, node: asyncio.Task[None]) -> None:
         if not node.cancelled() and (error := node.exception()) is not None:

@@ -198,22 +198,32 @@ class Taps:
         """Publish the copies, until cancelled."""
         while await self._due.wait():
             await asyncio.sleep(FLUSH)
-            self._due.clear()
-            full, self._buffer = self._buffer, _Buffer()
-            copies = {"node": self._node, "sights": full.sights, "missed": full.missed}
-            if full.reports or full.unreported:
-                copies |= {"reports": full.reports, "unreported": full.unreported}
-            try:
-                await publish(pack_map(copies))
-            except Unavailable:
-                self._buffer.missed += len(full.sights) + full.missed
-                self._buffer.unreported += len(full.reports) + full.unreported
+            await self.flush(publish)
+
+    async def flush(self, publish: Callable[[bytes], Awaitable[object]]) -> None:
+        """Publish the copies that wait, if there are any."""
+        if not self._due.is_set():
+            return
+        self._due.clear()
+        full, self._buffer = self._buffer, _Buffer()
+        copies = {"node": self._node, "sights": full.sights, "missed": full.missed}
+        if full.reports or full.unreported:
+            copies |= {"reports": full.reports, "unreported": full.unreported}
+        try:
+            await publish(pack_map(copies))
+        except Unavailable:
+            self._buffer.missed += len(full.sights) + full.missed
+            self._buffer.unreported += len(full.reports) + full.unreported
 
     # ---- what observers want
 
     def wish(self) -> bytes:
         """Say what the observers of this node want to see."""
         return pack_map({"tap": self._node, "filters": list({tap.wanted for tap in self.here})})
+
+    def suppose(self) -> None:
+        """Take everything for wanted until each wish must have been renewed: who comes late has not heard them."""
+        self._wishes[""] = _Wish([Filter()], asyncio.get_running_loop().time() + EXPIRE)
 
     def wished(self, data: bytes) -> None:
         """Note what the observers of a node want to see, until it stops renewing this. Raises `InvalidEnvelope`."""

@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from gateway.backplane import NODES, TAP, Backplane, Target, open_backplane
 from gateway.backplane.links import open_links
 from gateway.config import Rule, Settings, first_match, load, without_password
-from gateway.envelope import Envelope, is_envelope, pack_map, unpack_map
+from gateway.counters import Counters
+from gateway.envelope import is_envelope
 from gateway.errors import ConnectionNotFound, GatewayError, InvalidSettings, Unavailable
 from gateway.observers import Observers
+from gateway.outbound import Outbound
 from gateway.presence.onlooker import Onlooker
 from gateway.remote import Remote
-from gateway.tap import EXPIRE, Sight, Taps
+from gateway.tap import Taps
+
+if TYPE_CHECKING:
+    from gateway.tracing.spans import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +74,7 @@ def own_settings(settings: Settings) -> Settings:
 class Visitor:
     """Has a backplane, an ear for what is said to it, and a view of the cluster."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, tracing: Tracing | None = None) -> None:
         """Needs a running loop; nothing is connected before `running`."""
         # Named where it connects: what was made before a fork is in all children, and answers would go to all of them.
         self.id = f"visitor-{secrets.token_hex(6)}"
@@ -81,12 +85,19 @@ class Visitor:
         self.onlooker = Onlooker(links)
         hint = "" if settings.cluster_secret else "; if the nodes have a cluster_secret, whoever asks them needs it"
         self.remote = Remote(self.id, self.backplane, _refuse, timeout=settings.publish_timeout, hint=hint)
-        self.rule: Callable[[str], Rule] = first_match(())
-        """What holds for a channel, as the nodes have it."""
+        self._rule: Callable[[str], Rule] = first_match(())
         self._taps = Taps(self.id)
         self.observers = Observers(self.backplane, self._taps)
-        # Wishes to see the traffic are renewed; until the first could be heard there may be one.
-        self._tapped_until = asyncio.get_running_loop().time() + EXPIRE
+        self._taps.suppose()
+        self.outbound = Outbound(
+            backplane=self.backplane,
+            remote=self.remote,
+            taps=self._taps,
+            counters=Counters(),
+            tracing=tracing,
+            rule=self.rule,
+            shows_at_once=True,
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Visitor]:
@@ -130,7 +141,11 @@ class Visitor:
                 await self._read_rules()
 
     async def _read_rules(self) -> None:
-        self.rule = first_match(await self.onlooker.rules())
+        self._rule = first_match(await self.onlooker.rules())
+
+    def rule(self, channel: str) -> Rule:
+        """Return what holds for a channel, as the nodes have it: they may get other rules while we are here."""
+        return self._rule(channel)
 
     # ---- hearing
 
@@ -144,22 +159,10 @@ class Visitor:
         match target.kind:
             case "node" if not is_envelope(data):
                 await self.remote.heard(data)
-            case NODES.kind if unpack_map(data).get("filters"):
-                self._tapped_until = asyncio.get_running_loop().time() + EXPIRE
+            case NODES.kind:
+                self._taps.wished(data)
             case TAP.kind:
                 self._taps.show(data)
-
-    # ---- taps
-
-    async def show(self, target: Target, envelope: Envelope) -> None:
-        """Let those who tap see what was written."""
-        if asyncio.get_running_loop().time() < self._tapped_until:
-            kind, name, id = target.kind, target.name, envelope.connection or ""
-            if id:
-                kind, name = "connection", id
-            sight = Sight(time.time_ns() // 1_000_000, self.id, "out", kind, name, id, "", envelope.payload)
-            with suppress(Unavailable):
-                await self.backplane.publish(TAP, pack_map({"node": self.id, "sights": [sight], "missed": 0}))
 
 
 async def _refuse(verb: str, arguments: dict[str, Any]) -> object:

@@ -29,7 +29,7 @@ LAYERS = (
     ("answers",),
     ("operations", "publisher"),
     ("access", "conditions", "directory", "history", "journal", "neighbours", "revocations", "visitor", "writing"),
-    ("journal_store", "observers", "vitals"),
+    ("journal_store", "observers", "outbound", "vitals"),
     ("delivery", "expiry", "handler", "heartbeat", "presence", "remote", "tap", "track", "tracing", "watchdog"),
     ("budget", "fanout", "identity", "search"),
     ("meter",),

@@ -106,6 +106,25 @@ async def test_without_an_observer_nothing_is_copied(cluster: Cluster) -> None:
     assert cluster.published == []
 
 
+async def test_who_comes_late_copies_without_having_heard_of_a_wish(cluster: Cluster) -> None:
+    """At once where asked to, and once: a process that writes one message may end with it."""
+    published: list[bytes] = []
+
+    async def publish(data: bytes) -> None:
+        published.append(data)
+
+    cluster.b.suppose()
+    with cluster.tap(Filter()) as tap:
+        for count in (1, 2):
+            cluster.b.written(ALL, _envelope("x"))
+            for _ in range(2):
+                await cluster.b.flush(publish)
+            assert len(published) == count
+        for data in published:
+            cluster.a.show(data)
+        assert (tap.waiting.qsize(), tap.missed) == (2, 0)
+
+
 async def test_what_any_node_writes_is_seen_with_where_it_goes(cluster: Cluster) -> None:
     """To a channel, a user, a connection, everyone."""
     with cluster.tap(Filter()) as tap:
