@@ -14,6 +14,7 @@ from gateway.answers import Answers
 from gateway.backplane import ALL, DIRECT, NODES, Page, Target, open_backplane
 from gateway.backplane.counters import BackplaneCounters
 from gateway.backplane.links import check_redis, open_links
+from gateway.backplane.wait import Steps
 from gateway.budget import Budget
 from gateway.commands import Commands
 from gateway.config import Settings, database_of
@@ -43,7 +44,7 @@ from gateway.redis.records import Rejections
 from gateway.remote import Remote
 from gateway.revocations import Revocations
 from gateway.rights import Rights
-from gateway.starting import Starting, Steps
+from gateway.starting import Starting
 from gateway.status import Held, Readiness, Status
 from gateway.tap import Filter, Taps
 from gateway.tokens import Tokens

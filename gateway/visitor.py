@@ -7,13 +7,15 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from gateway.backplane import NODES, TAP, Backplane, Target, open_backplane
 from gateway.backplane.links import open_links
-from gateway.config import Rule, Settings, first_match, load, without_password
+from gateway.backplane.wait import Steps, Wait
+from gateway.config import Rule, Settings, first_match, load
 from gateway.counters import Counters
 from gateway.envelope import is_envelope
 from gateway.errors import ConnectionNotFound, GatewayError, InvalidSettings, Unavailable
@@ -119,20 +121,19 @@ class Visitor:
             tasks.create_task(self.observers.run())
 
     async def _arrive(self) -> None:
-        url, seconds = without_password(self._settings.redis_url), self._settings.publish_timeout
-        try:
-            async with asyncio.timeout(seconds):
-                await self.backplane.ready()
-                await self.backplane.subscribe([NODES, Target("node", self.id)])
-                while True:
-                    with suppress(Unavailable):
-                        return await self._read_rules()
-                    await asyncio.sleep(LOOK)
-        except TimeoutError:
-            why = "; ".join(self.backplane.troubles.causes) or "it does not answer"
-            raise Unavailable(f"no Redis at {url} within {seconds:g} s: {why}") from None
-        except GatewayError as error:
-            raise Unavailable(f"no Redis at {url}: {error}") from None
+        steps: Steps = {
+            "to be reached": self.backplane.ready,
+            "to grant subscriptions": partial(self.backplane.subscribe, [NODES, Target("node", self.id)]),
+            "to tell the rules of channels": self._read_first_rules,
+        }
+        wait = Wait(self._settings.redis_url, limit=self._settings.publish_timeout)
+        await wait.go_through(steps, self.backplane.troubles)
+
+    async def _read_first_rules(self) -> None:
+        while True:
+            with suppress(Unavailable):
+                return await self._read_rules()
+            await asyncio.sleep(LOOK)
 
     async def _keep_up(self) -> None:
         while True:
