@@ -311,6 +311,8 @@ async def test_a_broadcast_tells_whom_it_reaches_before_it_is_sent(operator, nod
         await page.get_by_test_id(f"kind-{kind}").check(force=True)
         await page.get_by_test_id("name").fill(name)
         await expect(reach).to_have_attribute("data-count", str(count))
+        topic = "direct" if kind == "connection" else f"{kind}:{name}"
+        await expect(page.locator("[data-snippet=redis] pre")).to_contain_text(f"redis-cli PUBLISH 'gateway:{topic}'")
     await page.get_by_test_id("kind-all").check(force=True)
     await expect(reach).not_to_have_attribute("data-count", "1")
     await page.get_by_test_id("kind-channel").check(force=True)

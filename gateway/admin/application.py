@@ -154,8 +154,6 @@ class Admin:
             "node": self._service.node_id,
             "prefix": PREFIX,
             "csrf": request[SESSION].csrf,
-            "key_prefix": self._service.settings.prefix,
-            "is_cluster": "+cluster:" in self._service.settings.redis_url,
         }
         return aiohttp_jinja2.render_template(template, request, known | context, status=status)
 

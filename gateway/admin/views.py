@@ -9,7 +9,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from gateway.backplane import Page
+from gateway.backplane import ALL, DIRECT, Page, Target
+from gateway.backplane.keys import keys_of
 from gateway.codec import read
 from gateway.conditions import LOST, UNREGISTERED
 from gateway.connection import ConnectionInfo
@@ -193,6 +194,15 @@ async def receivers(service: Service, query: Query) -> dict[str, Any]:
     raise InvalidParam(f"expected channel, user, connection or all, got {kind!r}", field="kind")
 
 
+async def broadcast(service: Service, query: Query) -> dict[str, Any]:
+    """How the same is written by hand: a command, and topics, each in two parts where a name stands between them."""
+    keys = keys_of(service.settings)
+    targets = {"channel": Target("channel", "*"), "user": Target("user", "*"), "connection": DIRECT, "all": ALL}
+    # Neither a name nor a prefix may have a star in it.
+    topics = {kind: keys.topic(target).decode().split("*") for kind, target in targets.items()}
+    return {"publish": f"redis-cli{' -c' if keys.cluster else ''} {keys.verbs.publish.decode()}", "topics": topics}
+
+
 async def nothing(service: Service, query: Query) -> dict[str, Any]:
     """For pages that show only what they are told later."""
     return {}
@@ -211,7 +221,7 @@ VIEWS: dict[str, View] = {
     "audit": audit,
     "receivers": receivers,
     "tap": nothing,
-    "broadcast": nothing,
+    "broadcast": broadcast,
 }
 
 

@@ -18,7 +18,7 @@ from gateway.backplane.redis import RETRY, reached
 from gateway.backplane.shard import OverRedis, Shard, Shared
 from gateway.backplane.slots import SLOTS
 from gateway.backplane.streams import Streams
-from gateway.backplane.subscriptions import SHARDED, granted
+from gateway.backplane.subscriptions import granted
 from gateway.backplane.topology import Topology
 from gateway.config import Settings
 from gateway.envelope import SPOKEN, Target, is_envelope
@@ -49,9 +49,7 @@ class ClusterBackplane(OverRedis):
         self._publishes = [self._nowhere] * SLOTS
         """By slot: the shard that takes publications; follows `_hears`."""
         ledger, timeout = self._shared.ledger, self._shared.timeout
-        self._streams = Streams(
-            self._call, self._keys, ledger, verb=SHARDED.publish, timeout=timeout, rejections=rejections
-        )
+        self._streams = Streams(self._call, self._keys, ledger, timeout=timeout, rejections=rejections)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -93,7 +91,14 @@ class ClusterBackplane(OverRedis):
     # ---- following the cluster
 
     def _new_shard(self, address: str, *, is_late: bool) -> Shard:
-        return Shard(self._shared, name=address, is_late=is_late, redirected=self._redirected, regroup=self._regroup)
+        return Shard(
+            self._shared,
+            verbs=self._keys.verbs,
+            name=address,
+            is_late=is_late,
+            redirected=self._redirected,
+            regroup=self._regroup,
+        )
 
     def _redirected(self, refusal: RedisRefused | None) -> None:
         """Hear that a slot has moved; who refused named the new master."""

@@ -1,10 +1,14 @@
-"""Every Redis key and topic of the product, made here and nowhere else (DESIGN section 6)."""
+"""Every Redis key and topic of the product, and the commands for topics: here and nowhere else (DESIGN section 6)."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from redis.crc import key_slot
 
 from gateway.backplane.slots import tag_in
+from gateway.config import Settings
+from gateway.config.redis_url import RedisAddress
 from gateway.envelope import Target
 
 TOPICS_REMEMBERED = 4096
@@ -24,12 +28,26 @@ TYPES = {
 """What keys hold, by the word behind the prefix: alone, and with a name behind it."""
 
 
+class Verbs(NamedTuple):
+    """The commands of plain or of sharded pub/sub."""
+
+    publish: bytes
+    subscribe: bytes
+    unsubscribe: bytes
+
+
+PLAIN = Verbs(b"PUBLISH", b"SUBSCRIBE", b"UNSUBSCRIBE")
+SHARDED = Verbs(b"SPUBLISH", b"SSUBSCRIBE", b"SUNSUBSCRIBE")
+
+
 class Keys:
     """Names keys and topics under a prefix; in a Redis Cluster what belongs to one name shares a slot."""
 
     def __init__(self, prefix: str, *, cluster: bool = False) -> None:
         self.prefix = prefix
         self.cluster = cluster
+        self.verbs = SHARDED if cluster else PLAIN
+        """How what goes to a topic is published, and heard."""
         self.nodes = f"{prefix}:nodes"
         self.channels = f"{prefix}:channels"
         self.users = f"{prefix}:users"
@@ -148,3 +166,8 @@ class Keys:
 
     def _tag(self, name: str) -> str:
         return f"{{{name}}}" if self.cluster else name
+
+
+def keys_of(settings: Settings) -> Keys:
+    """Return the keys and topics of the cluster that settings are about; a node that is alone has the same, unused."""
+    return Keys(settings.prefix, cluster=RedisAddress.parse(settings.redis_url).kind == "cluster")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from functools import cached_property
 from typing import Any
 
+from gateway.backplane.keys import PLAIN
 from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
 from gateway.backplane.refusal import PASSING
 from gateway.backplane.script import SCRIPTS
@@ -105,7 +106,7 @@ class Publishing:
         room: Room,
         *,
         timeout: float,
-        verb: bytes = b"PUBLISH",
+        verb: bytes = PLAIN.publish,
         redirected: Callable[[RedisRefused], None] | None = None,
         regroup: Callable[[Publishing], None] | None = None,
     ) -> None:

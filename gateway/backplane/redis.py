@@ -13,7 +13,7 @@ from gateway.backplane.pulse import Pulse
 from gateway.backplane.refusal import is_password_refused
 from gateway.backplane.shard import OverRedis, Shard, Shared
 from gateway.backplane.streams import Streams
-from gateway.backplane.subscriptions import PLAIN, granted
+from gateway.backplane.subscriptions import granted
 from gateway.config import Settings
 from gateway.envelope import SPOKEN, Target, is_envelope
 from gateway.redis.records import Rejections
@@ -28,11 +28,9 @@ class RedisBackplane(OverRedis):
         self._keys = links.keys
         self._dialer = links.dialer()
         self._shared = Shared(settings, links.troubles, rejections)
-        self._shard = Shard(self._shared)
+        self._shard = Shard(self._shared, verbs=self._keys.verbs)
         call, timeout = self._shard.publishing.call, self._shared.timeout
-        self._streams = Streams(
-            call, self._keys, self._shared.ledger, verb=PLAIN.publish, timeout=timeout, rejections=rejections
-        )
+        self._streams = Streams(call, self._keys, self._shared.ledger, timeout=timeout, rejections=rejections)
         self._beat_topic = self._keys.beat(settings.node_id)
 
     async def run(self) -> None:

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Callable, Collection
 from gateway.backplane.counters import BackplaneCounters
 from gateway.backplane.dialer import Dials
 from gateway.backplane.inbox import Inbox
+from gateway.backplane.keys import Verbs
 from gateway.backplane.ledger import Ledger
 from gateway.backplane.link import Link, RedisRefused
 from gateway.backplane.publishing import Publishing, Room
 from gateway.backplane.pulse import Pulse
 from gateway.backplane.streams import Streams
-from gateway.backplane.subscriptions import PLAIN, SHARDED, Subscriptions
+from gateway.backplane.subscriptions import Subscriptions
 from gateway.backplane.target import Arrival, Page
 from gateway.backplane.trouble import Troubles
 from gateway.backplane.watch import SILENT, stay_connected
@@ -98,12 +99,12 @@ class Shard:
         self,
         shared: Shared,
         *,
+        verbs: Verbs,
         name: str = "",
         is_late: bool = False,
         redirected: Callable[[RedisRefused | None], None] | None = None,
         regroup: Callable[[Publishing], None] | None = None,
     ) -> None:
-        verbs = PLAIN if redirected is None else SHARDED
         at = f" at {name}" if name else ""
         self._names = f"publishing{at}", f"subscription{at}"
         self._shared = shared

@@ -46,14 +46,11 @@ class Streams:
     of the calls.
     """
 
-    def __init__(
-        self, call: Call, keys: Keys, ledger: Ledger, *, verb: bytes, timeout: float, rejections: Rejections
-    ) -> None:
+    def __init__(self, call: Call, keys: Keys, ledger: Ledger, *, timeout: float, rejections: Rejections) -> None:
         self._call = call
         self._ledger = ledger
         self._keys = keys
         self._rejections = rejections
-        self._verb = verb
         self._remembered = int(timeout) + SLACK
         self._sender = secrets.token_hex(6)
         self._numbers = count(1)
@@ -71,7 +68,7 @@ class Streams:
             keys,
             *(_new_epoch(), next(self._numbers), self._remembered, time.time_ns() // 1_000_000),
             *(rule.history, rule.history_bytes, rule.ttl, known or self._ledger.epoch(channel)),
-            *(self._verb, self._keys.topic(Target("channel", channel))),
+            *(self._keys.verbs.publish, self._keys.topic(Target("channel", channel))),
             *(pack(envelope), "message", envelope.payload, *exclude),
         )
         epoch, offset, size, trimmed = await self._call(command, size=len(envelope.payload), repeatable=True)

@@ -7,12 +7,13 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, takewhile
-from typing import Any, NamedTuple
+from typing import Any
 
 from redis.crc import key_slot
 
 from gateway.backplane.counters import BackplaneCounters
 from gateway.backplane.inbox import Inbox
+from gateway.backplane.keys import PLAIN, Verbs
 from gateway.backplane.link import Link, RedisRefused
 from gateway.backplane.target import Arrival
 from gateway.backplane.trouble import Troubles
@@ -32,18 +33,6 @@ RETRIED = 100
 
 PING = b"PING"
 _MESSAGES = (b"message", b"smessage")
-
-
-class Verbs(NamedTuple):
-    """The commands of plain or of sharded pub/sub."""
-
-    publish: bytes
-    subscribe: bytes
-    unsubscribe: bytes
-
-
-PLAIN = Verbs(b"PUBLISH", b"SUBSCRIBE", b"UNSUBSCRIBE")
-SHARDED = Verbs(b"SPUBLISH", b"SSUBSCRIBE", b"SUNSUBSCRIBE")
 
 
 class Wish:

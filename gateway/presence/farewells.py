@@ -28,7 +28,7 @@ class Farewells:
         self._keys = keys
         self._rejections = rejections
         self._grace = grace
-        self._publish = "SPUBLISH" if keys.cluster else "PUBLISH"
+        self._publish = keys.verbs.publish
 
     async def run(self) -> None:
         while self._grace:

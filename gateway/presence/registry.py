@@ -38,7 +38,7 @@ class RedisRegistry:
         self._presence_max = settings.presence_max
         self._rule = settings.rule
         self._grace = round(settings.presence_grace * 1000)
-        self._publish = "SPUBLISH" if keys.cluster else "PUBLISH"
+        self._publish = keys.verbs.publish
 
     def open(self, connection: ConnectionInfo, agent: str) -> Awaitable[Any]:
         """Note a connection, so that whoever cleans up after this node finds it."""

@@ -1,21 +1,17 @@
 // The same message, written by other means.
 
-const { keyPrefix, cluster } = document.body.dataset;
-const isCluster = cluster === "1";
+import { picture } from "./page.js";
+
+/** The command that publishes, and the topics: where a name belongs in one, in two parts. */
+const { publish, topics } = picture;
 
 /** Quote for a shell. */
 const shell = (text) => `'${text.replaceAll("'", String.raw`'\''`)}'`;
 
-function topic({ kind, name }) {
-  if (kind === "all") return `${keyPrefix}:all`;
-  if (kind === "connection") return `${keyPrefix}:direct`;
-  return `${keyPrefix}:${kind}:${isCluster ? `{${name}}` : name}`;
-}
-
 function redis(message) {
   const { cmd, param, kind, name } = message;
   const payload = { cmd, param, ...(kind === "connection" ? { connection: name } : {}) };
-  return `redis-cli ${isCluster ? "-c SPUBLISH" : "PUBLISH"} ${shell(topic(message))} ${shell(JSON.stringify(payload))}`;
+  return `${publish} ${shell(topics[kind].join(name))} ${shell(JSON.stringify(payload))}`;
 }
 
 function curl({ kind, name, cmd, param }) {
