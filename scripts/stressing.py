@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the clone is tri
 from processes import Failed
 from trials import subjects
 from trials.arena import Arena
-from trials.scenario import SCENARIOS, Scenario, Wrong
+from trials.checks import Wrong
+from trials.scenario import SCENARIOS, Scenario
 
 ABOUT = """\
 Try the gateway of this clone: four nodes, each a process, a Redis, and scenarios that check themselves by counts and
@@ -104,7 +105,7 @@ class Run:
         self.done += 1
         try:
             async with asyncio.timeout(PATIENCE):
-                await arena.play(scenario, seed)
+                await scenario.play(arena, seed)
         except Exception as error:
             self.failed.append(scenario.name)
             text = str(error) if isinstance(error, Wrong) else traceback.format_exc()

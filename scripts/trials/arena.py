@@ -13,10 +13,10 @@ from typing import Any, Self, TypeVar
 from aiohttp import ClientSession, TCPConnector
 
 from trials import traces
+from trials.checks import Wrong, eventually, same, short, told
 from trials.node import Node
 from trials.peer import JSON, PROTOCOLS, Peer, Refused
 from trials.redis import RedisServer
-from trials.scenario import Scenario, Wrong, eventually, same, short, told
 from trials.wire import Wire
 
 T = TypeVar("T")
@@ -72,19 +72,19 @@ class Arena:
 
     # ---- one scenario
 
-    async def play(self, scenario: Scenario, seed: int) -> None:
-        """Play a scenario and its epilogue. Raises `Wrong`, or whatever it stumbles over."""
+    async def play(self, run: Callable[[Self], Awaitable[None]], *, seed: str, complaints: tuple[str, ...]) -> None:
+        """Run a scenario and its epilogue: the logs complain of nothing but this, and nothing is left behind."""
         self._begin()
-        self.random.seed(f"{seed} {scenario.name}")
+        self.random.seed(seed)
         for node in self.nodes:
             node.complaints(())  # those of one scenario are not the next one's
         try:
-            await scenario.run(self)
+            await run(self)
         finally:
             await self._clean()
         self.checks += await traces.returns(self._before, self.redis, self.nodes, self.session)
         for node in self.all_nodes:
-            self.equal(f"the log of {node} complains", [], node.complaints(scenario.complaints))
+            self.equal(f"the log of {node} complains", [], node.complaints(complaints))
 
     def _begin(self) -> None:
         self.counts.clear()

@@ -7,8 +7,9 @@ import time
 from typing import Any
 
 from trials.arena import Arena, in_turn
+from trials.checks import eventually
 from trials.peer import Peer, Refused
-from trials.scenario import eventually, scenario
+from trials.scenario import scenario
 
 NAMES = 400
 BURST = 65_536

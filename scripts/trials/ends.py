@@ -8,9 +8,10 @@ from contextlib import suppress
 from itertools import product
 
 from trials.arena import Arena
+from trials.checks import eventually
 from trials.node import Node
 from trials.peer import JSON, token
-from trials.scenario import eventually, scenario
+from trials.scenario import scenario
 from trials.slow import BUFFER, flood
 from trials.wire import CLOSE, PONG, TEXT, Wire, frame
 

@@ -6,10 +6,11 @@ import asyncio
 from contextlib import suppress
 
 from trials.arena import Arena
+from trials.checks import Wrong, eventually
 from trials.node import Node
 from trials.outages import all_served
 from trials.peer import Peer, Refused
-from trials.scenario import Wrong, eventually, scenario
+from trials.scenario import scenario
 
 CHANNELS = ("hall", "kept-hall", "short-hall", "spared-hall")
 

@@ -7,8 +7,9 @@ import struct
 from contextlib import suppress
 
 from trials.arena import Arena, in_turn
+from trials.checks import DEADLINE, eventually
 from trials.node import Node
-from trials.scenario import DEADLINE, eventually, scenario
+from trials.scenario import scenario
 from trials.wire import BINARY, CLOSE, CONTINUATION, ENDED, PING, PONG, TEXT, Wire, frame, say
 
 MALFORMED: dict[str, tuple[bytes, int]] = {

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from trials.arena import Arena
+from trials.checks import eventually
 from trials.peer import Peer
-from trials.scenario import eventually, scenario
+from trials.scenario import scenario
 
 RAISED = (*("value", "exit", "interrupt", "cancelled", "generator", "memory", "group", "stop", "timeout"),)
 

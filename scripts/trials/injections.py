@@ -11,9 +11,10 @@ import msgpack
 from redis.exceptions import ResponseError
 
 from trials.arena import Arena
+from trials.checks import eventually
 from trials.node import Node
 from trials.operators import Operator
-from trials.scenario import eventually, scenario
+from trials.scenario import scenario
 
 WRONG_JSON: list[object] = [
     *({}, {"cmd": ""}, {"cmd": 7}, {"cmd": None}, {"cmd": "x" * 129}, {"param": 1}),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from trials.arena import NODES, Arena, in_turn
-from trials.scenario import eventually, scenario
+from trials.checks import eventually
+from trials.scenario import scenario
 
 ROUNDS = 4
 GROWTH = 8000

@@ -6,8 +6,9 @@ import asyncio
 from typing import Any
 
 from trials.arena import Arena, in_turn
+from trials.checks import eventually
 from trials.peer import MSGPACK, Peer, Refused
-from trials.scenario import eventually, scenario
+from trials.scenario import scenario
 from trials.wire import Wire, frame, say
 
 

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from trials.arena import NODES, Arena
+from trials.checks import eventually
 from trials.history import offsets, write
 from trials.outages import all_served, write_on
 from trials.peer import Peer
-from trials.scenario import eventually, scenario
+from trials.scenario import scenario
 
 
 async def each_once(arena: Arena, members: list[Peer], channel: str, taken: dict[str, list[int]]) -> None:

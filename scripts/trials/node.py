@@ -17,7 +17,7 @@ from cluster import free_port
 from processes import Child, start
 from yarl import URL
 
-from trials.scenario import Wrong, eventually
+from trials.checks import Wrong, eventually
 
 SCRIPTS = Path(__file__).parents[1]
 API_KEY = "stress-key"

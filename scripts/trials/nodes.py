@@ -8,9 +8,10 @@ from functools import partial
 
 from gateway.client import connect
 from trials.arena import NODES, Arena, in_turn
+from trials.checks import eventually
 from trials.node import Node
 from trials.peer import Peer, Refused, token
-from trials.scenario import eventually, scenario
+from trials.scenario import scenario
 from trials.users import alternates, updates
 
 FOREIGN = "another process calls itself node"

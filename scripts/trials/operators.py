@@ -11,9 +11,10 @@ from typing import Any
 from aiohttp import ClientSession, CookieJar, DummyCookieJar
 
 from trials.arena import NODES, Arena
+from trials.checks import eventually
 from trials.node import ADMIN_PASSWORD, Node
 from trials.peer import JSON, Peer
-from trials.scenario import eventually, scenario
+from trials.scenario import scenario
 
 ADMIN = "/admin/websocket"
 COOKIE = "gateway_admin"

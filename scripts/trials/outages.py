@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any
 
 from trials.arena import NODES, Arena
+from trials.checks import eventually
 from trials.history import comes, offsets
 from trials.node import Node
 from trials.operators import Operator
 from trials.peer import Peer, Refused
-from trials.scenario import eventually, scenario
+from trials.scenario import scenario
 
 
 async def write_on(arena: Arena, channel: str, stop: asyncio.Event) -> dict[str, list[int]]:

@@ -15,8 +15,8 @@ import orjson
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMessage, WSMsgType, WSServerHandshakeError
 from yarl import URL
 
+from trials.checks import DEADLINE, Wrong, short
 from trials.node import SECRET, Node
-from trials.scenario import DEADLINE, Wrong, short
 
 T = TypeVar("T")
 

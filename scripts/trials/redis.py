@@ -14,7 +14,7 @@ from processes import Child, start
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from trials.scenario import eventually
+from trials.checks import eventually
 
 
 class RedisServer:

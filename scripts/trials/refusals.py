@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from trials.arena import Arena
+from trials.checks import eventually
 from trials.node import Node
 from trials.outages import all_served
 from trials.peer import Peer, Refused
-from trials.scenario import eventually, scenario
+from trials.scenario import scenario
 
 
 @dataclass(frozen=True)

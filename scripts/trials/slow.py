@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from trials.arena import Arena
+from trials.checks import eventually
 from trials.node import Node
 from trials.peer import Peer
-from trials.scenario import eventually, scenario
+from trials.scenario import scenario
 from trials.wire import CLOSE, PING, Wire
 
 BUFFER = 4096

@@ -9,10 +9,10 @@ from typing import Any
 
 from aiohttp import ClientSession
 
+from trials.checks import DEADLINE, Wrong, eventually
 from trials.node import Node
 from trials.peer import Peer
 from trials.redis import RedisServer
-from trials.scenario import DEADLINE, Wrong, eventually
 
 ZERO = (
     *("connections", "channels", "users", "outbox_bytes"),

@@ -7,9 +7,10 @@ from collections import defaultdict
 from functools import partial
 
 from trials.arena import NODES, Arena, in_turn
+from trials.checks import eventually
 from trials.node import Node
 from trials.peer import Peer, Refused
-from trials.scenario import eventually, scenario
+from trials.scenario import scenario
 
 
 def updates(watcher: Peer, channel: str) -> dict[str, list[bool]]:

@@ -8,7 +8,7 @@ import orjson
 
 from tests.harness import wire
 from tests.harness.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, frame
-from trials.scenario import DEADLINE
+from trials.checks import DEADLINE
 
 __all__ = ["BINARY", "CLOSE", "CONTINUATION", "ENDED", "PING", "PONG", "TEXT", "Wire", "frame", "say"]
 
