@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.version import __version__
 
 if TYPE_CHECKING:
+    from gateway.application.service import Handler, Service
     from gateway.config import Rule, Settings
     from gateway.connection import Connection, ConnectionInfo, Profile
     from gateway.errors import (
@@ -28,12 +29,10 @@ if TYPE_CHECKING:
         Unavailable,
         UnknownCommand,
     )
-    from gateway.handler import Handler
     from gateway.message import Message, Position
     from gateway.publisher import Publisher, SyncPublisher
     from gateway.router import Router
     from gateway.server import SERVICE, add_routes, create_app, setup
-    from gateway.service import Service
     from gateway.status import Status
 
 __all__ = [
@@ -73,14 +72,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "application.service": ("Handler", "Service"),
     "config": ("Rule", "Settings"),
     "connection": ("Connection", "ConnectionInfo", "Profile"),
-    "handler": ("Handler",),
     "message": ("Message", "Position"),
     "publisher": ("Publisher", "SyncPublisher"),
     "router": ("Router",),
     "server": ("SERVICE", "add_routes", "create_app", "setup"),
-    "service": ("Service",),
     "status": ("Status",),
 }
 """The module of each public name; those that are not here are errors."""

@@ -12,7 +12,6 @@ from typing import Literal
 
 from gateway.config import Rule
 from gateway.connection import Connection
-from gateway.handler import Handler
 from gateway.message import fits
 
 Action = Literal["join", "send"]
@@ -32,11 +31,6 @@ def passes(rule: Rule, connection: Connection, channel: str, action: Action) -> 
         case "token":
             return named
         case "handler":
-            return _decides(connection.handler)
+            return connection.handler.decides
         case "nobody":
             return False
-
-
-def _decides(handler: Handler) -> bool:
-    """Tell whether a handler has an `authorize` of its own: of its class, or given to it as routers are."""
-    return getattr(handler.authorize, "__func__", None) is not Handler.authorize

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from gateway.application.service import Service
 from gateway.backplane import DIRECT
-from gateway.directory import VERBS
 from gateway.envelope import Envelope, check_payload
 from gateway.errors import ConnectionNotFound, InvalidEnvelope
 from gateway.fanout import write
 from gateway.hub import Hub
 from gateway.json_values import shown
-from gateway.operations import QUESTIONS
+from gateway.remote import Act
 
 if TYPE_CHECKING:
-    from gateway.service import Service
+    from gateway.tracing.spans import Tracing
 
 
 class Answers:
     """Carries out questions. Their arguments came through Redis, where anybody may have written them."""
 
-    def __init__(self, service: Service, hub: Hub) -> None:
+    def __init__(self, service: Service, hub: Hub, tracing: Tracing | None = None) -> None:
         self._service = service
         self._hub = hub
+        self._tracing = tracing
+        self._others: dict[str, Act] = {}
+        """Who answers what is not about a connection, by verb."""
+
+    def add(self, verbs: Iterable[str], act: Act) -> None:
+        """Let these questions be answered by somebody else."""
+        self._others.update(dict.fromkeys(verbs, act))
 
     async def give(self, verb: str, arguments: dict[str, Any]) -> object:
         """Do what is asked, and return what came of it.
 
         Raises what doing it raises, and `InvalidEnvelope` for what no node asks.
         """
-        if verb in VERBS:
-            return await self._service.directory.answer(verb, arguments)
-        if verb in QUESTIONS:
-            return self._service.operations.answer(verb, arguments)
-        return await self._of_connection(verb, arguments)
+        act = self._others.get(verb, self._of_connection)
+        return await act(verb, arguments)
 
     async def _of_connection(self, verb: str, arguments: dict[str, Any]) -> object:
         match verb, arguments:
@@ -58,6 +63,6 @@ class Answers:
 
     def _write(self, envelope: Envelope) -> None:
         write(self._hub.connections[envelope.connection or ""], (envelope,))
-        if (tracing := self._service.tracing) is not None:
-            tracing.arrived(DIRECT, envelope)
-            tracing.written()
+        if self._tracing is not None:
+            self._tracing.arrived(DIRECT, envelope)
+            self._tracing.written()

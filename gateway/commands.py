@@ -10,7 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway import codec
+from gateway.application.service import Service
+from gateway.budget import Budget
 from gateway.connection import Connection
+from gateway.directory import Directory
 from gateway.envelope import encode_history
 from gateway.errors import (
     BadMessage,
@@ -29,9 +32,10 @@ from gateway.membership import Membership
 from gateway.message import OWN, Message, Position, check_channel
 from gateway.rights import Rights, is_being_cancelled
 from gateway.tap import Taps
+from gateway.tokens import Tokens
 
-if TYPE_CHECKING:  # the service makes this and is what commands act on
-    from gateway.service import Service
+if TYPE_CHECKING:
+    from gateway.tracing.spans import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -44,19 +48,34 @@ Job = Callable[[], Awaitable[object]]
 class Commands:
     """Stands between the sockets and the handlers of one node."""
 
-    def __init__(self, service: Service, rights: Rights, membership: Membership, history: History, taps: Taps) -> None:
+    def __init__(
+        self,
+        service: Service,
+        *,
+        tokens: Tokens,
+        rights: Rights,
+        membership: Membership,
+        history: History,
+        directory: Directory,
+        taps: Taps,
+        budget: Budget,
+        tracing: Tracing | None = None,
+    ) -> None:
+        """`service` is what handlers are given."""
         self._service = service
+        self._settings = service.settings
+        self._counters = service.counters
+        self._tokens = tokens
         self._rights = rights
-        self._kept = history
-        self._taps = taps
         self._membership = membership
+        self._kept = history
+        self._directory = directory
+        self._taps = taps
+        self._budget = budget
         self._loop = asyncio.get_running_loop()
-        self._working: set[asyncio.Task[None] | None] = set()
-        self._abuse_limit = service.settings.abuse_limit
-        self._budget = service.budget
         self._time = self._loop.time
-        self._presence_max = service.settings.presence_max
-        self._act = self._carry_out if service.tracing is None else service.tracing.of_commands(self._carry_out)
+        self._working: set[asyncio.Task[None] | None] = set()
+        self._act = self._carry_out if tracing is None else tracing.of_commands(self._carry_out)
 
     def opened(self, connection: Connection, channels: Sequence[str]) -> asyncio.Future[None]:
         """Make the first joins, greet, and tell the handler; the future is done after that."""
@@ -161,12 +180,9 @@ class Commands:
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
                 raise
-            self._service.counters.handler_errors += 1
-            logger.exception(
-                "handler failed: connection=%s cmd=%s",
-                *(connection.id, _cmd(connection.message)),
-                extra={"connection": connection.id},
-            )
+            self._counters.handler_errors += 1
+            id, cmd = connection.id, _cmd(connection.message)
+            logger.exception("handler failed: connection=%s cmd=%s", id, cmd, extra={"connection": id})
             self._send_error(connection, "internal", "the server failed to handle this", connection.message)
         finally:
             connection.message, connection.fallback = None, ""
@@ -205,7 +221,7 @@ class Commands:
         try:
             result = await self._act(connection, message)
         finally:
-            self._service.counters.handling.observe(self._time() - began)
+            self._counters.handling.observe(self._time() - began)
             if connection.channels is not channels:
                 self._budget.moved(connection, channels, self._time())
         if message.id is not None and connection.protocol:
@@ -239,7 +255,7 @@ class Commands:
 
         Answered when its client is out of the channels that it does not allow.
         """
-        fresh = await self._service.tokens.verify(token_of(param))
+        fresh = await self._tokens.verify(token_of(param))
         if fresh.id != connection.profile.id:
             raise Unauthorized("expected a token of the user who is connected")
         await self._rights.renew(connection, fresh)
@@ -253,7 +269,7 @@ class Commands:
     async def _history(self, connection: Connection, channel: str, param: object) -> object:
         since, limit = since_of(param), limit_of(param)
         _check_member(connection, channel, "read its history")
-        most = self._service.settings.rule(channel).history
+        most = self._settings.rule(channel).history
         if not most:
             raise Forbidden(f"{channel} keeps no history")
         page = await self._kept.reply(channel, since, most if limit is None else min(limit, most))
@@ -266,9 +282,9 @@ class Commands:
 
     async def _presence(self, connection: Connection, channel: str, param: object) -> object:
         _check_member(connection, channel, "see who is there")
-        if not self._service.settings.rule(channel).presence:
+        if not self._settings.rule(channel).presence:
             raise Forbidden(f"{channel} does not tell who is there")
-        count, users = await self._service.directory.online(channel, most=self._presence_max)
+        count, users = await self._directory.online(channel, most=self._settings.presence_max)
         _check_member(connection, channel, "see who is there")
         return {"count": count} if users is None else {"count": count, "users": users}
 
@@ -283,7 +299,7 @@ class Commands:
             "node": connection.node,
             "user": connection.user,
             "channels": connection.channels,
-            "heartbeat": self._service.settings.heartbeat,
+            "heartbeat": self._settings.heartbeat,
         }
         connection.socket.release(codec.frame_for(connection.dialect, codec.encode("$welcome", welcome)))
 
@@ -297,7 +313,7 @@ class Commands:
         _write(connection, payload)
 
     def _refuse(self, connection: Connection, error: GatewayError, message: Message | None) -> None:
-        self._service.counters.refused += 1
+        self._counters.refused += 1
         self._send_error(connection, error.code, error.message, message, **error.fields)
         if not isinstance(error, Unavailable) and not self._is_excused(connection, error, message):
             self._count_abuse(connection, fast=isinstance(error, RateLimited))
@@ -315,7 +331,7 @@ class Commands:
         if connection.refusals is None:
             connection.refusals = Refusals(now)
         connection.refusals.add(now, fast=fast)
-        if close := connection.refusals.verdict(self._abuse_limit):
+        if close := connection.refusals.verdict(self._settings.abuse_limit):
             connection.socket.close(close)
 
     def _send_error(self, connection: Connection, code: str, text: str, message: Message | None, **fields: Any) -> None:

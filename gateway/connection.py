@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gateway.codec import Dialect, dialect_of
 from gateway.errors import Close, Forbidden
 from gateway.limits import Refusals
 from gateway.message import Message, node_of
 from gateway.outbox import Sparable
-
-if TYPE_CHECKING:  # a handler is the application's; a connection only carries it
-    from gateway.handler import Handler
-
 
 NAME_LENGTH = 100
 """Of a display name that is kept."""
@@ -87,6 +83,29 @@ class Socket(Protocol):
         """Send a ping; False when the client has not been heard of since the last one."""
 
 
+class Hooks(Protocol):
+    """What is asked of a connection's application, and told to it; `gateway.Handler` says what each is for.
+
+    A connection only carries it. The `service` is the node's, which is not known here.
+    """
+
+    @property
+    def decides(self) -> bool:
+        """Whether `authorize` is the application's own."""
+
+    @property
+    def without_channel(self) -> Collection[str]:
+        """Commands that are about no channel."""
+
+    async def authorize(self, connection: Connection, channel: str, action: str) -> bool: ...
+
+    async def on_open(self, service: Any, connection: Connection) -> None: ...
+
+    async def on(self, service: Any, connection: Connection, cmd: str, param: Any) -> object: ...
+
+    async def on_close(self, service: Any, connection: Connection) -> None: ...
+
+
 class Connection:
     """One WebSocket held by this node."""
 
@@ -120,7 +139,7 @@ class Connection:
         self,
         id: str,
         profile: Profile,
-        handler: Handler,
+        handler: Hooks,
         *,
         dialect: Dialect = _PLAINLY,
         started: int = 0,

@@ -267,7 +267,9 @@ def most_transports(max_connections: int) -> int:
     if max_connections > most:
         logger.warning(
             "max_connections is %s, but this process may open %s descriptors, of which %s can be connections",
-            *(max_connections, may_open, most),
+            max_connections,
+            may_open,
+            most,
         )
     return min(most, max_connections + BESIDE) if max_connections else most
 

@@ -12,6 +12,7 @@ from itertools import islice
 from gateway.config import Settings
 from gateway.connection import Connection
 from gateway.errors import GOING_AWAY, RESTART, Unavailable
+from gateway.health import Health
 from gateway.hub import Hub
 from gateway.journal import Journal
 from gateway.presence import Presence
@@ -71,12 +72,14 @@ class Drain:
         self,
         hub: Hub,
         reception: Reception,
+        health: Health,
         journal: Journal,
         presence: Presence,
         settings: Settings,
     ) -> None:
         self._hub = hub
         self._reception = reception
+        self._health = health
         self._journal = journal
         self._presence = presence
         self._settings = settings
@@ -88,9 +91,9 @@ class Drain:
 
         Repeating it is harmless, and does not wait.
         """
-        if self._reception.stopping:
+        if self._health.draining:
             return
-        self._reception.stopping = True
+        self._health.draining = True
         self._journal.event("draining")
         facts = {"node": self._settings.node_id, "connections": len(self._hub)}
         logger.info("draining: node=%(node)s connections=%(connections)s", facts)

@@ -153,8 +153,17 @@ class NoAnswer(GatewayError, TimeoutError):
 KINDS: dict[str, type[GatewayError]] = {
     kind.__name__: kind
     for kind in (
-        *(BadMessage, UnknownCommand, InvalidParam, Unauthorized, Forbidden, InvalidChannel, InvalidUser),
-        *(TooManyChannels, RateLimited, Unavailable, ConnectionNotFound),
+        BadMessage,
+        UnknownCommand,
+        InvalidParam,
+        Unauthorized,
+        Forbidden,
+        InvalidChannel,
+        InvalidUser,
+        TooManyChannels,
+        RateLimited,
+        Unavailable,
+        ConnectionNotFound,
     )
 }
 """By the name under which one node tells another."""

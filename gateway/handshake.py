@@ -69,7 +69,7 @@ class Upgrade(Protocol):
         When the client has left, raises an HTTP error that nobody hears: any other would be logged as a fault.
         """
 
-    def hand_over(self, socket: WebSocket) -> None:
+    def hand_over(self, socket: WebSocket[Any]) -> None:
         """Give the transport to a WebSocket, with the bytes that came behind the handshake."""
 
     def release(self) -> web.WebSocketResponse:
@@ -111,7 +111,7 @@ class Direct:
         transport.write(("\r\n".join(lines) + "\r\n\r\n").encode())
         return transport
 
-    def hand_over(self, socket: WebSocket) -> None:
+    def hand_over(self, socket: WebSocket[Any]) -> None:
         self._door.hand_over(socket)
 
     def release(self) -> web.WebSocketResponse:
@@ -135,7 +135,7 @@ class Upgraded(web.WebSocketResponse):
             raise client_left()
         return transport
 
-    def hand_over(self, socket: WebSocket) -> None:
+    def hand_over(self, socket: WebSocket[Any]) -> None:
         http = self._request.protocol
         transport = cast(Transport, http.transport)
         transport.set_protocol(socket)

@@ -9,7 +9,7 @@ import aiohttp_jinja2
 from aiohttp import web
 
 from gateway.admin import PREFIX
-from gateway.service import Service
+from gateway.service import NodeService
 from gateway.version import __version__
 
 HEADERS = {
@@ -45,7 +45,7 @@ OPERATION = (
 
 
 def home_of(
-    service: Service, *, has_demo: bool, has_pages: bool
+    service: NodeService, *, has_demo: bool, has_pages: bool
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Make the page at `/` of a node; it links to nothing that the node does not serve."""
     pages = [*([DEMO] if has_demo else []), *([ADMIN] if has_pages else [])]

@@ -17,7 +17,7 @@ from gateway.doors import Doors, Shortcut, most_transports
 from gateway.errors import CannotStart
 from gateway.http import Http
 from gateway.probes import PROBES
-from gateway.service import Service
+from gateway.service import NodeService
 
 BACKLOG = 4096
 """Connections the kernel may hold for us: a whole cluster's clients come back at once."""
@@ -52,7 +52,7 @@ class Port:
             _lengthen_queue(each.fileno())
 
     @asynccontextmanager
-    async def saying_why(self, service: Service) -> AsyncIterator[None]:
+    async def saying_why(self, service: NodeService) -> AsyncIterator[None]:
         """While the node is not up: if that lasts, answer probes, and everybody else with 503 and the reason."""
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
@@ -117,7 +117,7 @@ def _nobody(doors: Doors, is_spare: bool) -> Http:
     raise AssertionError("nobody is let in yet")
 
 
-def _not_yet(service: Service) -> web.Response:
+def _not_yet(service: NodeService) -> web.Response:
     text = f"this node is not up yet: {'; '.join(service.readiness.reasons) or 'it is about to be'}\n"
     return web.Response(status=503, text=text, headers={"Retry-After": RETRY_AFTER})
 

@@ -8,8 +8,8 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
+from gateway.application.service import Handler
 from gateway.errors import InvalidSettings
-from gateway.handler import Handler
 
 EXPECTED = "handler: expected module:Class or module:router"
 _IMPORTING = (__file__, "<frozen importlib", importlib.__file__)

@@ -15,7 +15,7 @@ from gateway.backplane.refusal import REASONS
 from gateway.counters import BOUNDS, Histogram
 from gateway.errors import KINDS, GatewayError
 from gateway.memory import memory_limit
-from gateway.service import Service
+from gateway.service import NodeService
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -66,12 +66,12 @@ _PROCESS = ProcessCollector(registry=None)
 
 
 class _Collector:
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: NodeService) -> None:
         self._service = service
 
     def collect(self) -> Iterator[Metric]:
         service = self._service
-        held = service.held
+        held, lag, counted = service.held, service.node.beats.lag, service.node.backplane.counters
         yield _states(service.readiness.status)
         yield _gauge("ready", "1, or 0 when clients should be sent elsewhere", service.readiness.serves)
         yield _gauge("connections", "Connections held by this node", held.connections)
@@ -84,8 +84,8 @@ class _Collector:
         yield _gauge("channels", "Channels with a member on this node", held.channels)
         yield _gauge("users", "Identified users with a connection on this node", held.users)
         yield _gauge("outbox_bytes", "Bytes that wait for clients that read too slowly", held.outbox_bytes)
-        yield _gauge("loop_lag_seconds", "By how much the event loop was late last", service.loop_lag.last)
-        yield _gauge("loop_lag_max_seconds", "The most of it within the last minute", service.loop_lag.most)
+        yield _gauge("loop_lag_seconds", "By how much the event loop was late last", lag.last)
+        yield _gauge("loop_lag_max_seconds", "The most of it within the last minute", lag.most)
         yield _gauge(
             "memory_blocks", "Blocks of memory that Python objects of this process use", sys.getallocatedblocks()
         )
@@ -94,17 +94,17 @@ class _Collector:
         for field, (name, text) in _COUNTERS.items():
             yield _counter(name, text, getattr(service.counters, field))
         for field, (name, text) in _BACKPLANE_COUNTERS.items():
-            yield _counter(name, text, getattr(service.backplane_counters, field))
+            yield _counter(name, text, getattr(counted, field))
         for field, (name, text) in _BACKPLANE_GAUGES.items():
-            yield _gauge(name, text, getattr(service.backplane_counters, field))
+            yield _gauge(name, text, getattr(counted, field))
         for field, (name, text) in _HISTOGRAMS.items():
             yield _histogram(name, text, getattr(service.counters, field))
         yield _closes(service.counters.closes)
         yield _refusals(service.counters.refusals)
-        yield _redis_refusals(service.backplane_counters.refusals)
+        yield _redis_refusals(counted.refusals)
 
 
-def render(service: Service) -> bytes:
+def render(service: NodeService) -> bytes:
     """Write all metrics of a node in Prometheus' text format. No label ever names a channel or a user."""
     registry = CollectorRegistry()
     registry.register(_Collector(service))
@@ -133,7 +133,7 @@ def _closes(codes: Mapping[int, int]) -> Metric:
     return closes
 
 
-def _limits(service: Service) -> Iterator[Metric]:
+def _limits(service: NodeService) -> Iterator[Metric]:
     """Tell what a node may have at most, so that a rule can say "almost" whatever the settings are."""
     settings = service.settings
     yield _gauge("max_connections", "Connections held at most; 0 is no limit", settings.max_connections)

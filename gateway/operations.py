@@ -133,7 +133,7 @@ class Operations:
 
     # ---- what other nodes ask
 
-    def answer(self, verb: str, arguments: dict[str, Any]) -> object:
+    async def answer(self, verb: str, arguments: dict[str, Any]) -> object:
         """Do what a node was asked about itself. Raises `InvalidEnvelope` for what it does not know."""
         match verb, arguments:
             case "series", {"since": int(since)}:

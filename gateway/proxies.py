@@ -73,7 +73,11 @@ def read(headers: Mapping[str, str], trusted: Networks) -> Client:
     )
     if usual.address and standard.address != usual.address:
         return usual
-    return Client(*(one or other for one, other in zip(usual, standard, strict=True)))
+    return Client(
+        address=usual.address or standard.address,
+        scheme=usual.scheme or standard.scheme,
+        host=usual.host or standard.host,
+    )
 
 
 def _standard(header: str, trusted: Networks) -> Client:

@@ -11,13 +11,13 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Self, TypeVar
 
+from gateway.application.writing import Writing
 from gateway.backplane import Target
 from gateway.envelope import Envelope
 from gateway.errors import GatewayError, Unavailable
 from gateway.message import Position
 from gateway.tracing import open_tracing
 from gateway.visitor import Visitor, settings_of
-from gateway.writing import Writing
 
 T = TypeVar("T")
 

@@ -37,7 +37,6 @@ class Reader:
         counters: Counters,
         rejections: Rejections,
         *,
-        tasks: asyncio.TaskGroup,
         tracing: Tracing | None = None,
     ) -> None:
         self._backplane = backplane
@@ -47,12 +46,18 @@ class Reader:
         self._remote = remote
         self._neighbours = neighbours
         self._counters = counters
-        self._tasks = tasks
+        self._tasks = asyncio.TaskGroup()
+        """Own what is being answered."""
         self._tracing = tracing
         self._node = remote.node
         self._rejections = rejections
 
     async def run(self) -> None:
+        """Read until cancelled; that cancels what is being answered, too."""
+        async with self._tasks:
+            await self._read()
+
+    async def _read(self) -> None:
         time = asyncio.get_running_loop().time
         async for batch in self._backplane.batches():
             began = time()

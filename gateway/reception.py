@@ -13,12 +13,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway import codec
+from gateway.application.service import Handler
 from gateway.commands import Commands
 from gateway.config import Settings
 from gateway.connection import Connection, Profile
 from gateway.counters import Counters
 from gateway.errors import ABANDONED, Close, ConnectionNotFound, GatewayError
-from gateway.handler import Handler
 from gateway.handshake import (
     Upgrade,
     agree,
@@ -29,6 +29,7 @@ from gateway.handshake import (
     too_many,
     upgrade_of,
 )
+from gateway.health import Health
 from gateway.heartbeat import Heartbeat
 from gateway.hub import Hub
 from gateway.membership import Membership
@@ -56,6 +57,7 @@ class Reception:
         membership: Membership,
         commands: Commands,
         heartbeat: Heartbeat,
+        health: Health,
         settings: Settings,
         counters: Counters,
         *,
@@ -66,6 +68,7 @@ class Reception:
         self._membership = membership
         self._commands = commands
         self._heartbeat = heartbeat
+        self._health = health
         self._settings = settings
         self._counters = counters
         self._patience = patience
@@ -74,8 +77,6 @@ class Reception:
         self._awaited: dict[str, asyncio.Future[None]] = {}
         """Of the connections whose end somebody awaits."""
         self._emptied = asyncio.Event()
-        self.stopping = False
-        """Whether new connections are refused because the node stops."""
 
     @contextmanager
     def receiving(self, request: web.Request) -> Iterator[None]:
@@ -91,27 +92,47 @@ class Reception:
             self._refused(request, error)
             raise
 
-    async def accept(
-        self, request: web.Request, channels: Sequence[str], profile: Profile, handler: Handler
-    ) -> tuple[Connection, asyncio.Future[None]]:
-        """Turn a request into a connection of this node; the future is done after its first joins.
+    def arrival(self, request: web.Request, profile: Profile, handler: Handler) -> Connection:
+        """Make the connection that a request asks for: nobody but its handler knows of it before `accept`.
 
-        Raises aiohttp's HTTP errors, `InvalidChannel` and `InvalidUser` for what is refused before the upgrade, in
-        `receiving`.
+        Raises `InvalidUser`, and `InvalidParam` for what is no profile or no handler.
         """
-        for channel in channels:
-            check_channel(channel)
         _check_types(profile, handler)
         if profile.id:
             check_user(profile.id)
+        return Connection(
+            make_id(self._settings.node_id, secrets.token_hex(5)),
+            replace(profile, name=_legible(profile.name or "")),
+            handler,
+            remote=through_proxies(request, self._settings.trusted_networks).remote or "",
+            agent=_legible(request.headers.get("User-Agent", "")[:AGENT_LENGTH]),
+        )
+
+    async def accept(
+        self, request: web.Request, channels: Sequence[str], connection: Connection
+    ) -> asyncio.Future[None]:
+        """Turn a request into a connection of this node; the future is done after its first joins.
+
+        Raises aiohttp's HTTP errors and `InvalidChannel` for what is refused before the upgrade.
+        """
+        for channel in channels:
+            check_channel(channel)
         request = through_proxies(request, self._settings.trusted_networks)
-        refuse_when_full(len(self._hub), self._settings.max_connections, stopping=self.stopping)
+        refuse_when_full(len(self._hub), self._settings.max_connections, stopping=self._health.draining)
         terms = agree(request, PROTOCOLS, compress=self._settings.compression)
         upgrade = upgrade_of(request, terms)
-        connection = self._connection(request, codec.dialect_of(terms.protocol, terms.window), profile, handler)
+        connection.dialect = codec.dialect_of(terms.protocol, terms.window)
+        connection.started = time.time_ns() // 1_000_000
         transport = await self._opened(upgrade, connection)
-        limits = {"limit": self._settings.max_message_bytes, "outbox": self._settings.outbox_bytes}
-        socket = connection.socket = WebSocket(transport, connection, self, **limits, patience=self._patience)
+        socket = connection.socket = WebSocket(
+            transport,
+            connection,
+            self,
+            window=terms.window,
+            limit=self._settings.max_message_bytes,
+            outbox=self._settings.outbox_bytes,
+            patience=self._patience,
+        )
         if connection.protocol:
             socket.hold()
         self._upgrades[connection.id] = upgrade
@@ -120,7 +141,7 @@ class Reception:
         self._counters.opened += 1
         opened = self._commands.opened(connection, channels)
         upgrade.hand_over(socket)
-        return connection, opened
+        return opened
 
     def _refused(self, request: web.Request, error: Exception) -> None:
         """Count a handshake that failed, and say why: no browser tells that to its page."""
@@ -143,24 +164,11 @@ class Reception:
         if not await self._membership.reserve(connection):
             raise too_many(connection.user, self._settings.max_connections_per_user)
         try:  # others may have come meanwhile, or the end of the node
-            refuse_when_full(len(self._hub), self._settings.max_connections, stopping=self.stopping)
+            refuse_when_full(len(self._hub), self._settings.max_connections, stopping=self._health.draining)
             return await upgrade.answer()
         except BaseException:
             self._membership.drop(connection)
             raise
-
-    def _connection(
-        self, request: web.Request, dialect: codec.Dialect, profile: Profile, handler: Handler
-    ) -> Connection:
-        return Connection(
-            make_id(self._settings.node_id, secrets.token_hex(5)),
-            replace(profile, name=_legible(profile.name or "")),
-            handler,
-            dialect=dialect,
-            started=time.time_ns() // 1_000_000,
-            remote=request.remote or "",
-            agent=_legible(request.headers.get("User-Agent", "")[:AGENT_LENGTH]),
-        )
 
     # ---- what sockets tell
 

@@ -111,7 +111,9 @@ class Rights:
             self._counters.handler_errors += 1
             logger.exception(
                 "authorize failed: connection=%s channel=%s action=%s",
-                *(connection.id, channel, action),
+                connection.id,
+                channel,
+                action,
                 extra={"connection": connection.id},
             )
             return False

@@ -20,10 +20,9 @@ from gateway import admin
 from gateway.admin import Links
 from gateway.api import Api
 from gateway.api.problems import Refused
+from gateway.application.service import Handler, Service
 from gateway.config import Settings, load, misspelled
-from gateway.connection import Connection
 from gateway.errors import Forbidden, GatewayError, InvalidSettings, Unauthorized
-from gateway.handler import Handler
 from gateway.handlers.demo import DemoHandler
 from gateway.handlers.example import ExampleHandler, with_rooms_kept
 from gateway.handshake import answer_to
@@ -35,7 +34,7 @@ from gateway.message import check_channel
 from gateway.probes import PROBES
 from gateway.proxies import through_proxies
 from gateway.query import refuse_unreadable_query
-from gateway.service import Service
+from gateway.service import NodeService
 from gateway.shortcut import Shortcut
 from gateway.version import __version__
 from gateway.websocket import CLOSE_TIMEOUT
@@ -48,6 +47,8 @@ logger = logging.getLogger(__name__)
 
 SERVICE = web.AppKey("gateway", Service)
 """Where an application finds the service: `request.app[gateway.SERVICE]`."""
+NODE = web.AppKey("gateway_node", NodeService)
+"""The same, for what operators see and do, which is no part of the contract."""
 HANDLER = web.AppKey("gateway_handler", Handler)
 """The configured one: whoever wants to connect, by whatever route, is asked of it."""
 EXAMPLE = web.AppKey("gateway_example", ExampleHandler)
@@ -69,7 +70,7 @@ class Standalone(NamedTuple):
     """A node that runs."""
 
     address: str
-    service: Service
+    service: NodeService
     has_demo: bool
     """Whether its handler is the demo, which has a page."""
     has_pages: bool
@@ -97,7 +98,7 @@ def setup(app: web.Application, settings: Settings | None = None, **fields: Any)
     """
     if SERVICE in app:
         raise InvalidSettings("this application has a gateway already")
-    service = app[SERVICE] = Service(_chosen(settings, fields))
+    service = app[SERVICE] = app[NODE] = NodeService(_chosen(settings, fields))
     app[SETTINGS], app[TOKENS] = service.settings, service.tokens
     app.middlewares.append(_say_what_was_wrong)
     app.cleanup_ctx.append(_run_service)
@@ -114,7 +115,7 @@ def add_routes(app: web.Application) -> None:
     """
     if SERVICE not in app:
         raise InvalidSettings("expected an application that has a gateway: call setup first")
-    service = app[SERVICE]
+    service = app[NODE]
     pages = OPERATING | dict.fromkeys((f"/static/{name}" for name in FOR_BROWSERS), _static)
     for path, handle in pages.items():
         _add_behind(app, path, handle)
@@ -151,12 +152,12 @@ def create_app(settings: Settings, links: Links | None = None) -> web.Applicatio
         app[EXAMPLE] = ExampleHandler(handler)
         app.add_routes(demo_routes)
     has_pages = _has_pages(settings, links)
-    app.router.add_get("/", home_of(app[SERVICE], has_demo=EXAMPLE in app, has_pages=has_pages))
+    app.router.add_get("/", home_of(app[NODE], has_demo=EXAMPLE in app, has_pages=has_pages))
     for path, handle in OPERATING.items():
         _add_behind(app, path, handle)
-    Api(app[SERVICE]).add_to(app)
+    Api(app[NODE]).add_to(app)
     if has_pages:
-        app.add_subapp(admin.PREFIX, admin.create_admin(app[SERVICE], links))
+        app.add_subapp(admin.PREFIX, admin.create_admin(app[NODE], links))
     app.router.add_static("/static/", STATIC)
     app.on_response_prepare.append(_ask_again)
     return app
@@ -175,7 +176,7 @@ def _add_behind(app: web.Application, path: str, handle: Page) -> None:
 
 
 async def _run_service(app: web.Application) -> AsyncIterator[None]:
-    service = app[SERVICE]
+    service = app[NODE]
     async with service.running():
         service.operations.announce()
         yield
@@ -183,7 +184,7 @@ async def _run_service(app: web.Application) -> AsyncIterator[None]:
 
 async def _drain(app: web.Application) -> None:
     """Close the sockets now: aiohttp next waits for every request handler, those in `read_loop` too."""
-    await app[SERVICE].drain()
+    await app[NODE].drain()
 
 
 @asynccontextmanager
@@ -197,13 +198,13 @@ async def running_node(
     and `InvalidSettings`.
     """
     app = create_app(settings, links)
-    app[SERVICE].patience = patience
+    app[NODE].patience = patience
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     shortcut = Shortcut(app, "/connect", _connect_directly)
     try:
-        async with bound(settings, app[SERVICE].counters, shares_port=shares_port) as port:
+        async with bound(settings, app[NODE].counters, shares_port=shares_port) as port:
             # Of several that share a port the others answer meanwhile: one that refuses would only be in their way.
-            async with nullcontext() if shares_port else port.saying_why(app[SERVICE]):
+            async with nullcontext() if shares_port else port.saying_why(app[NODE]):
                 await runner.setup()
             assert runner.server is not None
             await port.open(runner.server, shortcut)
@@ -212,15 +213,15 @@ async def running_node(
             if links is not None:
                 links.page = f"{address}{admin.PREFIX}/login"
             has_pages = _has_pages(settings, links)
-            yield Standalone(address, app[SERVICE], has_demo=EXAMPLE in app, has_pages=has_pages)
-            await app[SERVICE].drain()
+            yield Standalone(address, app[NODE], has_demo=EXAMPLE in app, has_pages=has_pages)
+            await app[NODE].drain()
     finally:
         await runner.cleanup()
 
 
 @web.middleware
 async def _look_behind_proxies(request: web.Request, handler: Any) -> web.StreamResponse:
-    trusted = request.app[SERVICE].settings.trusted_networks
+    trusted = request.app[NODE].settings.trusted_networks
     response: web.StreamResponse = await handler(through_proxies(request, trusted))
     return response
 
@@ -228,7 +229,7 @@ async def _look_behind_proxies(request: web.Request, handler: Any) -> web.Stream
 @web.middleware
 async def _wait_for_body(request: web.Request, handler: Any) -> web.StreamResponse:
     """Let who reads the body of a request wait for it no longer than for its head."""
-    patience, body = request.app[SERVICE].settings.handshake_timeout, request.content
+    patience, body = request.app[NODE].settings.handshake_timeout, request.content
     if not patience or body.is_eof():
         response: web.StreamResponse = await handler(request)
         return response
@@ -288,7 +289,7 @@ async def _connect(request: web.Request) -> web.StreamResponse:
 
 async def _connect_directly(request: web.Request) -> web.StreamResponse:
     """Do what the application does for a request that has not come through its middlewares."""
-    trusted = request.app[SERVICE].settings.trusted_networks
+    trusted = request.app[NODE].settings.trusted_networks
     return await _answer(through_proxies(request, trusted), _connect)
 
 
@@ -298,12 +299,12 @@ def _named(request: web.Request) -> list[str]:
 
 async def _open(request: web.Request, handler: Handler, channels: list[str]) -> web.StreamResponse:
     """Let a client in, the one way there is: what is wrong with the request is said before the upgrade."""
-    with request.app[SERVICE].handshaking(request):
+    with request.app[NODE].handshaking(request):
         return await _admit(request, handler, channels)
 
 
 async def _admit(request: web.Request, handler: Handler, channels: list[str]) -> web.StreamResponse:
-    service = request.app[SERVICE]
+    service = request.app[NODE]
     refuse_unreadable_query(request)
     most = service.settings.max_channels_per_connection
     if 0 < most < len(set(channels)):
@@ -311,11 +312,11 @@ async def _admit(request: web.Request, handler: Handler, channels: list[str]) ->
     profile = await _contained(handler.authenticate(request))
     if profile is None:
         raise Unauthorized("who are you?")
-    visitor = Connection("", profile, handler)
+    connection = service.arrival(request, profile, handler)
     for channel in channels:
-        if not await _contained(service.authorize(visitor, check_channel(channel), "join")):
+        if not await _contained(service.authorize(connection, check_channel(channel), "join")):
             raise Forbidden(f"not allowed to join {channel}")
-    return await service.serve(request, channels, profile, handler)
+    return await service.serve(request, channels, connection)
 
 
 async def _contained(asked: Awaitable[T]) -> T:
@@ -352,9 +353,9 @@ async def _example_socket(request: web.Request) -> web.StreamResponse:
 # ---- for operators
 
 
-def _told_by(probe: Callable[[Service], web.Response]) -> Page:
+def _told_by(probe: Callable[[NodeService], web.Response]) -> Page:
     async def tell(request: web.Request) -> web.StreamResponse:
-        return probe(request.app[SERVICE])
+        return probe(request.app[NODE])
 
     return tell
 

@@ -25,8 +25,18 @@ KEPT = 300
 _PAGE = resource.getpagesize()
 
 SERIES = (
-    *("connections", "channels", "cpu", "memory", "loop_lag", "lag", "waiting"),
-    *("received", "published", "delivered", "p50", "p99"),
+    "connections",
+    "channels",
+    "cpu",
+    "memory",
+    "loop_lag",
+    "lag",
+    "waiting",
+    "received",
+    "published",
+    "delivered",
+    "p50",
+    "p99",
 )
 """What is kept of a sample for the charts."""
 BEHIND = 3

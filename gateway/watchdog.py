@@ -49,23 +49,38 @@ class LoopLag(NamedTuple):
     """Within the last half to whole minute."""
 
 
-class Watchdog:
-    """The beats of one node's loop, and the thread that misses them."""
+class Beats:
+    """The beats of one node's event loop, and how late they came."""
 
-    def __init__(self, hub: Hub, hold: Callable[[], None], counters: Counters) -> None:
+    def __init__(self) -> None:
+        self.count = 0
+        self._windows = (0.0, 0.0)
+        self._last = 0.0
+
+    @property
+    def lag(self) -> LoopLag:
+        """By how much the loop is late."""
+        return LoopLag(self._last, max(self._windows))
+
+    def beat(self, late: float) -> None:
+        """Count one that came so many seconds late."""
+        before, now = self._windows
+        self._windows = (now, late) if self.count % WINDOW == 0 else (before, max(now, late))
+        self._last = late
+        self.count += 1
+
+
+class Watchdog:
+    """What makes the loop beat, and the thread that misses the beats."""
+
+    def __init__(self, hub: Hub, hold: Callable[[], None], counters: Counters, beats: Beats) -> None:
         self._hub = hub
         self._hold = hold
         """Renews the lease without the loop. Raises `Unavailable`."""
         self._counters = counters
-        self._beats = 0
-        self._windows = (0.0, 0.0)
-        self._last = 0.0
+        self._beats = beats
         self._ended = threading.Event()
         self._next_line = 0.0
-
-    @property
-    def lag(self) -> LoopLag:
-        return LoopLag(self._last, max(self._windows))
 
     async def run(self) -> None:
         """Beat, and be watched, until cancelled."""
@@ -76,16 +91,10 @@ class Watchdog:
             while True:
                 due = time.monotonic() + PERIOD
                 await asyncio.sleep(PERIOD)
-                self._beat(max(0.0, time.monotonic() - due))
+                self._beats.beat(max(0.0, time.monotonic() - due))
         finally:
             self._ended.set()
             thread.join(timeout=1)
-
-    def _beat(self, late: float) -> None:
-        before, now = self._windows
-        self._windows = (now, late) if self._beats % WINDOW == 0 else (before, max(now, late))
-        self._last = late
-        self._beats += 1
 
     # ---- in the thread
 
@@ -93,7 +102,7 @@ class Watchdog:
         """Count looks rather than seconds: in a process that was frozen there were none."""
         heard, missed = 0, 0
         while not self._ended.wait(PERIOD):
-            if heard != (beats := self._beats):
+            if heard != (beats := self._beats.count):
                 if missed >= HOLD_EVERY:
                     logger.warning("the event loop turns again, after %.0f s", missed * PERIOD)
                 heard, missed = beats, 0
@@ -115,7 +124,9 @@ class Watchdog:
         where = " < ".join(innermost(sys._current_frames().get(ident)))
         logger.warning(
             "the event loop stands still: connection=%s cmd=%s in %s",
-            *(connection or "-", cmd, where),
+            connection or "-",
+            cmd,
+            where,
             extra={"connection": connection} if connection else None,
         )
 

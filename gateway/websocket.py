@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
-from gateway.connection import Connection
 from gateway.errors import PROTOCOL_ERROR, TOO_BIG, TOO_SLOW, Close
 from gateway.frames import (
     CLOSE,
@@ -30,6 +29,10 @@ from gateway.frames import (
 )
 from gateway.outbox import Outbox, Sparable
 
+Key = TypeVar("Key")
+"""What the owner of a WebSocket knows it by."""
+Known = TypeVar("Known", contravariant=True)
+
 CLOSE_TIMEOUT = 5.0
 """Seconds within which a connection is gone once anything has ended it, whatever its client does or leaves undone."""
 BROKEN_TIMEOUT = 1.0
@@ -48,23 +51,23 @@ Leaving: as soon as everything is written the transport may go. Gone: the owner 
 """
 
 
-class Owner(Protocol):
-    """Whoever a WebSocket tells what it received."""
+class Owner(Protocol[Known]):
+    """Whoever a WebSocket tells what it received, with the key that the owner knows it by."""
 
-    def received(self, connection: Connection, opcode: int, payload: bytes) -> None:
+    def received(self, key: Known, opcode: int, payload: bytes, /) -> None:
         """Take a whole message (TEXT, already known to be UTF-8, or BINARY)."""
 
-    def overhead(self, connection: Connection) -> None:
+    def overhead(self, key: Known, /) -> None:
         """Hear of a frame that carries next to nothing: a ping, a pong, a small part of a message."""
 
-    def spared(self, connection: Connection, messages: int, *, first: bool) -> None:
+    def spared(self, key: Known, messages: int, /, *, first: bool) -> None:
         """Hear that messages were dropped; `first` when that begins, until the client has caught up."""
 
-    def lost(self, connection: Connection, close: Close) -> None:
+    def lost(self, key: Known, close: Close, /) -> None:
         """Hear, once, that the connection is over, and why."""
 
 
-class WebSocket(asyncio.Protocol):
+class WebSocket(asyncio.Protocol, Generic[Key]):
     """Speaks RFC 6455 with one client, after the upgrade.
 
     However it ends, one deadline is set with the first reason, and a later reason can only bring it forward. Then the
@@ -74,10 +77,10 @@ class WebSocket(asyncio.Protocol):
 
     __slots__ = (
         "_close",
-        "_connection",
         "_fragments",
         "_heard",
         "_held",
+        "_key",
         "_limit",
         "_opcode",
         "_outbox",
@@ -96,16 +99,20 @@ class WebSocket(asyncio.Protocol):
     def __init__(
         self,
         transport: asyncio.Transport,
-        connection: Connection,
-        owner: Owner,
+        key: Key,
+        owner: Owner[Key],
         *,
+        window: int = 0,
         limit: int,
         outbox: int,
         patience: float = CLOSE_TIMEOUT,
     ) -> None:
-        """`limit` and `outbox` are in bytes, 0 for none; `patience` is how many seconds an end may take."""
+        """`window` is of the compression agreed on, `limit` and `outbox` are in bytes, 0 for none of each.
+
+        `patience` is how many seconds an end may take.
+        """
         self._transport = transport
-        self._connection = connection
+        self._key = key
         self._owner = owner
         self._limit = limit
         self._outbox_limit = outbox
@@ -114,7 +121,7 @@ class WebSocket(asyncio.Protocol):
         """What waits while the transport holds enough; None while it takes everything."""
         self._tail: bytearray | None = None
         """An incomplete frame, or all that came while reading was paused."""
-        self._reserved = RESERVED & ~DEFLATED if connection.dialect.window else RESERVED
+        self._reserved = RESERVED & ~DEFLATED if window else RESERVED
         self._fragments: bytearray | None = None
         self._opcode = 0
         """Of the message in fragments, with the flag of a compressed one."""
@@ -234,9 +241,9 @@ class WebSocket(asyncio.Protocol):
         self._close = self._close or Close(1006)
         self.write = _drop
         self._tail = self._fragments = self._outbox = None
-        connection = self._connection
-        del self._connection  # which has this socket: a circle would wait for the garbage collector
-        self._owner.lost(connection, self._close)
+        key = self._key
+        del self._key  # which may have this socket: a circle would wait for the garbage collector
+        self._owner.lost(key, self._close)
 
     def pause_writing(self) -> None:
         """Let what follows wait in the outbox: the client does not read as fast as it is written to."""
@@ -279,7 +286,7 @@ class WebSocket(asyncio.Protocol):
             return
         first = not outbox.dropped
         if spared := outbox.shrink(limit):
-            self._owner.spared(self._connection, spared, first=first)
+            self._owner.spared(self._key, spared, first=first)
         if outbox.size > limit:
             self._outbox = Outbox()
             self.close(TOO_SLOW)
@@ -347,7 +354,7 @@ class WebSocket(asyncio.Protocol):
         elif self._close is not None:
             return
         elif opcode > CLOSE:
-            self._owner.overhead(self._connection)
+            self._owner.overhead(self._key)
             if opcode == PING:
                 self._control(frame(PONG, payload))
         elif first == FIN | opcode and opcode and self._fragments is None:
@@ -365,7 +372,7 @@ class WebSocket(asyncio.Protocol):
         if 0 < self._limit < len(self._fragments):
             raise Violation(TOO_BIG)
         if not first & FIN and len(payload) < SMALL_FRAGMENT:
-            self._owner.overhead(self._connection)
+            self._owner.overhead(self._key)
         if first & FIN:
             whole, self._fragments = bytes(self._fragments), None
             if self._opcode & DEFLATED:
@@ -375,7 +382,7 @@ class WebSocket(asyncio.Protocol):
     def _message(self, opcode: int, payload: bytes) -> None:
         if opcode == TEXT:
             check_text(payload)
-        self._owner.received(self._connection, opcode, payload)
+        self._owner.received(self._key, opcode, payload)
 
     def _closed_by_client(self, close: Close) -> None:
         self.close(close)

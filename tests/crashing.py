@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from gateway import Connection, Service
 from gateway.handlers.demo import DemoHandler
+from gateway.service import NodeService
 
 
 class Crashing(DemoHandler):
@@ -13,7 +14,7 @@ class Crashing(DemoHandler):
 
     async def on(self, service: Service, connection: Connection, cmd: str, param: Any) -> object:
         if cmd == "break":
-            service._journal._counts = fail  # type: ignore[method-assign]
+            cast(NodeService, service).node.journal._counts = fail  # type: ignore[method-assign]
             return None
         return await super().on(service, connection, cmd, param)
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 
 from aiohttp import web
 
-from gateway.codec import PLAIN, dialect_of
-from gateway.connection import Connection, Profile
 from gateway.errors import Close
 from gateway.frames import frame_message
-from gateway.handler import Handler
 from gateway.handshake import agree, upgrade_of
 from gateway.websocket import WebSocket
 
@@ -24,29 +22,34 @@ class Echo:
     def __init__(self, *, limit: int = 0) -> None:
         """`limit` is of a message, in bytes."""
         self._limit = limit
+        self._numbers = count()
+        self._sockets: dict[int, tuple[WebSocket[int], int]] = {}
+        """By number, with the window of the compression."""
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """Turn a request into one of them."""
         terms = agree(request, compress=True)
         upgrade = upgrade_of(request, terms)
-        connection = Connection("echo~1", Profile(), Handler(), dialect=dialect_of(PLAIN, terms.window))
-        transport = await upgrade.answer()
-        socket = connection.socket = WebSocket(transport, connection, self, limit=self._limit, outbox=0)
+        transport, number = await upgrade.answer(), next(self._numbers)
+        socket = WebSocket(transport, number, self, window=terms.window, limit=self._limit, outbox=0)
+        self._sockets[number] = (socket, terms.window)
         upgrade.hand_over(socket)
         return upgrade.release()
 
-    def received(self, connection: Connection, opcode: int, payload: bytes) -> None:
+    def received(self, number: int, opcode: int, payload: bytes) -> None:
         """Send it back."""
-        connection.socket.write(frame_message(opcode, payload, connection.dialect.window))
+        socket, window = self._sockets[number]
+        socket.write(frame_message(opcode, payload, window))
 
-    def overhead(self, connection: Connection) -> None:
+    def overhead(self, number: int) -> None:
         """Allow it."""
 
-    def spared(self, connection: Connection, messages: int, *, first: bool) -> None:
+    def spared(self, number: int, messages: int, *, first: bool) -> None:
         """Never happens: nothing written here may be dropped."""
 
-    def lost(self, connection: Connection, close: Close) -> None:
+    def lost(self, number: int, close: Close) -> None:
         """Keep nothing of it."""
+        del self._sockets[number]
 
 
 @asynccontextmanager

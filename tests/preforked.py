@@ -11,6 +11,7 @@ from aiohttp import web
 
 from gateway import SERVICE, Connection, Handler, Profile, Service, setup
 from gateway.presence.redis import RedisPresence
+from gateway.service import NodeService
 
 WORKERS = 3
 
@@ -19,7 +20,7 @@ class Auditing(Handler):
     """Has the node look at what Redis holds of it, and tells how often that had to be repaired."""
 
     async def on(self, service: Service, connection: Connection, cmd: str, param: Any) -> object:
-        await cast(RedisPresence, service._presence).audit.check()
+        await cast(RedisPresence, cast(NodeService, service).node.presence).audit.check()
         return {"repairs": service.counters.repairs}
 
 

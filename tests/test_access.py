@@ -6,15 +6,17 @@ import asyncio
 import itertools
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from gateway import Handler, Profile
+from gateway import Handler, Profile, Service, Settings
 from gateway.access import passes
 from gateway.config import Rule
 from gateway.connection import Connection
 from gateway.message import fits
 from gateway.router import Router
+from gateway.server import running_node
 from tests.harness.client import Clients
 from tests.harness.embedded import Embedded
 from tests.harness.node import Node, Nodes
@@ -23,6 +25,21 @@ from tests.harness.wire import Head, Wires
 from tests.patterned import Patterned
 
 V1 = ["gateway.v1.json"]
+
+
+class Seeing(Handler):
+    """Answers `asked` with the connections that it was asked about."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str]] = []
+
+    async def authorize(self, connection: Connection, channel: str, action: str) -> bool:
+        self.asked.append((connection.id, connection.remote, action))
+        return True
+
+    async def on(self, service: Service, connection: Connection, cmd: str, param: Any) -> object:
+        return self.asked
+
 
 # By kind of user: no name and no token, a user without patterns, users whose token names the channel, or another.
 WHO: dict[str, Profile] = {
@@ -204,6 +221,15 @@ async def test_operators_may_do_what_clients_may_not(nodes: Nodes, connect: Clie
     await ada.expect("$welcome")
     await nodes.redis.command("PUBLISH", "gateway:channel:news-4", injection("headline", 1))
     assert (await ada.expect("headline"))["param"] == 1
+
+
+async def test_before_the_upgrade_the_handler_is_asked_about_the_connection_that_comes_to_be(connect: Clients):
+    """What it notes down about an id holds for the one that opens."""
+    async with running_node(Settings(port=0, handler=f"{__name__}:Seeing")) as (address, *_):
+        ada = await connect(f"{address.replace('http', 'ws', 1)}/connect?ch=lobby", protocols=V1)
+        id = (await ada.expect("$welcome"))["param"]["connection"]
+        asked = (await ada.request("asked", None, "lobby"))["param"]
+        assert asked == [[id, "127.0.0.1", "join"], [id, "127.0.0.1", "send"]]
 
 
 async def test_the_application_joins_where_clients_may_not(connect: Clients):

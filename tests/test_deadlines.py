@@ -19,8 +19,9 @@ import uvloop
 from aiohttp import ClientSession, web
 from trustme import CA
 
-from gateway import ConnectionNotFound, Handler, Service, Settings, add_routes, setup
-from gateway.server import running_node
+from gateway import ConnectionNotFound, Handler, Settings, add_routes, setup
+from gateway.server import NODE, running_node
+from gateway.service import NodeService
 from tests.harness.ports import HOST
 from tests.harness.redis import RedisServer
 from tests.harness.secure import SecureWire
@@ -60,7 +61,7 @@ def token(user: str, *, ttl: float) -> str:
 class Place:
     """A node in this process, its address, and the request handlers of its connections."""
 
-    service: Service
+    service: NodeService
     address: str
     tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
     """By user."""
@@ -221,7 +222,8 @@ async def standalone(redis_url: str, tls: ssl.SSLContext | None, **settings: Any
 async def embedded(redis_url: str, tls: ssl.SSLContext | None, **settings: Any) -> AsyncIterator[Place]:
     """Run a node in an application, as aiohttp serves it."""
     app = web.Application()
-    service = setup(app, redis_url=redis_url, **settings)
+    setup(app, redis_url=redis_url, **settings)
+    service = app[NODE]
     service.patience = PATIENCE
     add_routes(app)
     place = Place(service, "", is_embedded=True)

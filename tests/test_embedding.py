@@ -25,6 +25,7 @@ from gateway import (
     setup,
 )
 from gateway.loading import load_handler
+from gateway.server import NODE
 from tests.harness.ports import HOST
 from tests.harness.wait import eventually
 from tests.harness.wire import CLOSE, Wires
@@ -153,6 +154,16 @@ class TestMistakes:
         with pytest.raises(InvalidSettings, match=r"expected gateway\.Settings, got str: fields are given by name"):
             setup(web.Application(), "redis://localhost")  # type: ignore[arg-type]
 
+    async def test_before_it_runs_a_service_tells_of_itself_and_does_nothing(self) -> None:
+        service = setup(web.Application(), prefix="staging")
+        assert (service.settings.prefix, service.counters.received, service.readiness.serves) == ("staging", 0, False)
+        assert service.readiness.status == "starting"
+        assert not service.crashed.is_set()
+        for verb in (service.write_all("hello", 1), service.write_connection("hello", 1, "a~1"), service.status()):
+            with pytest.raises(Unavailable, match="this node has not started"):
+                await verb
+        await service.drain()
+
     def test_one_application_takes_in_one_gateway(self) -> None:
         app = web.Application()
         setup(app)
@@ -187,7 +198,7 @@ class TestEnds:
                     raise asyncio.CancelledError
                 case "finds it gone":
                     await asked.app[SERVICE].disconnect(id, code=1011, reason="internal error")
-                    await eventually(lambda: not service.held.connections)
+                    await eventually(lambda: not asked.app[NODE].held.connections)
                     await service.join(id, "kitchen")
             return web.Response()
 
@@ -199,7 +210,7 @@ class TestEnds:
             async with client.ws_connect("/") as socket:
                 message = await socket.receive(timeout=10)
                 assert (message.type, message.data, message.extra) == (WSMsgType.CLOSE, 1011, "internal error")
-            await eventually(lambda: not server.app[SERVICE].held.connections)
+            await eventually(lambda: not server.app[NODE].held.connections)
             await eventually(lambda: not server.handler.connections)
 
     @pytest.mark.parametrize("cancelling", [True, False], ids=["handlers are cancelled", "handlers are left alone"])

@@ -13,7 +13,7 @@ import pytest
 from gateway.config import Rule, Settings
 from gateway.errors import Unavailable
 from gateway.server import Standalone, running_node
-from gateway.service import Service
+from gateway.service import NodeService
 from tests.harness.client import Clients
 from tests.harness.redis import RedisServer
 from tests.harness.wait import eventually
@@ -115,7 +115,7 @@ async def _break_links(own: Standalone, redis: RedisServer, connect: Clients) ->
         await client.close()
 
 
-async def _ask(service: Service) -> None:
+async def _ask(service: NodeService) -> None:
     with suppress(Unavailable):
         await service.write_channel("hello", None, "lobby")
     with suppress(Unavailable):

@@ -49,12 +49,12 @@ async def test_nodes_of_two_databases_notice_each_other(start: StartNode, caplog
 async def test_the_same_database_or_another_prefix_is_no_neighbour(start: StartNode, redis: RedisServer) -> None:
     """Also after Redis has lost its data, and with it the word by which nodes know their database."""
     nodes = [await start(0), await start(0), await start(1, prefix="staging")]
-    heard = nodes[0].service._neighbours
+    heard = nodes[0].service.node.neighbours
     for _ in range(2):
         await _finds_another_word(heard, redis.command("DEL", "gateway:database"))
     await redis.command("PUBLISH", "gateway:nodes", msgpack.packb({"greets": "x", "database": -1, "word": 5}))
     await _finds_another_word(heard, redis.command("SET", "gateway:database", "9" * 5000))
-    assert [reason for node in nodes for reason in node.service._neighbours.trouble] == []
+    assert [reason for node in nodes for reason in node.service.node.neighbours.trouble] == []
 
 
 def _is_degraded(node: Embedded) -> bool:

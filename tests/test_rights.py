@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import jwt
 import pytest
 
-from gateway import Connection, Forbidden, Service, Settings
+from gateway import Connection, Forbidden, Settings
 from gateway.config import Rule
 from gateway.server import running_node
+from gateway.service import NodeService
 from tests.harness.client import Client, Clients
 from tests.harness.embedded import Embedded, Member
 from tests.harness.redis import RedisServer
@@ -39,7 +40,7 @@ class Place:
     ada: Client
     bob: Client
     id: str
-    service: Service
+    service: NodeService
     redis: RedisServer
     numbers: Iterator[int]
 
@@ -102,7 +103,7 @@ ENDS = {"patterns": token(["public-*"]), "name": token(name="Mallory")}
 
 
 @pytest.fixture
-async def node(redis: RedisServer) -> AsyncIterator[tuple[str, Service]]:
+async def node(redis: RedisServer) -> AsyncIterator[tuple[str, NodeService]]:
     """A node with tokens and rules, in this process."""
     handler = "tests.judging:Judging"
     settings = Settings(port=0, redis_url=redis.url, jwt_secret=SECRET, channels=tuple(RULES), handler=handler)
@@ -113,7 +114,7 @@ async def node(redis: RedisServer) -> AsyncIterator[tuple[str, Service]]:
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_right_ends_with_the_token_it_came_from(
-    node: tuple[str, Service], redis: RedisServer, connect: Clients, way: str, end: str
+    node: tuple[str, NodeService], redis: RedisServer, connect: Clients, way: str, end: str
 ) -> None:
     """All that it was good for ends, from the answer to `$auth` on; what the new token allows stays."""
     address, service = node
@@ -136,12 +137,12 @@ async def test_a_right_ends_with_the_token_it_came_from(
     assert {right: await check(place) for right, check in RIGHTS.items()} == dict.fromkeys(RIGHTS, False)
     assert await bob.expect("online-update", channel="secret-1", param={"userID": "ada", "connected": False})
     assert (await ada.request("$presence", None, "public-1"))["param"]["count"] == 2
-    connection = service._hub.connections[id]
+    connection = service.node.hub.connections[id]
     assert (connection.channels, connection.placed) == (("public-1",), ())
 
 
 async def test_nothing_of_a_channel_comes_after_the_word_that_it_was_left(
-    node: tuple[str, Service], connect: Clients
+    node: tuple[str, NodeService], connect: Clients
 ) -> None:
     """However much is on its way; what comes before it is in order."""
     address, service = node
@@ -169,7 +170,7 @@ async def test_nothing_of_a_channel_comes_after_the_word_that_it_was_left(
     assert [message["param"] for message in secret[:-1]] == list(range(len(secret) - 1))
 
 
-async def test_a_token_that_allows_as_much_changes_nothing(node: tuple[str, Service], connect: Clients) -> None:
+async def test_a_token_that_allows_as_much_changes_nothing(node: tuple[str, NodeService], connect: Clients) -> None:
     """Nobody leaves, and nobody is told anything."""
     address, _ = node
     ada = await connect(f"{address}?token={token()}", "public-1", "secret-1", protocols=V1)
@@ -193,7 +194,7 @@ class Judged:
 
     @property
     def connection(self) -> Connection:
-        return self.node.service._hub.connections[self.ada.id]
+        return self.node.service.node.hub.connections[self.ada.id]
 
     async def renew(self, *channels: str) -> None:
         """Show a token of hers that names these channels, and no others."""

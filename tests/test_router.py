@@ -17,9 +17,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from gateway import Connection, InvalidParam, Profile, Router, Service, UnknownCommand
+from gateway.application.service import Handler
 from gateway.commands import MOST_WAITING
 from gateway.errors import InvalidRouter
-from gateway.handler import Handler
 from tests.harness.client import Clients
 from tests.harness.embedded import Embedded, Member
 from tests.harness.wait import eventually

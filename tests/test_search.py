@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.application.service import Handler
 from gateway.connection import Connection, ConnectionInfo, Profile
 from gateway.errors import ConnectionNotFound, InvalidChannel, InvalidParam
-from gateway.handler import Handler
 from gateway.hub import Hub
 from gateway.message import make_id
 from gateway.search import ConnectionQuery, ConnectionSort, Listed, NameQuery, NameSort, Sliced

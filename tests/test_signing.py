@@ -171,7 +171,7 @@ async def test_a_forged_beat_does_not_end_deafness(redis: RedisServer, redis_url
     node = Embedded(redis_url)
     await node.start()
     try:
-        pulse = node.service._backplane._shard.pulse  # type: ignore[attr-defined]
+        pulse = node.service.node.backplane._shard.pulse  # type: ignore[attr-defined]
         await eventually(lambda: pulse._heard_number > 0)
         heard, rejected = pulse._heard_number, node.service.counters.rejected
         for data in (b"999999999999", b"x", b"", b"-1", pulse._word + b" 999999", pulse._word + b" -1", pulse._word):

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from gateway import codec
+from gateway.application.service import Handler
 from gateway.backplane import ALL, DIRECT, Target
 from gateway.connection import Connection, Profile
 from gateway.envelope import Envelope, pack_map, unpack
 from gateway.errors import InvalidEnvelope, Unavailable
-from gateway.handler import Handler
 from gateway.message import Message
 from gateway.tap import MOST_COPIED, MOST_COPIED_BYTES, MOST_WAITING, Filter, Sight, Taps, fits
 

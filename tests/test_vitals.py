@@ -63,7 +63,7 @@ async def test_a_sample_tells_what_redis_does_to_a_node(own_redis: RedisServer) 
     """What waits, and for how long nothing has come back."""
     settings = Settings(port=0, redis_url=own_redis.url, node_id="own")
     async with running_node(settings) as node:
-        vitals = node.service._vitals
+        vitals = node.service.node.vitals
         own_redis.freeze()
         writes = [asyncio.create_task(node.service.write_all("hello", number)) for number in range(3)]
         await eventually(lambda: vitals.sample(1).waiting == 3)

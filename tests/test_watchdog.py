@@ -8,9 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import redis as redis_client
 
-from gateway.counters import Counters
-from gateway.hub import Hub
-from gateway.watchdog import WINDOW, LoopLag, Watchdog, innermost
+from gateway.watchdog import WINDOW, Beats, LoopLag, innermost
 from tests.blocking import slow_query
 from tests.harness.client import Clients
 from tests.harness.cluster import RedisCluster
@@ -69,7 +67,7 @@ async def renewed(embedded: Embedded, server: RedisServer, key: str) -> float:
     """Renew a lease that has a minute left, without letting the event loop turn; return what is left of it then."""
     with redis_client.Redis(host="127.0.0.1", port=server.port) as client:
         client.expire(key, 60)
-        embedded.service._presence.hold()
+        embedded.service.node.presence.hold()
         return float(client.ttl(key))
 
 
@@ -112,10 +110,10 @@ async def test_the_lease_of_another_process_is_not_renewed(redis: RedisServer, e
     with redis_client.Redis(host="127.0.0.1", port=redis.port) as client:
         client.hset("gateway:node:node-a", "incarnation", "another")
         client.expire("gateway:node:node-a", 60)
-        embedded.service._presence.hold()
+        embedded.service.node.presence.hold()
         assert client.ttl("gateway:node:node-a") == 60
         client.delete("gateway:node:node-a")
-        embedded.service._presence.hold()
+        embedded.service.node.presence.hold()
         assert not client.exists("gateway:node:node-a")
 
 
@@ -135,14 +133,14 @@ def test_the_innermost_places_are_those_of_the_application() -> None:
 
 def test_the_lag_remembers_the_worst_of_about_a_minute() -> None:
     """The last, and the most of this span of time and the one before."""
-    watchdog = Watchdog(Hub(), lambda: None, Counters())
-    assert watchdog.lag == LoopLag(0.0, 0.0)
+    beats = Beats()
+    assert beats.lag == LoopLag(0.0, 0.0)
     for late in (0.5, *[0.1] * WINDOW):
-        watchdog._beat(late)
-    assert watchdog.lag == LoopLag(0.1, 0.5)
+        beats.beat(late)
+    assert beats.lag == LoopLag(0.1, 0.5)
     for _ in range(WINDOW):
-        watchdog._beat(0.2)
-    assert watchdog.lag == LoopLag(0.2, 0.2)
+        beats.beat(0.2)
+    assert beats.lag == LoopLag(0.2, 0.2)
 
 
 async def test_a_service_tells_how_late_its_loop_is(embed: Embed) -> None:
@@ -151,6 +149,6 @@ async def test_a_service_tells_how_late_its_loop_is(embed: Embed) -> None:
     slow_query(0.3)
 
     async def noticed() -> bool:
-        return embedded.service.loop_lag.most > 0.01
+        return embedded.service.node.beats.lag.most > 0.01
 
     await eventually(noticed)

@@ -9,12 +9,13 @@ import pytest
 
 from gateway import Router, codec, envelope
 from gateway.api.wire import ConnectionsQuery, MessageBody
+from gateway.application.writing import Writing
 from gateway.config import Settings
 from gateway.config.rules import Rule
+from gateway.envelope import Envelope, Target
 from gateway.errors import InvalidParam
 from gateway.message import CMD_LENGTH, CMD_RULE, NAME_RULE, PATTERN_RULE, is_cmd, is_pattern
 from gateway.tokens import profile_of
-from gateway.writing import Writing
 
 Place = Callable[[str], object]
 
@@ -58,11 +59,21 @@ def test_a_command_has_1_to_128_characters(place: Place) -> None:
         assert CMD_RULE in _refusal(place, wrong)
 
 
+class Unsent(Writing):
+    """Sends nothing."""
+
+    async def _publish(self, target: Target, envelope: Envelope) -> None:
+        raise AssertionError
+
+    async def _write_direct(self, payload: bytes, conn_id: str) -> None:
+        raise AssertionError
+
+
 @pytest.mark.parametrize("cmd", ["", LONG])
 async def test_who_writes_is_told_the_same(cmd: str) -> None:
     """Before anything is sent."""
     with pytest.raises(InvalidParam, match=CMD_RULE):
-        await Writing().write_all(cmd, None)
+        await Unsent().write_all(cmd, None)
 
 
 @pytest.mark.parametrize("value", [None, 1, b"x", ["x"], {}], ids=repr)

@@ -8,10 +8,10 @@ from typing import Any
 from aiohttp import web
 
 from gateway.errors import ENDED, RESTART, Close, ConnectionNotFound, GatewayError, InvalidParam
-from gateway.service import Service
+from gateway.service import NodeService
 
 Fields = Mapping[str, Any]
-Action = Callable[[Service, Fields], Awaitable[dict[str, Any]]]
+Action = Callable[[NodeService, Fields], Awaitable[dict[str, Any]]]
 
 SENT_AWAY = Close(RESTART.code, ENDED.reason).after(1)
 """Ends a connection so that its client comes back."""
@@ -19,7 +19,7 @@ MOST_ENDED = 10_000
 """Connections of one user that one action ends."""
 
 
-async def send(service: Service, fields: Fields) -> dict[str, Any]:
+async def send(service: NodeService, fields: Fields) -> dict[str, Any]:
     """Write a message to a channel, a user, one connection or everyone."""
     cmd, param, name = _text(fields, "cmd"), fields.get("param"), str(fields.get("name", ""))
     match fields.get("kind"):
@@ -37,13 +37,13 @@ async def send(service: Service, fields: Fields) -> dict[str, Any]:
     return {}
 
 
-async def disconnect(service: Service, fields: Fields) -> dict[str, Any]:
+async def disconnect(service: NodeService, fields: Fields) -> dict[str, Any]:
     """End one connection, for good or so that it comes back."""
     await service.disconnect(_text(fields, "id"), **_ending(fields))
     return {}
 
 
-async def disconnect_user(service: Service, fields: Fields) -> dict[str, Any]:
+async def disconnect_user(service: NodeService, fields: Fields) -> dict[str, Any]:
     """End every connection of a user, on whatever node."""
     user, ended = _text(fields, "user"), 0
     cursor: str | None = None
@@ -61,17 +61,17 @@ async def disconnect_user(service: Service, fields: Fields) -> dict[str, Any]:
     return {"ended": ended}
 
 
-async def join(service: Service, fields: Fields) -> dict[str, Any]:
+async def join(service: NodeService, fields: Fields) -> dict[str, Any]:
     """Put a connection in a channel."""
     return {"created": await service.join(_text(fields, "id"), _text(fields, "channel"))}
 
 
-async def leave(service: Service, fields: Fields) -> dict[str, Any]:
+async def leave(service: NodeService, fields: Fields) -> dict[str, Any]:
     """Take a connection out of a channel."""
     return {"emptied": await service.leave(_text(fields, "id"), _text(fields, "channel"))}
 
 
-async def drain(service: Service, fields: Fields) -> dict[str, Any]:
+async def drain(service: NodeService, fields: Fields) -> dict[str, Any]:
     """Have a node send its clients away and stop."""
     await service.operations.drain(_text(fields, "node"))
     return {}
@@ -87,7 +87,7 @@ ACTIONS: dict[str, Action] = {
 }
 
 
-async def act(service: Service, who: str, name: str, fields: object) -> dict[str, Any]:
+async def act(service: NodeService, who: str, name: str, fields: object) -> dict[str, Any]:
     """Carry out an action and note it, whatever comes of it. Raises what the action raises."""
     if name not in ACTIONS:
         raise web.HTTPNotFound(text=f"no action {name!r}\n")

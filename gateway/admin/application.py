@@ -19,7 +19,7 @@ from gateway.admin.views import picture_of
 from gateway.errors import GatewayError, InvalidParam, Unavailable
 from gateway.origin import refuse_foreign_page
 from gateway.query import refuse_unreadable_query
-from gateway.service import Service
+from gateway.service import NodeService
 from gateway.version import __version__
 
 TEMPLATES = Path(__file__).parents[1] / "templates" / "admin"
@@ -40,7 +40,7 @@ PAGES = {
 """Path, view and title of each page."""
 
 
-def create_admin(service: Service, links: Links | None = None) -> web.Application:
+def create_admin(service: NodeService, links: Links | None = None) -> web.Application:
     """Make the application of the admin pages, to be added to a node's at `PREFIX`.
 
     Operators log in by the password of the settings or, where there is none, by `links`.
@@ -66,7 +66,7 @@ def create_admin(service: Service, links: Links | None = None) -> web.Applicatio
 class Admin:
     """Answers the requests of operators."""
 
-    def __init__(self, service: Service, guard: Guard, live: Live) -> None:
+    def __init__(self, service: NodeService, guard: Guard, live: Live) -> None:
         self._service = service
         self._guard = guard
         self._live = live

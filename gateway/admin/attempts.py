@@ -82,5 +82,9 @@ def _origin(address: str) -> _Origin:
         return _Origin(address, address)
     if isinstance(known, ipaddress.IPv6Address) and known.ipv4_mapped is not None:
         known = known.ipv4_mapped
-    own, network = (32, 24) if known.version == 4 else (64, 48)
-    return _Origin(*(str(ipaddress.ip_network((known, bits), strict=False)) for bits in (own, network)))
+    own, around = (32, 24) if known.version == 4 else (64, 48)
+    return _Origin(_network(known, own), _network(known, around))
+
+
+def _network(address: ipaddress.IPv4Address | ipaddress.IPv6Address, bits: int) -> str:
+    return str(ipaddress.ip_network((address, bits), strict=False))

@@ -22,7 +22,7 @@ from gateway.errors import GatewayError
 from gateway.handshake import headers_of
 from gateway.origin import refuse_foreign_page
 from gateway.proxies import is_behind_proxy, through_proxies
-from gateway.service import Service
+from gateway.service import NodeService
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Refused(NamedTuple):
 class Guard:
     """Lets operators in."""
 
-    def __init__(self, service: Service, links: Links | None) -> None:
+    def __init__(self, service: NodeService, links: Links | None) -> None:
         self._service = service
         self._settings = service.settings
         self.links = links
@@ -134,7 +134,11 @@ class Guard:
         self._service.counters.refusals[status] += 1
         logger.info(
             "refused: node=%s remote=%s status=%s path=%s reason=%s",
-            *(self._service.node_id, request.remote, status, ascii(request.path[:100]), ascii(reason)),
+            self._service.node_id,
+            request.remote,
+            status,
+            ascii(request.path[:100]),
+            ascii(reason),
         )
 
     # ---- logging in and out

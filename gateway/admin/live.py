@@ -20,7 +20,7 @@ from gateway import codec
 from gateway.admin.session import Session
 from gateway.admin.traffic import show_traffic
 from gateway.admin.views import VIEWS, Query, picture_of
-from gateway.connection import Connection, Profile
+from gateway.connection import Socket
 from gateway.errors import (
     GOING_AWAY,
     RESTART,
@@ -32,11 +32,10 @@ from gateway.errors import (
     UnknownCommand,
 )
 from gateway.frames import TEXT, frame
-from gateway.handler import Handler
 from gateway.handshake import agree, upgrade_of
 from gateway.message import Message, make_id
 from gateway.revocations import Revocations
-from gateway.service import Service
+from gateway.service import NodeService
 from gateway.websocket import WebSocket
 
 logger = logging.getLogger(__name__)
@@ -62,8 +61,8 @@ OVER = Close(RESTART.code, "the session must be shown again").after(0)
 class Screen:
     """One open page: what it shows, and the task that keeps it up to date."""
 
-    def __init__(self, connection: Connection, session: str, until: float) -> None:
-        self.connection = connection
+    def __init__(self, socket: Socket, session: str, until: float) -> None:
+        self.socket = socket
         self.session = session
         """What all nodes call the session that it was opened with."""
         self.until = until
@@ -81,12 +80,12 @@ class Screen:
         self.write(codec.encode_error(error.code, error.message, message.id if message else None))
 
     def write(self, payload: bytes) -> None:
-        self.connection.socket.write(frame(TEXT, payload))
+        self.socket.write(frame(TEXT, payload))
 
     @property
     def is_behind(self) -> bool:
         """Whether the page does not read as fast as it is written to."""
-        return self.connection.socket.is_behind
+        return self.socket.is_behind
 
     def rest(self) -> None:
         """Show nothing more."""
@@ -98,9 +97,10 @@ class Screen:
 class Live:
     """The sockets of all pages open on this node; their owner, to whom they tell what they receive."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: NodeService) -> None:
         self._service = service
         self._screens: dict[str, Screen] = {}
+        """By the id that each page is told as its connection's."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -124,7 +124,7 @@ class Live:
     async def close(self, _: web.Application) -> None:
         """Send the pages to another node."""
         for screen in list(self._screens.values()):
-            screen.connection.socket.close(GOING_AWAY)
+            screen.socket.close(GOING_AWAY)
 
     async def _keep_alive(self) -> None:
         while True:
@@ -132,7 +132,7 @@ class Live:
             self._start(self._revocations.catch_up({screen.session for screen in self._screens.values()}))
             now = asyncio.get_running_loop().time()
             for screen in list(self._screens.values()):
-                socket = screen.connection.socket
+                socket = screen.socket
                 if now > screen.until:
                     socket.close(OVER)
                 elif not socket.ping():
@@ -142,37 +142,36 @@ class Live:
         """Close the pages of a session that was logged out of, wherever that was."""
         for screen in [screen for screen in self._screens.values() if screen.session == session]:
             screen.rest()
-            screen.connection.socket.close(OVER)
+            screen.socket.close(OVER)
 
     async def open(self, request: web.Request, session: Session) -> web.StreamResponse:
         """Turn a request into the socket of a page, until its session is over."""
         if len(self._screens) >= MOST_PAGES:
             raise web.HTTPServiceUnavailable(text="too many admin pages are open on this node\n")
         upgrade = upgrade_of(request, agree(request, (codec.JSON,)))
-        connection = Connection(make_id(self._service.node_id, secrets.token_hex(5)), Profile(), Handler())
+        id = make_id(self._service.node_id, secrets.token_hex(5))
         until = asyncio.get_running_loop().time() + session.until - time.time()
-        transport = await upgrade.answer()
-        socket = connection.socket = WebSocket(transport, connection, self, limit=MOST_BYTES, outbox=OUTBOX)
-        screen = self._screens[connection.id] = Screen(connection, session.digest, until)
-        screen.send("$welcome", self._welcome(connection))
+        socket = WebSocket(await upgrade.answer(), id, self, limit=MOST_BYTES, outbox=OUTBOX)
+        screen = self._screens[id] = Screen(socket, session.digest, until)
+        screen.send("$welcome", self._welcome(id))
         upgrade.hand_over(socket)
         if self._revocations.knows(session.digest):  # logged out while the handshake was under way
             self._end_session(session.digest)
         return upgrade.release()
 
-    def _welcome(self, connection: Connection) -> dict[str, object]:
+    def _welcome(self, id: str) -> dict[str, object]:
         return {
-            "connection": connection.id,
+            "connection": id,
             "node": self._service.node_id,
-            "user": connection.user,
+            "user": id,
             "channels": [],
             "heartbeat": HEARTBEAT,
         }
 
     # ---- what sockets tell
 
-    def received(self, connection: Connection, opcode: int, payload: bytes) -> None:
-        screen = self._screens[connection.id]
+    def received(self, id: str, opcode: int, payload: bytes) -> None:
+        screen = self._screens[id]
         message = None
         try:
             if opcode != TEXT:
@@ -182,14 +181,14 @@ class Live:
         except GatewayError as error:
             screen.refuse(message, error)
 
-    def overhead(self, connection: Connection) -> None:
+    def overhead(self, id: str) -> None:
         pass
 
-    def spared(self, connection: Connection, messages: int, *, first: bool) -> None:
+    def spared(self, id: str, messages: int, *, first: bool) -> None:
         pass
 
-    def lost(self, connection: Connection, close: Close) -> None:
-        if (screen := self._screens.pop(connection.id, None)) is not None:
+    def lost(self, id: str, close: Close) -> None:
+        if (screen := self._screens.pop(id, None)) is not None:
             screen.rest()
 
     # ---- what pages ask

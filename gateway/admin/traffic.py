@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, Protocol
 
 from gateway.errors import ConnectionNotFound, InvalidEnvelope, Unavailable
-from gateway.service import Service
+from gateway.service import NodeService
 from gateway.tap import Filter, Sight, Tap
 
 PERIOD = 0.25
@@ -30,9 +30,9 @@ class Shows(Protocol):
         """Whether the page does not read as fast as it is written to."""
 
 
-async def show_traffic(service: Service, page: Shows, param: dict[str, Any]) -> None:
+async def show_traffic(service: NodeService, page: Shows, param: dict[str, Any]) -> None:
     """Send what fits the filter until cancelled: a part of it when there is much, and how much is not shown."""
-    wanted = Filter(*(str(param.get(name) or "")[:300] for name in FIELDS))
+    wanted = Filter(**{name: str(param.get(name) or "")[:300] for name in FIELDS})
     if wanted.connection:
         wanted = wanted._replace(also=await _targets(service, wanted.connection))
     async with service.operations.observers.observing(wanted) as tap:
@@ -44,7 +44,7 @@ async def show_traffic(service: Service, page: Shows, param: dict[str, Any]) -> 
             page.send("traffic", {"messages": [_shown(sight) for sight in sights], "missed": missed})
 
 
-async def _targets(service: Service, connection: str) -> str:
+async def _targets(service: NodeService, connection: str) -> str:
     """Say what a connection gets beside what is written to it alone: what its channels and its user get."""
     try:
         found = (await service.directory.connection(connection)).connection

@@ -21,12 +21,12 @@ from gateway.presence import NodeInfo
 from gateway.presence.protocol import SILENT
 from gateway.search.connections import SORTS
 from gateway.search.names import NAME_SORTS
-from gateway.service import Service
+from gateway.service import NodeService
 from gateway.vitals import PERIOD
 
 T = TypeVar("T")
 Query = Mapping[str, str]
-View = Callable[[Service, Query], Awaitable[dict[str, Any]]]
+View = Callable[[NodeService, Query], Awaitable[dict[str, Any]]]
 
 RATES = ("received", "published", "delivered")
 ROWS = 50
@@ -37,7 +37,7 @@ REMEMBERED = 3600_000
 """Milliseconds for which a node that was lost is still shown."""
 
 
-async def overview(service: Service, query: Query) -> dict[str, Any]:
+async def overview(service: NodeService, query: Query) -> dict[str, Any]:
     """Everything at a glance: totals, every node, charts, and what happened last."""
     status = await service.status()
     events = await service.operations.read("events", limit=EVENTS)
@@ -61,12 +61,12 @@ async def overview(service: Service, query: Query) -> dict[str, Any]:
     }
 
 
-async def nodes(service: Service, query: Query) -> dict[str, Any]:
+async def nodes(service: NodeService, query: Query) -> dict[str, Any]:
     """The nodes alone, for a page that offers to filter by one."""
     return {"nodes": [_node(node) for node in (await service.status()).nodes]}
 
 
-async def node(service: Service, query: Query) -> dict[str, Any]:
+async def node(service: NodeService, query: Query) -> dict[str, Any]:
     """One node: its figures, its charts, what happened to it."""
     id = query.get("name", "")
     registered = (await service.status()).nodes
@@ -85,7 +85,7 @@ async def node(service: Service, query: Query) -> dict[str, Any]:
     }
 
 
-async def connections(service: Service, query: Query) -> dict[str, Any]:
+async def connections(service: NodeService, query: Query) -> dict[str, Any]:
     """One page of the connections that fit the search."""
     names = ("text", "id", "user", "name", "remote", "channel", "node")
     wanted: dict[str, Any] = {name: query[name] for name in names if query.get(name)}
@@ -100,7 +100,7 @@ async def connections(service: Service, query: Query) -> dict[str, Any]:
     return {"items": rows, "cursor": found.cursor, "total": found.total, "silent": found.silent}
 
 
-async def connection(service: Service, query: Query) -> dict[str, Any]:
+async def connection(service: NodeService, query: Query) -> dict[str, Any]:
     """One connection, with what its node counts."""
     try:
         found = await service.directory.connection(query.get("name", ""))
@@ -117,7 +117,7 @@ async def connection(service: Service, query: Query) -> dict[str, Any]:
     }
 
 
-async def channels(service: Service, query: Query) -> dict[str, Any]:
+async def channels(service: NodeService, query: Query) -> dict[str, Any]:
     """One page of the channels that begin so."""
     sort, cursor = _choice(query, NAME_SORTS, "size"), query.get("cursor") or None
     found = await service.directory.find_channels(query.get("prefix", ""), sort=sort, cursor=cursor, limit=ROWS)
@@ -126,7 +126,7 @@ async def channels(service: Service, query: Query) -> dict[str, Any]:
     return {"items": rows, "cursor": found.cursor, "total": found.total, "silent": found.silent, "rates": rates}
 
 
-async def channel(service: Service, query: Query) -> dict[str, Any]:
+async def channel(service: NodeService, query: Query) -> dict[str, Any]:
     """One channel: who is in it and where, and what it keeps."""
     name = query.get("name", "")
     try:
@@ -143,7 +143,7 @@ async def channel(service: Service, query: Query) -> dict[str, Any]:
     }
 
 
-async def users(service: Service, query: Query) -> dict[str, Any]:
+async def users(service: NodeService, query: Query) -> dict[str, Any]:
     """One page of the identified users whose id begins so."""
     sort, cursor = _choice(query, NAME_SORTS, "name"), query.get("cursor") or None
     found = await service.directory.find_users(query.get("prefix", ""), sort=sort, cursor=cursor, limit=ROWS)
@@ -151,7 +151,7 @@ async def users(service: Service, query: Query) -> dict[str, Any]:
     return {"items": rows, "cursor": found.cursor, "total": found.total, "silent": found.silent}
 
 
-async def user(service: Service, query: Query) -> dict[str, Any]:
+async def user(service: NodeService, query: Query) -> dict[str, Any]:
     """One user's connections, on whatever node."""
     id = query.get("name", "")
     try:
@@ -164,7 +164,7 @@ async def user(service: Service, query: Query) -> dict[str, Any]:
     return {"user": id, "items": rows, "cursor": found.cursor, "total": found.total, "silent": found.silent}
 
 
-async def audit(service: Service, query: Query) -> dict[str, Any]:
+async def audit(service: NodeService, query: Query) -> dict[str, Any]:
     """What operators did, newest first; and who was not let in of late."""
     refusals = await service.operations.read("refusals", limit=REFUSALS)
     entries = await service.operations.read("audit", limit=ROWS + 1, before=query.get("cursor", ""))
@@ -172,7 +172,7 @@ async def audit(service: Service, query: Query) -> dict[str, Any]:
     return {"items": entries[:ROWS], "cursor": entries[ROWS - 1]["id"] if more else None, "refusals": refusals}
 
 
-async def receivers(service: Service, query: Query) -> dict[str, Any]:
+async def receivers(service: NodeService, query: Query) -> dict[str, Any]:
     """How many connections a message would reach, and through which nodes."""
     kind, name = query.get("kind", ""), query.get("name", "")
     match kind:
@@ -194,7 +194,7 @@ async def receivers(service: Service, query: Query) -> dict[str, Any]:
     raise InvalidParam(f"expected channel, user, connection or all, got {kind!r}", field="kind")
 
 
-async def broadcast(service: Service, query: Query) -> dict[str, Any]:
+async def broadcast(service: NodeService, query: Query) -> dict[str, Any]:
     """How the same is written by hand: a command, and topics, each in two parts where a name stands between them."""
     keys = keys_of(service.settings)
     targets = {"channel": Target("channel", "*"), "user": Target("user", "*"), "connection": DIRECT, "all": ALL}
@@ -203,7 +203,7 @@ async def broadcast(service: Service, query: Query) -> dict[str, Any]:
     return {"publish": f"redis-cli{' -c' if keys.cluster else ''} {keys.verbs.publish.decode()}", "topics": topics}
 
 
-async def nothing(service: Service, query: Query) -> dict[str, Any]:
+async def nothing(service: NodeService, query: Query) -> dict[str, Any]:
     """For pages that show only what they are told later."""
     return {}
 
@@ -225,7 +225,7 @@ VIEWS: dict[str, View] = {
 }
 
 
-async def picture_of(view: str, service: Service, query: Query) -> dict[str, Any]:
+async def picture_of(view: str, service: NodeService, query: Query) -> dict[str, Any]:
     """Look at a view; with it goes, on every page, what is wrong with the node that shows it, and with its Redis."""
     return {**await VIEWS[view](service, query), "notes": [*service.readiness.reasons, *service.operations.notices]}
 
@@ -233,7 +233,7 @@ async def picture_of(view: str, service: Service, query: Query) -> dict[str, Any
 # ---- parts
 
 
-async def _unregistered(service: Service, registered: list[NodeInfo]) -> list[dict[str, Any]]:
+async def _unregistered(service: NodeService, registered: list[NodeInfo]) -> list[dict[str, Any]]:
     """Return the nodes without a lease; this one included, which is there, since it shows the page."""
     missing = {*await service.operations.node_ids(), service.node_id} - {node.id for node in registered}
     found = await service.operations.conditions(missing)

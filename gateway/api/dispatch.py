@@ -16,7 +16,7 @@ from gateway.api.routes import ROUTES
 from gateway.errors import GatewayError
 from gateway.json_values import check_integers, parse
 from gateway.query import EXPECTED, unreadable_in
-from gateway.service import Service
+from gateway.service import NodeService
 from gateway.tracing import calling
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 class Api:
     """The API of one node. Without a key in the settings it is off: nothing is there but its description."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: NodeService) -> None:
         self._service = service
         self._key = service.settings.api_key.encode()
         largest = service.settings.max_message_bytes
@@ -68,7 +68,7 @@ class Api:
             arguments["query"] = operation.query.model_validate(_query(request))
         if operation.body is not None:
             arguments["body"] = operation.body.model_validate(await self._body(request))
-        with calling(self._service.tracing, request.headers):
+        with calling(self._service.node.tracing, request.headers):
             return _answered(operation, await operation.act(self._service, **arguments))
 
     def _check_key(self, authorization: str) -> None:

@@ -77,7 +77,15 @@ class Routes:
             hints = get_type_hints(act, include_extras=True)
             answer = None if hints["return"] is type(None) else hints["return"]
             operation = Operation(
-                *(method, path, status, errors, act, names), hints.get("body"), hints.get("query"), answer
+                method=method,
+                path=path,
+                status=status,
+                errors=errors,
+                act=act,
+                names=names,
+                body=hints.get("body"),
+                query=hints.get("query"),
+                answer=answer,
             )
             self.all.append(operation)
             self._patterns[path] = re.compile(re.sub(r"\\{\w+\\}", "([^/]+)", re.escape(path)))

@@ -15,7 +15,7 @@ from gateway.message import Position, check_channel
 from gateway.presence import NodeInfo
 from gateway.search import NameSort
 from gateway.search.page import read_cursor, write_cursor
-from gateway.service import Service
+from gateway.service import NodeService
 
 L = TypeVar("L", bound=wire.List)
 
@@ -24,7 +24,7 @@ at = ROUTES.at
 
 
 @at("GET", OPEN)
-async def openapi(service: Service) -> dict[str, Any]:
+async def openapi(service: NodeService) -> dict[str, Any]:
     """Describe the API: this document."""
     return describe(ROUTES.all)
 
@@ -33,28 +33,28 @@ async def openapi(service: Service) -> dict[str, Any]:
 
 
 @at("POST", "/api/channels/{channel}/messages", status=202)
-async def write_channel(service: Service, channel: str, body: wire.MessageToMany) -> wire.Accepted:
+async def write_channel(service: NodeService, channel: str, body: wire.MessageToMany) -> wire.Accepted:
     """Write to every member of a channel."""
     at = await service.write_channel(body.cmd, body.param, channel, exclude=body.exclude, sender=body.sender)
     return {} if at is None else {"epoch": at.epoch, "offset": at.offset}
 
 
 @at("POST", "/api/users/{user}/messages", status=202)
-async def write_user(service: Service, user: str, body: wire.MessageBody) -> wire.Accepted:
+async def write_user(service: NodeService, user: str, body: wire.MessageBody) -> wire.Accepted:
     """Write to every connection of a user; one who is offline gets nothing."""
     await service.write_user(body.cmd, body.param, user, sender=body.sender)
     return {}
 
 
 @at("POST", "/api/connections/{id}/messages", status=202, errors=(404,))
-async def write_connection(service: Service, id: str, body: wire.MessageBody) -> wire.Accepted:
+async def write_connection(service: NodeService, id: str, body: wire.MessageBody) -> wire.Accepted:
     """Write to one connection."""
     await service.write_connection(body.cmd, body.param, id, sender=body.sender)
     return {}
 
 
 @at("POST", "/api/messages", status=202)
-async def write_all(service: Service, body: wire.MessageToMany) -> wire.Accepted:
+async def write_all(service: NodeService, body: wire.MessageToMany) -> wire.Accepted:
     """Write to every connection of every node."""
     await service.write_all(body.cmd, body.param, exclude=body.exclude, sender=body.sender)
     return {}
@@ -64,7 +64,7 @@ async def write_all(service: Service, body: wire.MessageToMany) -> wire.Accepted
 
 
 @at("GET", "/api/status")
-async def status(service: Service) -> wire.ClusterStatus:
+async def status(service: NodeService) -> wire.ClusterStatus:
     """Count what the cluster holds."""
     now = await service.status()
     return {
@@ -78,7 +78,7 @@ async def status(service: Service) -> wire.ClusterStatus:
 
 
 @at("GET", "/api/nodes")
-async def nodes(service: Service, query: wire.PageQuery) -> wire.Nodes:
+async def nodes(service: NodeService, query: wire.PageQuery) -> wire.Nodes:
     """List the nodes, by id."""
     after = "" if query.cursor is None else read_cursor(query.cursor, "nodes", str)[1]
     known = sorted(node for node in (await service.status()).nodes if node.id > after)
@@ -100,7 +100,7 @@ def _node(node: NodeInfo) -> wire.Node:
 
 
 @at("GET", "/api/channels")
-async def channels(service: Service, query: wire.ChannelsQuery) -> wire.Channels:
+async def channels(service: NodeService, query: wire.ChannelsQuery) -> wire.Channels:
     """List the channels that have a member."""
     sort: NameSort = "size" if query.sort == "members" else "name"
     found = await service.directory.find_channels(query.prefix, sort=sort, cursor=query.cursor, limit=query.limit)
@@ -109,7 +109,7 @@ async def channels(service: Service, query: wire.ChannelsQuery) -> wire.Channels
 
 
 @at("GET", "/api/channels/{channel}", errors=(404,))
-async def channel(service: Service, channel: str) -> wire.ChannelPage:
+async def channel(service: NodeService, channel: str) -> wire.ChannelPage:
     """Describe a channel, with the users online in it."""
     found = await service.directory.channel(channel)
     if not found.members:
@@ -118,7 +118,7 @@ async def channel(service: Service, channel: str) -> wire.ChannelPage:
 
 
 @at("GET", "/api/channels/{channel}/history", errors=(404,))
-async def history(service: Service, channel: str, query: wire.PageQuery) -> wire.History:
+async def history(service: NodeService, channel: str, query: wire.PageQuery) -> wire.History:
     """Read what a channel keeps: the newest messages, oldest first; the cursor leads to those before them."""
     if not service.settings.rule(check_channel(channel)).history:
         raise Refused(404, f"channel {channel} keeps no history", field="channel")
@@ -129,7 +129,7 @@ async def history(service: Service, channel: str, query: wire.PageQuery) -> wire
     return {"items": items, "cursor": cursor, "epoch": found.epoch, "offset": found.offset}
 
 
-async def _history(service: Service, channel: str, query: wire.PageQuery) -> Page:
+async def _history(service: NodeService, channel: str, query: wire.PageQuery) -> Page:
     """Read one message more than a page has, to know whether there are any before it."""
     if query.cursor is None:
         return await service.history(channel, limit=query.limit + 1)
@@ -149,7 +149,7 @@ def _place(message: Envelope) -> tuple[int, str]:
 
 
 @at("GET", "/api/connections")
-async def connections(service: Service, query: wire.ConnectionsQuery) -> wire.Connections:
+async def connections(service: NodeService, query: wire.ConnectionsQuery) -> wire.Connections:
     """List connections of the whole cluster."""
     found = await service.directory.find_connections(**query.model_dump(exclude_none=True))
     items = [_connection(info) for info in found.items]
@@ -157,25 +157,25 @@ async def connections(service: Service, query: wire.ConnectionsQuery) -> wire.Co
 
 
 @at("GET", "/api/connections/{id}", errors=(404,))
-async def connection(service: Service, id: str) -> wire.Connection:
+async def connection(service: NodeService, id: str) -> wire.Connection:
     """Describe a connection."""
     return _connection((await service.directory.connection(id)).connection)
 
 
 @at("DELETE", "/api/connections/{id}", status=204, errors=(404,))
-async def disconnect(service: Service, id: str, query: wire.EndQuery) -> None:
+async def disconnect(service: NodeService, id: str, query: wire.EndQuery) -> None:
     """Close a connection."""
     await service.disconnect(id, code=query.code, reason=query.reason)
 
 
 @at("PUT", "/api/connections/{id}/channels/{channel}", errors=(404, 409))
-async def join(service: Service, id: str, channel: str) -> wire.Joined:
+async def join(service: NodeService, id: str, channel: str) -> wire.Joined:
     """Put a connection in a channel; harmless when it is there already."""
     return {"created": await service.join(id, channel)}
 
 
 @at("DELETE", "/api/connections/{id}/channels/{channel}", errors=(404,))
-async def leave(service: Service, id: str, channel: str) -> wire.Left:
+async def leave(service: NodeService, id: str, channel: str) -> wire.Left:
     """Take a connection out of a channel; harmless when it is not there."""
     return {"emptied": await service.leave(id, channel)}
 

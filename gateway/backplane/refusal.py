@@ -38,8 +38,24 @@ PASSING = OF_SERVER - {"NOAUTH", "MAXCLIENTS"} | {"TRYAGAIN", "MOVED", "ASK"}
 REASONS = tuple(
     word.lower()
     for word in (
-        *("OOM", "MISCONF", "READONLY", "NOREPLICAS", "NOPERM", "NOAUTH", "WRONGPASS", "LOADING", "BUSY", "MASTERDOWN"),
-        *("CLUSTERDOWN", "TRYAGAIN", "MOVED", "UNKNOWN", "MAXCLIENTS", "NOCLUSTER", "WRONGTYPE", "OTHER"),
+        "OOM",
+        "MISCONF",
+        "READONLY",
+        "NOREPLICAS",
+        "NOPERM",
+        "NOAUTH",
+        "WRONGPASS",
+        "LOADING",
+        "BUSY",
+        "MASTERDOWN",
+        "CLUSTERDOWN",
+        "TRYAGAIN",
+        "MOVED",
+        "UNKNOWN",
+        "MAXCLIENTS",
+        "NOCLUSTER",
+        "WRONGTYPE",
+        "OTHER",
     )
 )
 """What a refusal may be counted as."""

@@ -66,10 +66,20 @@ class Streams:
         exclude = ("exclude", orjson.dumps(list(envelope.exclude))) if envelope.exclude else ()
         command = APPEND(
             keys,
-            *(_new_epoch(), next(self._numbers), self._remembered, time.time_ns() // 1_000_000),
-            *(rule.history, rule.history_bytes, rule.ttl, known or self._ledger.epoch(channel)),
-            *(self._keys.verbs.publish, self._keys.topic(Target("channel", channel))),
-            *(pack(envelope), "message", envelope.payload, *exclude),
+            _new_epoch(),
+            next(self._numbers),
+            self._remembered,
+            time.time_ns() // 1_000_000,
+            rule.history,
+            rule.history_bytes,
+            rule.ttl,
+            known or self._ledger.epoch(channel),
+            self._keys.verbs.publish,
+            self._keys.topic(Target("channel", channel)),
+            pack(envelope),
+            "message",
+            envelope.payload,
+            *exclude,
         )
         epoch, offset, size, trimmed = await self._call(command, size=len(envelope.payload), repeatable=True)
         position, now = Position(epoch.decode(), offset), time.monotonic()

@@ -20,7 +20,7 @@ from gateway.cli.workers import DRAIN, HURRY, UP, Greeting, supervise
 from gateway.config import Settings
 from gateway.origin import is_loopback
 from gateway.server import Standalone, running_node
-from gateway.service import Service
+from gateway.service import NodeService
 from gateway.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Ending:
 
     def __init__(self, give_up: Callable[[], object]) -> None:
         self._give_up = give_up
-        self._service: Service | None = None
+        self._service: NodeService | None = None
         self._asked = asyncio.Event()
 
     def drain(self) -> None:
@@ -83,7 +83,7 @@ class Ending:
         else:
             self.drain()
 
-    async def asked(self, service: Service) -> None:
+    async def asked(self, service: NodeService) -> None:
         """Wait until a node that has started is to end."""
         self._service = service
         await self._asked.wait()

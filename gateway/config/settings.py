@@ -42,8 +42,14 @@ BYTE_RATE = 1 << 20
 UNIX: Literal["unix"] = "unix"
 """Names, among the proxies that are trusted, whoever comes over a socket in the file system: it has no address."""
 REDIS_SCHEMES = (
-    *("memory", "redis", "rediss", "unix"),
-    *("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"),
+    "memory",
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
 )
 
 

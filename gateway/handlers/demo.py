@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from gateway.application.service import Handler, Service
 from gateway.connection import Connection
 from gateway.errors import InvalidParam, UnknownCommand
-from gateway.handler import Handler
-from gateway.service import Service
 
 
 class DemoHandler(Handler):

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from gateway.application.service import Handler, Service
 from gateway.config import Rule, Settings
 from gateway.connection import Connection
 from gateway.errors import Forbidden, InvalidParam
-from gateway.handler import Handler
 from gateway.handlers.demo import DemoHandler, answer, said
 from gateway.inflight import InFlight
 from gateway.message import is_name
-from gateway.service import Service
 
 MOST_NAMES = 200
 """People of a channel whose names are told: in a larger crowd nobody reads them all."""

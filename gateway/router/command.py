@@ -11,11 +11,11 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError, SchemaError
 
+from gateway.application.service import Service
 from gateway.connection import Connection
 from gateway.errors import InvalidParam, InvalidRouter
 from gateway.json_values import is_changed, unsayable
 from gateway.router.refusal import refusal
-from gateway.service import Service
 
 _GIVEN = {"service": Service, "connection": Connection}
 _TELLING = (PydanticUserError, SchemaError, NameError, TypeError, ValueError)

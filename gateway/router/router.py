@@ -8,12 +8,11 @@ from contextlib import AsyncExitStack
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
+from gateway.application.service import Handler, Service
 from gateway.connection import Connection
 from gateway.errors import InvalidRouter, UnknownCommand
-from gateway.handler import Handler
 from gateway.message import CMD_RULE, OWN, is_cmd
 from gateway.router.command import Command, Event, place_of
-from gateway.service import Service
 
 Function = TypeVar("Function", bound=Callable[..., Awaitable[Any]])
 Type = TypeVar("Type")

@@ -13,8 +13,8 @@ from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core.core_schema import DataclassField, ModelField, TypedDictField
 
+from gateway.application.service import Handler
 from gateway.errors import InvalidRouter
-from gateway.handler import Handler
 from gateway.router import Command, Router
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

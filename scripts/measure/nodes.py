@@ -19,9 +19,11 @@ from typing import Any
 
 import uvloop
 
-from gateway import Connection, Service, Settings
+from gateway import Connection, Settings
 from gateway.admin.views import VIEWS
 from gateway.backplane import Target
+from gateway.node.node import Node
+from gateway.service import NodeService
 from measure.population import UNHEARD, Population
 
 PATIENCE = 3600.0
@@ -30,18 +32,19 @@ AT_ONCE = 200
 PROBE = 0.002
 
 
-class Node(Service):
+class Simulated(NodeService):
     """A node whose connections have no sockets."""
 
     def __init__(self, url: str, population: Population, number: int) -> None:
         super().__init__(Settings(redis_url=url, node_id=population.node(number), startup_timeout=PATIENCE))
         self._population = population
         self._numbers = population.held(number)
-        super()._build()
-        self.directory.patience = PATIENCE  # nodes that share a core are slower than those that do not
+        self._made = super()._build()
+        self._made.directory.patience = PATIENCE  # nodes that share a core are slower than those that do not
 
-    def _build(self) -> None:
-        """Stay as it was filled."""
+    def _build(self) -> Node:
+        """Run what was filled."""
+        return self._made
 
     def fill(self) -> None:
         """Hold all its connections, before it runs: Redis hears of them when it does."""
@@ -50,31 +53,31 @@ class Node(Service):
 
     async def subscribe(self) -> None:
         """Hear what its members and users are to hear."""
-        wanted = [Target("channel", name) for name in self._hub.channels]
-        wanted += [Target("user", id) for id in self._hub.users]
+        wanted = [Target("channel", name) for name in self._made.hub.channels]
+        wanted += [Target("user", id) for id in self._made.hub.users]
         for start in range(0, len(wanted), AT_ONCE):
-            await self._backplane.subscribe(wanted[start : start + AT_ONCE])
+            await self._made.backplane.subscribe(wanted[start : start + AT_ONCE])
 
     async def come(self, number: int) -> None:
         """Do for a connection all that is done for one that comes."""
         connection = self._population.connection(number)
-        self._hub.add(connection)
-        await self._membership.admit(connection, self._population.channels(number))
+        self._made.hub.add(connection)
+        await self._made.membership.admit(connection, self._population.channels(number))
 
     async def go(self, number: int) -> None:
         """Do all that is done when a connection breaks; return once Redis knows."""
-        connection = self._hub.connections[self._population.id(number)]
-        self._membership.drop(connection)
-        await self._presence.leave(connection.info(), "nowhere")  # written behind all else
+        connection = self._made.hub.connections[self._population.id(number)]
+        self._made.membership.drop(connection)
+        await self._made.presence.leave(connection.info(), "nowhere")  # written behind all else
 
     def some(self, count: int) -> list[int]:
         """Return as many numbers of its connections."""
         return list(self._numbers[:count])
 
     def _arrive(self, connection: Connection, channels: tuple[str, ...]) -> None:
-        self._hub.add(connection)
+        self._made.hub.add(connection)
         for channel in channels:
-            self._hub.join(connection, channel)
+            self._made.hub.join(connection, channel)
 
 
 class Hold:
@@ -95,7 +98,7 @@ class Hold:
 class Nodes:
     """All nodes of this process, and what they are told to do."""
 
-    def __init__(self, nodes: list[Node]) -> None:
+    def __init__(self, nodes: list[Simulated]) -> None:
         self._nodes = nodes
         self._hold = Hold()
         self._stack = AsyncExitStack()
@@ -134,12 +137,12 @@ class Nodes:
         await asyncio.gather(*(node.subscribe() for node in self._nodes))
 
     async def _come(self, each: int) -> int:
-        return await self._for_each(Node.come, each)
+        return await self._for_each(Simulated.come, each)
 
     async def _go(self, each: int) -> int:
-        return await self._for_each(Node.go, each)
+        return await self._for_each(Simulated.go, each)
 
-    async def _for_each(self, do: Callable[[Node, int], Awaitable[None]], each: int) -> int:
+    async def _for_each(self, do: Callable[[Simulated, int], Awaitable[None]], each: int) -> int:
         """Do it for some connections of each node, many at once; return how many those were."""
         todo = [(node, number) for node in self._nodes for number in node.some(each)]
         waiting = iter(todo)
@@ -178,7 +181,7 @@ class Nodes:
 async def main(url: str, connections: int, nodes: int, *numbers: int) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     population = Population(connections, nodes)
-    await Nodes([Node(url, population, number) for number in numbers]).run()
+    await Nodes([Simulated(url, population, number) for number in numbers]).run()
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+from gateway.application.service import Handler
 from gateway.backplane import MemoryBackplane
 from gateway.connection import Connection, Profile
 from gateway.directory import Directory
-from gateway.handler import Handler
 from gateway.hub import Hub
 from gateway.message import make_id
 from gateway.presence import Presence

@@ -12,6 +12,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from gateway import SERVICE, GatewayError, Handler, Message, Profile, Service, setup
+from gateway.server import NODE
 
 from .address import Addressed
 from .client import Client, Clients
@@ -39,7 +40,8 @@ class Embedded(Addressed):
 
     def __init__(self, redis_url: str, *, handler: Handler | None = None, **settings: Any) -> None:
         self.app = web.Application()
-        self.service: Service = setup(self.app, redis_url=redis_url, **settings)
+        setup(self.app, redis_url=redis_url, **settings)
+        self.service = self.app[NODE]
         self.handler = handler or Handler()
         # The connection ids, by the tag in the request; and the responses of `read_loop`, by connection id.
         self.responses: dict[str, web.StreamResponse] = {}

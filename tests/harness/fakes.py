@@ -9,10 +9,9 @@ from typing import Any, cast
 
 import orjson
 
-from gateway.codec import dialect_of
+from gateway.application.service import Handler
 from gateway.connection import Connection, Profile
 from gateway.errors import Close
-from gateway.handler import Handler
 from gateway.outbox import Sparable
 from gateway.websocket import WebSocket
 
@@ -185,10 +184,9 @@ class Peer:
         self.episodes = 0
         # The owner pauses the socket after so many further messages; None for never.
         self.pause_after: int | None = None
-        connection, _ = make_connection("node~1")
-        connection.dialect = dialect_of(window=window)
-        owner = cast("Any", _Owner(self))
-        self.socket = WebSocket(self.transport, connection, owner, limit=limit, outbox=outbox, patience=patience)
+        self.socket = WebSocket(
+            self.transport, self, _Owner(), window=window, limit=limit, outbox=outbox, patience=patience
+        )
         self.transport.protocol = self.socket
 
     def feed(self, *pieces: bytes) -> None:
@@ -211,11 +209,7 @@ class Peer:
 
 
 class _Owner:
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
-
-    def received(self, connection: Connection, opcode: int, payload: bytes) -> None:
-        peer = self._peer
+    def received(self, peer: Peer, opcode: int, payload: bytes) -> None:
         peer.received.append(Received(opcode, payload))
         if peer.pause_after is not None:
             peer.pause_after -= 1
@@ -223,12 +217,12 @@ class _Owner:
                 peer.pause_after = None
                 peer.socket.pause_reading()
 
-    def overhead(self, connection: Connection) -> None:
-        self._peer.overhead += 1
+    def overhead(self, peer: Peer) -> None:
+        peer.overhead += 1
 
-    def spared(self, connection: Connection, messages: int, *, first: bool) -> None:
-        self._peer.spared.append(messages)
-        self._peer.episodes += first
+    def spared(self, peer: Peer, messages: int, *, first: bool) -> None:
+        peer.spared.append(messages)
+        peer.episodes += first
 
-    def lost(self, connection: Connection, close: Close) -> None:
-        self._peer.lost.append(close)
+    def lost(self, peer: Peer, close: Close) -> None:
+        peer.lost.append(close)

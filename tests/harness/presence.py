@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from gateway import codec
+from gateway.application.service import Handler
 from gateway.backplane import Target, open_backplane
 from gateway.backplane.links import open_links
 from gateway.config import Settings
 from gateway.connection import Connection, ConnectionInfo, Profile
 from gateway.counters import Counters
 from gateway.envelope import Envelope, pack, unpack
-from gateway.handler import Handler
 from gateway.hub import Hub
 from gateway.message import make_id
 from gateway.presence import SCRIPTS, open_presence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 
 from gateway import codec
@@ -11,7 +12,7 @@ from gateway.errors import ConnectionNotFound, InvalidParam
 from gateway.message import CMD_RULE, OWN, Position, check_channel, check_user, is_cmd, node_of
 
 
-class Writing:
+class Writing(ABC):
     """Encodes messages, once each, and says where they go; a subclass carries them there.
 
     All raise `InvalidParam` for what JSON cannot say and for a `cmd` that begins with `$`, and `Unavailable` when Redis
@@ -59,13 +60,13 @@ class Writing:
         """Write to every connection of every node but the connection ids in `exclude`."""
         await self._publish(ALL, Envelope(_encode(cmd, param, "", sender), _ids(exclude)))
 
+    @abstractmethod
     async def _publish(self, target: Target, envelope: Envelope) -> Position | None:
         """Carry an envelope to a target; return its position where the channel keeps history."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _write_direct(self, payload: bytes, conn_id: str) -> None:
         """Carry a payload to one connection. Raises `ConnectionNotFound`."""
-        raise NotImplementedError
 
 
 def _ids(exclude: Collection[str]) -> Collection[str]:

@@ -1,0 +1,1 @@
+"""What an application writes, and what it is given."""

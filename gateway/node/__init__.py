@@ -1,0 +1,1 @@
+"""One node: where the parts meet."""
