@@ -201,3 +201,20 @@ async def test_failovers_cost_a_few_registrations(cluster: RedisCluster, monkeyp
         await pair.is_quiet()
         assert len(pair.registrations) <= 2 * 2 * 2
         assert await pair.announced() == before
+
+
+async def test_a_mark_that_a_hand_has_spoiled_is_made_anew(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another type, or much too long: nobody writes again for ever."""
+    monkeypatch.setattr(PERIOD, QUICK)
+    one, two, _ = cast(RedisPresence, pair.nodes[0].presence)._store.tags
+    async with pair.cluster.client() as client:
+        await client.set(f"gateway:mark:{{{one}}}", "x" * 1_000_000)
+        await client.delete(f"gateway:mark:{{{two}}}")
+        await client.hset(f"gateway:mark:{{{two}}}", "a", "b")
+
+        async def is_mended() -> bool:
+            return await client.type(f"gateway:mark:{{{two}}}") == "string"
+
+        await eventually(is_mended, 10)
+        await pair.is_quiet()
+        assert 0 < await client.ttl(f"gateway:mark:{{{one}}}") <= 3600
