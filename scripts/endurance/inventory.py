@@ -11,7 +11,7 @@ from gateway.backplane.keys import Keys
 from gateway.message import node_of
 
 KEYS = Keys("gateway")
-LASTING = ("gateway:stream:", "gateway:position:", "gateway:events", "gateway:audit", "gateway:rules")
+LASTING = ("gateway:stream:", "gateway:position:", "gateway:events", "gateway:audit", "gateway:rules", "gateway:seed")
 """What stays when nobody is connected; anything else has to expire."""
 
 

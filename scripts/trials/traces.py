@@ -19,8 +19,8 @@ ZERO = (
     *("publish_queue_messages", "publish_queue_bytes"),
 )
 """Metrics of a node without a client."""
-BOOKS = ("gateway:events", "gateway:audit")
-"""Keys that appear when something happens, and stay: lists of bounded length."""
+STAYING = ("gateway:events", "gateway:audit", "gateway:seed")
+"""Keys that appear when something happens, and stay: lists of bounded length, and what epochs follow from."""
 PASSING = ("stream", "position", "sent", "reaped", "claim", "counted", "database", "rival")
 """Keys that may outlive what made them, and end by themselves."""
 MORE = {"files": 3, "Connection": 1, "WebSocket": 1}
@@ -78,7 +78,7 @@ def _split(was: set[str], now: set[str]) -> tuple[tuple[str, set[str]], ...]:
 async def _lasting_keys(redis: RedisServer) -> set[str]:
     """Return them; those of the clients that ask the nodes themselves may be on their way out."""
     lasting = set()
-    for key in await redis.keys() - set(BOOKS):
+    for key in await redis.keys() - set(STAYING):
         if key.split(":")[1] not in PASSING or await redis.commands.ttl(key) == -1:
             lasting.add(key)
     return lasting
