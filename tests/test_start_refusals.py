@@ -50,7 +50,7 @@ ACLS = [
     Acl("other keys", ("~other:*", "&*", "+@all"), ("NOPERM", "HMGET on gateway:node:*")),
     Acl("no topics", ("~*", "+@all"), ("NOPERM", "SUBSCRIBE on gateway:beat:*")),
     Acl("no subscribing", ("~*", "&*", "+@all", "-subscribe"), ("NOPERM", "SUBSCRIBE on gateway:beat:*")),
-    Acl("no hashes", ("~*", "&*", "+@all", "-hset"), ("NOPERM", "EVALSHA (script take) on gateway:node:*")),
+    Acl("no hashes", ("~*", "&*", "+@all", "-hset"), ("NOPERM", "HSET in EVALSHA (script take) on gateway:node:*")),
     Acl("no scripts", ("~*", "&*", "+@all", "-@scripting"), ("NOPERM", "SCRIPT LOAD")),
     Acl("no lists of members", ("~*", "&*", "+@all", "-sscan"), ("NOPERM", "SSCAN on gateway:node:*")),
     Acl("nothing", (), ("NOPERM", "SUBSCRIBE on gateway:beat:*")),
@@ -65,6 +65,7 @@ async def test_what_the_rules_forbid_is_named(redis: RedisServer) -> None:
         await redis.command("ACL", "SETUSER", user, *RULES, *acl.rules)
         line = await start(f"redis://{user}:pw@{HOST}:{redis.port}/0")
         assert all(word in line for word in acl.words), (acl.name, line)
+        assert "no Redis at" not in line
         assert ":pw@" not in line
 
     try:
@@ -81,7 +82,7 @@ SERVERS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"rename_command": 'SSCAN ""'}, ("UNKNOWN", "renamed", "SSCAN on gateway:node:*")),
     ({"rename_command": 'EVALSHA "other"'}, ("UNKNOWN", "renamed", "EVALSHA (script claim) on gateway:claim:*")),
     ({"rename_command": 'SUBSCRIBE ""'}, ("UNKNOWN", "SUBSCRIBE on gateway:beat:*")),
-    ({"maxmemory": 1}, ("OOM", "maxmemory", "gateway:claim:*")),
+    ({"maxmemory": 1}, ("OOM", "maxmemory", "SET in EVALSHA (script claim) on gateway:claim:*")),
     ({"min_replicas_to_write": 1}, ("NOREPLICAS", "replicas")),
 ]
 
@@ -94,6 +95,7 @@ async def test_what_a_server_refuses_is_named(start_redis: StartRedis) -> None:
     async def refuses(redis: RedisServer, words: tuple[str, ...]) -> None:
         line = await start(redis.url)
         assert all(word in line for word in words), line
+        assert "no Redis at" not in line
 
     await asyncio.gather(*(refuses(redis, words) for redis, (_, words) in zip(servers, SERVERS, strict=True)))
 

@@ -9,12 +9,14 @@ import pytest
 
 from gateway.backplane import trouble
 from gateway.backplane.link import LinkLost, RedisRefused
+from gateway.backplane.script import APPEND
 from gateway.backplane.trouble import Troubles
+from gateway.presence.scripts import TAKE
 
 Act = Callable[[Troubles], None]
 
 
-def refusal(words: str, *command: str) -> RedisRefused:
+def refusal(words: str, *command: str | bytes | int | float) -> RedisRefused:
     error = RedisRefused(words)
     error.command = command
     return error
@@ -83,3 +85,48 @@ class TestWhatIsLogged:
         end(troubles)
         assert len(log.messages) == 2
         assert log.messages[-1].endswith((": over", ": works again"))
+
+
+class TestWhatIsNamed:
+    @pytest.mark.parametrize(
+        ("said", "named"),
+        [
+            ("ERR The user executing the script can't run this command script: x, on @user_script:9.", "HSET in "),
+            ("ERR Error running script (call to f_x): @user_script:10: @user_script: 10: OOM no", "EXPIRE in "),
+            ("WRONGTYPE no script: x, on @user_script:5.", "PTTL in "),
+            ("NOPERM this user has no permissions to run the 'evalsha' command", ""),
+            ("ERR no script: x, on @user_script:1.", ""),
+            ("ERR no script: x, on @user_script:999999999999.", ""),
+        ],
+        ids=lambda value: value[-30:],
+    )
+    async def test_the_command_within_a_script_is(self, said: str, named: str) -> None:
+        """As Redis 6 and 7 tell the line; without one it is the script itself that was refused."""
+        troubles = Troubles("gateway")
+        command = TAKE(["gateway:node:a"], "b", 10, "c")
+        troubles.refused(refusal(said, *command), "here")
+        assert f"{named}EVALSHA (script take) on gateway:node:*: " in troubles.now[0]
+        assert ("in EVALSHA" in troubles.now[0]) == bool(named)
+
+    async def test_what_a_script_publishes_is(self) -> None:
+        """Its verb comes with the arguments, of which nothing else is ever told."""
+        lines = APPEND.text.splitlines()
+        (at,) = (number for number, line in enumerate(lines, 1) if line.startswith("redis.call(ARGV[9], ARGV[10]"))
+        keys = ["gateway:position:a", "gateway:stream:a", "gateway:sent:a"]
+        arguments = ("e", 1, 2, 3, 4, 5, 6, "", "SPUBLISH", "gateway:channel:a", b"secret", "message", "secret")
+        troubles = Troubles("gateway")
+        said = f"ERR The user executing the script can't publish to the channel script: x, on @user_script:{at}."
+        troubles.refused(refusal(said, *APPEND(keys, *arguments)), "here")
+        assert "SPUBLISH in EVALSHA (script append) on " in troubles.now[0]
+        assert "secret" not in troubles.now[0]
+
+    async def test_who_waited_in_vain_learns_whether_there_is_a_redis(self) -> None:
+        troubles = Troubles("gateway")
+        assert troubles.in_vain("URL", 6) == "no Redis at URL within 6 s"
+        troubles.note("presence", LinkLost())
+        assert troubles.in_vain("URL", 6) == "no Redis at URL within 6 s"
+        troubles.note("publishing", refusal("LOADING data", "PING"))
+        assert troubles.in_vain("URL", 6) == "Redis at URL has refused for 6 s what is needed"
+        troubles.clear("publishing")
+        troubles.refused(refusal("NOPERM no", "SET", "gateway:node:x", "1"), "here")
+        assert troubles.in_vain("URL", 6) == "Redis at URL has refused for 6 s what is needed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from gateway.backplane.link import Command, RedisRefused
@@ -60,6 +61,9 @@ REASONS = tuple(
 )
 """What a refusal may be counted as."""
 
+_LINE = re.compile(r"@user_script: ?(\d+)")
+_NAMED = re.compile(r" \(([A-Z]+)\)$")
+_CALL = re.compile(r"redis\.p?call\((?:'(\w+)'|ARGV\[(\d+)\])")
 _KEYLESS = frozenset({"PING", "ROLE", "INFO", "AUTH", "SELECT", "SCRIPT", "CLIENT", "CLUSTER", "SENTINEL", "ASKING"})
 _SCRIPTED = ("EVALSHA", "EVAL")
 _PUBLISHING = ("PUBLISH", "SPUBLISH")
@@ -95,6 +99,23 @@ def what_of(command: Command, prefix: str) -> What:
         return What(" ".join(words).upper() if subcommand else verb, "")
     places = command[1:] if verb.endswith("SUBSCRIBE") or verb == "EXISTS" else command[1:2]
     return What(verb, _kinds(places, prefix))
+
+
+def refused_in_script(error: RedisRefused) -> str:
+    """Name the command within a script that was refused; "" where it was none, or nobody can tell.
+
+    Redis tells the line, in which two may stand; where a script has caught the error, it says itself what it was of.
+    """
+    command, line = error.command, _LINE.search(error.message)
+    if not command or _text(command[0]).upper() not in _SCRIPTED:
+        return ""
+    if line is None:
+        named = _NAMED.search(error.message)
+        return named[1] if named else ""
+    lines = Script.texts.get(str(command[1]), "").splitlines()
+    calls = _CALL.findall("".join(lines[int(line[1]) - 1 : int(line[1])]))
+    names = (name or _text(command[2 + int(command[2]) + int(argument)]) for name, argument in calls)
+    return " or ".join(dict.fromkeys(names))
 
 
 def reason_of(error: RedisRefused) -> str:

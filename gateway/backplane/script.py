@@ -18,6 +18,8 @@ class Script:
 
     names: ClassVar[dict[str, str]] = {}
     """What each is called, by its hash."""
+    texts: ClassVar[dict[str, str]] = {}
+    """What each consists of, by its hash."""
     writing: ClassVar[set[str]] = set()
     """How those are told that write."""
 
@@ -25,7 +27,7 @@ class Script:
         files = resources.files(package)
         self.text = "\n".join(files.joinpath(f"lua/{name}.lua").read_text() for name in names)
         self.hash = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
-        self.names[self.hash] = names[-1]
+        self.names[self.hash], self.texts[self.hash] = names[-1], self.text
         if writes:
             self.writing.add(f"EVALSHA (script {names[-1]})")
 

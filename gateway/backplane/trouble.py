@@ -6,9 +6,10 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from gateway.backplane.link import Command, LinkLost, RedisRefused
-from gateway.backplane.refusal import MEANINGS, OF_SERVER, OF_WRITES, What, reason_of, what_of
+from gateway.backplane.refusal import MEANINGS, OF_SERVER, OF_WRITES, What, reason_of, refused_in_script, what_of
 
 logger = logging.getLogger(__name__)
 
@@ -16,6 +17,16 @@ LAPSE = 10.0
 """Seconds after which a trouble is over that nobody has met again: what lasts is met every few seconds."""
 
 Failure = OSError | TimeoutError | LinkLost | RedisRefused
+
+
+class Outage(NamedTuple):
+    """Why a link does not work now."""
+
+    text: str
+    noted: float
+    """When it was met last."""
+    is_refusal: bool
+    """Whether Redis is there, and says no."""
 
 
 class Refusal:
@@ -43,7 +54,7 @@ class Troubles:
     def __init__(self, prefix: str = "", *, is_cluster: bool = False) -> None:
         self._prefix = prefix
         self._is_cluster = is_cluster
-        self._now: dict[str, tuple[str, float]] = {}
+        self._now: dict[str, Outage] = {}
         self._logged: dict[str, set[str]] = {}
         self._refusals: dict[tuple[str, ...], Refusal] = {}
         self._lacking: set[str] = set()
@@ -62,7 +73,7 @@ class Troubles:
         if isinstance(failure, RedisRefused) and not failure.told:
             self.counts[reason_of(failure)] += 1
         name = self.named(failure)
-        self._now[what] = (name, _time())
+        self._now[what] = Outage(name, _time(), isinstance(failure, RedisRefused))
         causes = self._logged.setdefault(what, set())
         if name not in causes and _is_heard():
             causes.add(name)
@@ -97,7 +108,7 @@ class Troubles:
             self.is_troubled = True
         if not refusal.told and _is_heard():
             refusal.told = True
-            facts = {"what": str(what), "why": self._meaning(error), "said": _said(error), "at": at}
+            facts = {"what": self._what(error), "why": self._meaning(error), "said": _said(error), "at": at}
             logger.warning("Redis refuses %(what)s: %(why)s%(said)s", facts)
         refusal.noted = _time()
         refusal.met.add(what)
@@ -167,7 +178,7 @@ class Troubles:
     def now(self) -> list[str]:
         """Everything that is wrong, one short line each."""
         self._lapse()
-        links = (f"{what}: {name}" for what, (name, _) in self._now.items())
+        links = (f"{what}: {outage.text}" for what, outage in self._now.items())
         return [*dict.fromkeys(refusal.text for refusal in self._refusals.values()), *links]
 
     @property
@@ -175,11 +186,18 @@ class Troubles:
         """What is behind all that, each cause once: to those who wait it is one whether it troubles all or some."""
         self._lapse()
         refusals = (refusal.text for refusal in self._refusals.values())
-        return [*dict.fromkeys((*refusals, *(name for name, _ in self._now.values())))]
+        return [*dict.fromkeys((*refusals, *(outage.text for outage in self._now.values())))]
+
+    def in_vain(self, url: str, seconds: float) -> str:
+        """Say what somebody met who has waited so long: no Redis, or one that answers, if only to refuse something."""
+        self._lapse()
+        if self._refusals or any(outage.is_refusal for outage in self._now.values()):
+            return f"Redis at {url} has refused for {seconds:g} s what is needed"
+        return f"no Redis at {url} within {seconds:g} s"
 
     def _lapse(self) -> None:
         oldest = _time() - LAPSE
-        for what in [what for what, (_, noted) in self._now.items() if noted < oldest]:
+        for what in [what for what, outage in self._now.items() if outage.noted < oldest]:
             del self._now[what], self._logged[what]
         for key in [key for key, refusal in self._refusals.items() if refusal.noted < oldest]:
             self._over(key)
@@ -187,13 +205,17 @@ class Troubles:
     def named(self, failure: Failure) -> str:
         """Say in a few words what went wrong."""
         if isinstance(failure, RedisRefused):
-            what = what_of(failure.command, self._prefix)
-            return f"Redis refuses {what}: {self._meaning(failure)}" if failure.command else self._meaning(failure)
+            meaning = self._meaning(failure)
+            return f"Redis refuses {self._what(failure)}: {meaning}" if failure.command else meaning
         if isinstance(failure, TimeoutError):
             return "Redis does not answer"
         if isinstance(failure, OSError):
             return f"no connection to Redis: {failure.strerror or failure}"
         return "the connection to Redis is lost"
+
+    def _what(self, error: RedisRefused) -> str:
+        what, inner = what_of(error.command, self._prefix), refused_in_script(error)
+        return f"{inner} in {what}" if inner else str(what)
 
     def _meaning(self, error: RedisRefused) -> str:
         if error.word == "MOVED" and not self._is_cluster:

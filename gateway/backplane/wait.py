@@ -50,6 +50,6 @@ class Wait:
         except RedisRefused as error:
             raise Unavailable(f"Redis at {self._url} refuses: {error}") from None
         except TimeoutError:
-            raise Unavailable(f"no Redis at {self._url} within {self._limit:g} s: {self._why}") from None
+            raise Unavailable(f"{troubles.in_vain(self._url, self._limit)}: {self._why}") from None
         except Unavailable as error:
             raise Unavailable(f"no Redis at {self._url}: {error}") from None

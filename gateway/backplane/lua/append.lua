@@ -72,7 +72,7 @@ make_room()
 local is_kept = most_bytes == 0 or size <= most_bytes
 local failure = is_kept and add().err
 if failure and not (failure:find('WRONGTYPE') or failure:find(' ID')) then
-  return redis.error_reply(failure) -- refused: nothing is in the way, and what is kept must stay
+  return redis.error_reply(failure .. ' (XADD)') -- nothing is in the way, and what is kept must stay
 end
 if not is_kept then
   trimmed = trimmed + 1
@@ -89,7 +89,7 @@ elseif failure then
   end
   local failed = add().err
   if failed then
-    return redis.error_reply(failed)
+    return redis.error_reply(failed .. ' (XADD)')
   end
 else
   bytes = bytes + size
