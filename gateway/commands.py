@@ -13,26 +13,20 @@ from gateway import codec
 from gateway.application.service import Service
 from gateway.budget import Budget
 from gateway.connection import Connection
-from gateway.directory import Directory
-from gateway.envelope import encode_history
 from gateway.errors import (
     BadMessage,
     Forbidden,
     GatewayError,
     InvalidParam,
     RateLimited,
-    Unauthorized,
     Unavailable,
-    UnknownCommand,
 )
 from gateway.frames import BINARY
-from gateway.history import History
+from gateway.gateway_commands import GatewayCommands
 from gateway.limits import Refusals
-from gateway.membership import Membership
-from gateway.message import OWN, Message, Position, check_channel
+from gateway.message import OWN, Message, check_channel
 from gateway.rights import Rights, is_being_cancelled
 from gateway.tap import Taps
-from gateway.tokens import Tokens
 
 if TYPE_CHECKING:
     from gateway.tracing.spans import Tracing
@@ -52,11 +46,8 @@ class Commands:
         self,
         service: Service,
         *,
-        tokens: Tokens,
+        gateway_commands: GatewayCommands,
         rights: Rights,
-        membership: Membership,
-        history: History,
-        directory: Directory,
         taps: Taps,
         budget: Budget,
         tracing: Tracing | None = None,
@@ -65,11 +56,8 @@ class Commands:
         self._service = service
         self._settings = service.settings
         self._counters = service.counters
-        self._tokens = tokens
+        self._gateway_commands = gateway_commands
         self._rights = rights
-        self._membership = membership
-        self._kept = history
-        self._directory = directory
         self._taps = taps
         self._budget = budget
         self._loop = asyncio.get_running_loop()
@@ -231,7 +219,7 @@ class Commands:
         if message.channel:
             check_channel(message.channel)
         if message.cmd.startswith(OWN):
-            return await self._own(connection, message)
+            return await self._gateway_commands.carry_out(connection, message)
         channel = message.channel
         if not channel and message.cmd not in connection.handler.without_channel:
             channel = connection.channel
@@ -241,52 +229,6 @@ class Commands:
             connection.fallback = await self._rights.fallback(connection)
         connection.message = message if message.channel else message._replace(channel=channel)
         return await connection.handler.on(self._service, connection, message.cmd, message.param)
-
-    async def _own(self, connection: Connection, message: Message) -> object:
-        """Carry out a command that belongs to the gateway."""
-        command = _COMMANDS.get(message.cmd) if connection.protocol else None
-        if command is None:
-            raise UnknownCommand(f"unknown command {message.cmd!r}")
-        channel = message.channel if message.cmd == "$auth" else check_channel(message.channel)
-        return await command(self, connection, channel, message.param)
-
-    async def _auth(self, connection: Connection, channel: str, param: object) -> object:
-        """Take a fresh token of the same user: when it ends, and the name and patterns in it, hold from now on.
-
-        Answered when its client is out of the channels that it does not allow.
-        """
-        fresh = await self._tokens.verify(token_of(param))
-        if fresh.id != connection.profile.id:
-            raise Unauthorized("expected a token of the user who is connected")
-        await self._rights.renew(connection, fresh)
-        return {"expires": fresh.expires or None}
-
-    async def _join(self, connection: Connection, channel: str, param: object) -> object:
-        joined = await self._rights.join(connection, channel, since_of(param))
-        at = await self._kept.reached(channel)
-        return {"epoch": at and at.epoch, "offset": at and at.offset, "recovered": joined.recovered}
-
-    async def _history(self, connection: Connection, channel: str, param: object) -> object:
-        since, limit = since_of(param), limit_of(param)
-        _check_member(connection, channel, "read its history")
-        most = self._settings.rule(channel).history
-        if not most:
-            raise Forbidden(f"{channel} keeps no history")
-        page = await self._kept.reply(channel, since, most if limit is None else min(limit, most))
-        _check_member(connection, channel, "read its history")  # it may have been taken out meanwhile
-        return {"messages": encode_history(page.messages), "epoch": page.epoch, "offset": page.offset}
-
-    async def _leave(self, connection: Connection, channel: str, param: object) -> object:
-        await self._membership.leave(connection, channel)
-        return {}
-
-    async def _presence(self, connection: Connection, channel: str, param: object) -> object:
-        _check_member(connection, channel, "see who is there")
-        if not self._settings.rule(channel).presence:
-            raise Forbidden(f"{channel} does not tell who is there")
-        count, users = await self._directory.online(channel, most=self._settings.presence_max)
-        _check_member(connection, channel, "see who is there")
-        return {"count": count} if users is None else {"count": count, "users": users}
 
     # ---- answers
 
@@ -309,8 +251,26 @@ class Commands:
             payload = codec.encode_reply(message.id, result, message.channel)
         except InvalidParam as error:  # the handler's fault, not the client's
             raise TypeError(f"the answer to {message.cmd!r} {error}") from None
+        has_own_bound = message.cmd.startswith(OWN)  # such as the pages of a history
+        if 0 < self._settings.outbox_bytes < len(payload) and not has_own_bound:
+            self._withhold(connection, message, len(payload))
+            return
         self._budget.answered(connection, len(payload))
         _write(connection, payload)
+
+    def _withhold(self, connection: Connection, message: Message, size: int) -> None:
+        """Say instead of a handler's answer that it is too large: its client would be closed for reading it slowly."""
+        self._counters.handler_errors += 1
+        logger.error(
+            "an answer is too large: connection=%s cmd=%s bytes=%s outbox_bytes=%s",
+            connection.id,
+            ascii(message.cmd),
+            size,
+            self._settings.outbox_bytes,
+            extra={"connection": connection.id},
+        )
+        text = f"the answer has {size} bytes, at most {self._settings.outbox_bytes} are sent"
+        self._send_error(connection, "internal", text, message)
 
     def _refuse(self, connection: Connection, error: GatewayError, message: Message | None) -> None:
         self._counters.refused += 1
@@ -340,20 +300,6 @@ class Commands:
         _write(connection, codec.encode_error(code, text, **fields))
 
 
-_COMMANDS: dict[str, Callable[[Commands, Connection, str, object], Awaitable[object]]] = {
-    "$auth": Commands._auth,
-    "$join": Commands._join,
-    "$leave": Commands._leave,
-    "$presence": Commands._presence,
-    "$history": Commands._history,
-}
-
-
-def _check_member(connection: Connection, channel: str, what: str) -> None:
-    if channel not in connection.channels:
-        raise Forbidden(f"only members of {channel} may {what}")
-
-
 def _write(connection: Connection, payload: bytes) -> None:
     connection.socket.write(codec.frame_for(connection.dialect, payload))
 
@@ -363,35 +309,6 @@ def _decoded(connection: Connection, opcode: int, payload: bytes) -> Message:
     if (opcode == BINARY) != is_binary:
         raise BadMessage(f"expected a {'binary' if is_binary else 'text'} frame")
     return codec.decode_msgpack(payload) if is_binary else codec.decode(payload)
-
-
-def since_of(param: object) -> Position | None:
-    """Read the `since` of `$join` and `$history`; raise `InvalidParam`."""
-    if param is not None and not isinstance(param, dict):
-        raise InvalidParam("expected param to be an object", field="param")
-    since = (param or {}).get("since")
-    if since is None:
-        return None
-    match since:
-        case {"epoch": str(epoch), "offset": int(offset)} if type(offset) is int and offset >= 0:
-            return Position(epoch, offset)
-    raise InvalidParam('expected since to be {"epoch": string, "offset": integer}', field="since")
-
-
-def token_of(param: object) -> str:
-    """Read the `token` of `$auth`; raise `InvalidParam`."""
-    match param:
-        case {"token": str(token)}:
-            return token
-    raise InvalidParam('expected {"token": string}', field="token")
-
-
-def limit_of(param: object) -> int | None:
-    """Read the `limit` of `$history`; raise `InvalidParam`."""
-    limit = param.get("limit") if isinstance(param, dict) else None
-    if limit is not None and (type(limit) is not int or limit < 0):
-        raise InvalidParam("expected limit to be an integer from 0", field="limit")
-    return limit
 
 
 def _cmd(message: Message | None) -> str:

@@ -25,7 +25,7 @@ LAYERS = (
     ("drain",),
     ("reception",),
     ("answers", "commands", "health", "publisher", "reader"),
-    ("application",),
+    ("application", "gateway_commands"),
     ("rights", "starting", "status"),
     ("membership",),
     ("operations",),

@@ -198,6 +198,8 @@ class Handler:
 
         What the client says goes to `connection.target`, where it may send; a channel that it wants to join is for
         `service.join_for`. All else that a service does is the server's own decision, and asks nobody.
+
+        An answer of more than `outbox_bytes` is not sent: the client is told `internal`, the log says how large it was.
         """
         raise UnknownCommand(f"unknown command {cmd!r}")
 

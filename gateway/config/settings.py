@@ -178,7 +178,9 @@ class Settings(BaseSettings):
         default=False, description="whether messages are compressed for clients that offer to read that"
     )
     abuse_limit: int = Field(default=100, ge=0, description="refused messages a minute that end a connection")
-    outbox_bytes: int = Field(default=1 << 20, ge=0, description="what may wait for one slow reader")
+    outbox_bytes: int = Field(
+        default=1 << 20, ge=0, description="what may wait for one slow reader, and the largest answer of a handler"
+    )
     publish_queue: int = Field(default=10_000, ge=0, description="messages that may wait for Redis")
     publish_queue_bytes: int = Field(default=64 << 20, ge=0, description="bytes of messages that may wait for Redis")
     publish_timeout: float = Field(default=10, gt=0, description="how long a write or a join waits for Redis")

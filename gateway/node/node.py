@@ -21,6 +21,7 @@ from gateway.delivery import Delivery
 from gateway.directory import VERBS, Directory
 from gateway.drain import Drain
 from gateway.expiry import Expiry
+from gateway.gateway_commands import GatewayCommands
 from gateway.health import Health
 from gateway.heartbeat import Heartbeat
 from gateway.history import History
@@ -74,9 +75,8 @@ class Node:
         self.journal = Journal(self.id, journal_store, counters, self.rejections)
         self.vitals.sampled.append(self.journal.sampled)
         self.presence = self._open_presence(settings, links, counters)
-        self.neighbours = Neighbours(
-            self.id, settings.prefix, database_of(settings.redis_url), self.backplane, self.presence
-        )
+        database = database_of(settings.redis_url)
+        self.neighbours = Neighbours(self.id, settings.prefix, database, self.backplane, self.presence)
         self.health.parts += (self.presence, self.neighbours)
         self.watchdog = Watchdog(self.hub, self.presence.hold, counters, self.beats)
         # What is asked of them, and what they ask.
@@ -211,13 +211,18 @@ class Node:
         )
 
     def _make_commands(self, service: Service, tokens: Tokens) -> Commands:
-        return Commands(
-            service,
+        own = GatewayCommands(
+            service.settings,
             tokens=tokens,
             rights=self.rights,
             membership=self.membership,
             history=self.history,
             directory=self.directory,
+        )
+        return Commands(
+            service,
+            gateway_commands=own,
+            rights=self.rights,
             taps=self.taps,
             budget=self.budget,
             tracing=self.tracing,

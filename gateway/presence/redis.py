@@ -67,19 +67,9 @@ class RedisPresence:
         reaper = self.reaper = Reaper(store, keys, registry, claims, rejections, marks, reaped)
         rules = Rules(store, keys, rejections, settings.channels)
         rivals = self._rivals = Rivals(node, store, keys, rejections)
+        proved = links.troubles.proved
         self.lease = Lease(
-            node,
-            store,
-            keys,
-            hub,
-            registry,
-            reaper,
-            claims,
-            rules,
-            rivals,
-            marks,
-            vital=vital,
-            proved=links.troubles.proved,
+            node, store, keys, hub, registry, reaper, claims, rules, rivals, marks, vital=vital, proved=proved
         )
         self._mending = Mending(store, keys, rejections, self.lease.register_again)
         store.connected.append(self.lease.connected)

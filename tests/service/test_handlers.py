@@ -237,6 +237,29 @@ class TestErrors:
         answer = await one.client.expect("$error", id=7)
         assert answer["param"] == expected | {"message": "no"}
 
+    @pytest.mark.parametrize(("limit", "size"), [(1 << 20, 900_000), (1 << 20, 1_100_000), (60, 3000), (0, 1_100_000)])
+    async def test_an_answer_larger_than_a_client_may_leave_unread_is_internal(
+        self, start_cluster: Callable[..., Awaitable[EmbeddedCluster]], caplog: Any, limit: int, size: int
+    ) -> None:
+        """It would end the connection, unless it is read at once. The gateway's own answers have their own bounds."""
+
+        class Returner(Handler):
+            async def on(self, service: Service, connection: Connection, cmd: str, param: Any) -> object:
+                return "x" * size
+
+        cluster = await start_cluster(outbox_bytes=limit)
+        cluster.a.handler = Returner()
+        one = await cluster.connect(cluster.a, "lobby", protocols=["gateway.v1.json"])
+        answer = await one.client.request("all", channel="lobby")
+        if limit and size > limit:
+            assert (answer["cmd"], answer["channel"], answer["param"]["code"]) == ("$error", "lobby", "internal")
+            assert f"at most {limit} are sent" in answer["param"]["message"]
+            assert f"an answer is too large: connection={one.id} cmd='all' bytes=" in caplog.text
+            assert (await cluster.a.service.status()).counters.handler_errors == 1
+        else:
+            assert answer["param"] == "x" * size
+        assert (await one.client.request("$presence", channel="lobby"))["cmd"] == "$reply"
+
     @pytest.mark.parametrize(
         "result", [{1, 2}, object(), "\ud800", 2**64, math.nan], ids=lambda result: type(result).__name__
     )
