@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import Collection
 from pathlib import Path
 
 import pytest
-from endurance.ledger import Hearing, Stream, Verdict
-from endurance.samples import ALIVE, LEAST_SECONDS, RESIDENT, slope_of
-from soaking import parse
 
-SOAKING = Path(__file__).parents[1] / "scripts" / "soaking.py"
+from tests.soak.command import parse
+from tests.soak.ledger import Hearing, Stream, Verdict
+from tests.soak.samples import ALIVE, LEAST_SECONDS, RESIDENT, slope_of
+
+ROOT = Path(__file__).parents[1]
+ENV = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")])}
 
 
 def heard(numbers: list[int], *, sent: int, unsure: Collection[int] = (), gap: int = 0) -> tuple[Hearing, Verdict]:
@@ -101,8 +104,9 @@ async def test_a_small_soak_holds_and_ctrl_c_ends_it_in_good_order(tmp_path):
     """Two faults, then Ctrl-C in the midst of the third: everything is looked at, and reported."""
     size = ["--minutes", "30", "--fault-every", "4", "--clients", "30", "--channels", "6", "--rate", "60"]
     file = tmp_path / "report.json"
-    command = (sys.executable, str(SOAKING), *size, "--seed", "1", "--faults", "pubsub-kill,kill", "--json", str(file))
-    child = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    options = (*size, "--seed", "1", "--faults", "pubsub-kill,kill", "--json", str(file))
+    command = (sys.executable, "-P", "-m", "tests.soak.command", *options)
+    child = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env=ENV)
     assert child.stdout is not None
     try:
         lines = [(await child.stdout.readline()).decode() for _ in range(2)]

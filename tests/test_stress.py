@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+ROOT = Path(__file__).parents[1]
+ENV = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")])}
+COMMAND = ("-P", "-m", "tests.stress.command")
 LONGEST = 400
 """Seconds: several times what a quick run takes while other tests run."""
 WRONG = """
 import sys
-sys.path.insert(0, sys.argv.pop(1))
-import stressing
-import trials.traces
-from trials.scenario import scenario
+from tests.stress import command, traces
+from tests.stress.scenario import scenario
 
 @scenario()
 async def always_wrong(arena):
@@ -33,15 +33,15 @@ async def always_dirty(arena):
     '''Redis is left as it was.'''
     await arena.redis.commands.set("gateway:dirt", 1)
 
-trials.traces.DEADLINE = 3  # nobody comes to clean
-sys.exit(stressing.main())
+traces.DEADLINE = 3  # nobody comes to clean
+sys.exit(command.main())
 """
 
 
 async def stress(*command: str) -> tuple[int | None, str]:
     """Run it; return the exit code and what it printed. The processes it starts end with it."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        sys.executable, *command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENV
     )
     try:
         said, _ = await process.communicate()
@@ -57,7 +57,7 @@ async def stress(*command: str) -> tuple[int | None, str]:
 async def test_a_quick_run_goes_well() -> None:
     """Every run of the tests tries another seed, which a failure names."""
     seed = os.environ.get("STRESS_SEED") or str(random.randrange(1_000_000))
-    code, said = await stress(str(SCRIPTS / "stressing.py"), "--quick", "--seed", seed)
+    code, said = await stress(*COMMAND, "--quick", "--seed", seed)
     assert code == 0, said
     assert said.splitlines()[-1].endswith(f"seed {seed}"), said
 
@@ -65,7 +65,7 @@ async def test_a_quick_run_goes_well() -> None:
 @pytest.mark.redis
 async def test_a_scenario_that_fails_says_how_to_repeat_it() -> None:
     """Its name, what it promised, what was expected and what came, the command; the next has nodes of its own."""
-    code, said = await stress("-c", WRONG, str(SCRIPTS), "--only", "always-*", "--seed", "7")
+    code, said = await stress("-P", "-c", WRONG, "--only", "always-*", "--seed", "7")
     assert code == 1, said
     for line in (
         "FAILED 1/2  __main__/always-wrong, seed 7",
@@ -81,7 +81,7 @@ async def test_a_scenario_that_fails_says_how_to_repeat_it() -> None:
 
 async def test_the_scenarios_are_listed() -> None:
     """At least fifty, each with a promise of its own."""
-    code, said = await stress(str(SCRIPTS / "stressing.py"), "--list")
+    code, said = await stress(*COMMAND, "--list")
     assert code == 0, said
     promises = [line for line in said.splitlines() if line.startswith("      ")]
     assert len(set(promises)) >= 50, said
