@@ -21,9 +21,10 @@ class Health:
     """The health of one node, looked at when somebody asks."""
 
     def __init__(self, starting: Starting, backplane: Backplane, crashed: asyncio.Event) -> None:
-        self._starting = starting
+        self.starting = starting
+        self.crashed = crashed
+        """Set when a part has failed that was not to fail."""
         self._backplane = backplane
-        self._crashed = crashed
         self.parts: list[Part] = [backplane]
         """Whose trouble makes the node `degraded`, in the order in which it is told."""
         self.draining = False
@@ -32,14 +33,14 @@ class Health:
     @property
     def readiness(self) -> Readiness:
         """How this node is placed to serve clients."""
-        if self._starting.is_over or self._crashed.is_set():
+        if self.starting.is_over or self.crashed.is_set():
             return self.condition()
-        return Readiness("starting", [self._starting.reason])
+        return Readiness("starting", [self.starting.reason])
 
     def condition(self) -> Readiness:
         """Say the same of a node that is up, as the others are told."""
         trouble = [line for part in self.parts for line in part.trouble]
-        if self._crashed.is_set():
+        if self.crashed.is_set():
             return Readiness("crashed", ["a part of this node has failed; its log says which"])
         if self.draining:
             return Readiness("draining", ["this node is stopping", *trouble])

@@ -30,8 +30,9 @@ if TYPE_CHECKING:  # for the annotations, some of which an application's methods
 class Service(Writing):
     """Manages connections and channels: of this node itself, of the cluster through Redis.
 
-    `setup` makes it; its verbs work while the application runs, and raise `Unavailable` before and after that. What
-    is said of this node alone (`settings`, `counters`, `readiness`, `crashed`) can be read at any time.
+    `setup` makes it. What it says of this node alone (`settings`, `counters`, `readiness`, `crashed`) can be read at
+    any time. Its verbs are for while the application runs: before that they raise `Unavailable`, and after it nothing
+    is written any more, which raises the same.
 
     Messages of one publisher to one channel arrive in order, and all members of a channel see the same
     order. A write returns once the backplane has taken it, not when clients have read it; without history

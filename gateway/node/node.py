@@ -61,7 +61,7 @@ class Node:
     def __init__(self, service: Service, tokens: Tokens, starting: Starting, *, patience: float) -> None:
         """`service` is what handlers are given; `patience` is how many seconds the end of a connection may take."""
         settings, counters = service.settings, service.counters
-        self.id, self._starting, self._crashed = settings.node_id, starting, service.crashed
+        self.id = settings.node_id
         self.tracing = open_tracing(settings.tracing, node=self.id)
         """None where there are no traces."""
         self.rejections = Rejections(counters)
@@ -69,7 +69,7 @@ class Node:
         # The other nodes.
         links = open_links(settings, SCRIPTS)
         self.backplane = open_backplane(settings, links, self.rejections)
-        self.health = Health(starting, self.backplane, self._crashed)
+        self.health = Health(starting, self.backplane, service.crashed)
         self.vitals = self._make_vitals(counters)
         journal_store = open_journal_store(links, self.rejections, secret=settings.cluster_secret)
         self.journal = Journal(self.id, journal_store, counters, self.rejections)
@@ -156,13 +156,13 @@ class Node:
             "to grant subscriptions": partial(self.backplane.subscribe, everybody),
             "to register this node, if no other process has its name": self.presence.ready,
         }
-        await self._starting.go_through(steps, self.backplane.troubles)
+        await self.health.starting.go_through(steps, self.backplane.troubles)
         self.journal.event("up", f"version {__version__}")
 
     def _note_crash(self, running: asyncio.Task[None]) -> None:
         if not running.cancelled() and (error := running.exception()) is not None:
             logger.critical("the node has crashed", exc_info=error)
-            self._crashed.set()
+            self.health.crashed.set()
 
     # ---- its parts
 
