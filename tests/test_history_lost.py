@@ -12,7 +12,7 @@ from redis.crc import key_slot
 from gateway import codec
 from gateway.backplane import Backplane
 from gateway.backplane.keys import Keys
-from gateway.backplane.script import READ
+from gateway.backplane.scripts import READ
 from gateway.config import Rule
 from gateway.envelope import Envelope
 from gateway.message import Position

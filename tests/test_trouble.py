@@ -9,7 +9,7 @@ import pytest
 
 from gateway.backplane import trouble
 from gateway.backplane.link import LinkLost, RedisRefused
-from gateway.backplane.script import APPEND
+from gateway.backplane.scripts import APPEND
 from gateway.backplane.trouble import Troubles
 from gateway.presence.scripts import TAKE
 

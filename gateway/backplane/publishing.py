@@ -11,7 +11,7 @@ from typing import Any
 from gateway.backplane.keys import PLAIN
 from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
 from gateway.backplane.refusal import PASSING
-from gateway.backplane.script import SCRIPTS
+from gateway.backplane.scripts import SCRIPTS
 from gateway.errors import Unavailable
 
 STALLED = 0.25

@@ -1,4 +1,4 @@
-"""Lua scripts: what Redis must decide and do in one step."""
+"""A Lua script: what Redis must decide and do in one step."""
 
 from __future__ import annotations
 
@@ -34,12 +34,3 @@ class Script:
     def __call__(self, keys: Sequence[str], *arguments: str | bytes | int) -> Command:
         """Make the command that runs it."""
         return ("EVALSHA", self.hash, len(keys), *keys, *arguments)
-
-
-APPEND = Script("gateway.backplane", "position", "append", writes=True)
-READ = Script("gateway.backplane", "position", "read")
-RENEW = Script("gateway.backplane", "position", "renew")
-DROP = Script("gateway.backplane", "position", "drop")
-
-SCRIPTS = (APPEND, READ, RENEW, DROP)
-"""What every server is given as soon as it is connected."""

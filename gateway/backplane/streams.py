@@ -20,7 +20,7 @@ import orjson
 from gateway.backplane.keys import Keys
 from gateway.backplane.ledger import Ledger
 from gateway.backplane.link import Command
-from gateway.backplane.script import APPEND, DROP, READ, RENEW
+from gateway.backplane.scripts import APPEND, DROP, READ, RENEW
 from gateway.backplane.target import Page
 from gateway.config import Rule
 from gateway.envelope import Envelope, Target, pack, stored

@@ -1,0 +1,13 @@
+"""The Lua scripts of histories: what must be decided and done in one step."""
+
+from __future__ import annotations
+
+from gateway.backplane.script import Script
+
+APPEND = Script("gateway.backplane", "position", "append", writes=True)
+READ = Script("gateway.backplane", "position", "read")
+RENEW = Script("gateway.backplane", "position", "renew")
+DROP = Script("gateway.backplane", "position", "drop")
+
+SCRIPTS = (APPEND, READ, RENEW, DROP)
+"""What every server is given as soon as it is connected."""
