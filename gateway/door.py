@@ -7,12 +7,10 @@ the short way (`shortcut.py`), everything else to aiohttp (`http.py`); afterward
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+from gateway.doors import Doors
 from gateway.heads import FULL, HEAD_BYTES, TOO_LATE, BadHead, Head, with_one_upgrade
-
-if TYPE_CHECKING:
-    from gateway.doors import Doors
 
 
 class Door(asyncio.Protocol):

@@ -11,14 +11,11 @@ import logging
 import os
 import resource
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from gateway.counters import Counters
 from gateway.heads import FULL, REASONS
-from gateway.logs import Seldom
-
-if TYPE_CHECKING:
-    from gateway.door import Door
+from gateway.log_limit import Seldom
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +41,7 @@ PROBES = tuple(
 )
 
 Answering = Coroutine[Any, Any, None]
-Shortcut = Callable[["Door", bytes, asyncio.AbstractEventLoop], Answering | None]
+Shortcut = Callable[["Newcomer", bytes, asyncio.AbstractEventLoop], Answering | None]
 """What answers a first request with this head, or None where a server must."""
 
 
@@ -56,6 +53,17 @@ class Waiting(Protocol):
 
     def make_way(self) -> bool:
         """End for somebody else, or because nothing was asked for long; tell whether it did."""
+
+
+class Newcomer(Waiting, Protocol):
+    """A connection whose first request is awaited, or is being answered the short way."""
+
+    transport: asyncio.Transport
+    is_spare: bool
+    """Whether it came when there were too many, and may only ask how the node is."""
+
+    def refuse(self, response: bytes) -> None:
+        """Say why not, and end the connection."""
 
 
 class Server(Protocol):
@@ -95,7 +103,7 @@ class Doors:
         """Since when so many bytes have been waiting for a client."""
         self._timer: asyncio.TimerHandle | None = None
         self._due = float("inf")
-        self._tasks: dict[asyncio.Task[None], Door] = {}
+        self._tasks: dict[asyncio.Task[None], Newcomer] = {}
         """What is being answered, and to whom."""
         self._said = Seldom(logger, logging.INFO)
         self._crowded = Seldom(logger, logging.WARNING)
@@ -111,7 +119,7 @@ class Doors:
         """Tell whether there is no room for a request: on a connection that is kept for probes."""
         return is_spare and self.is_full and not head.startswith(PROBES)
 
-    def arrived(self, door: Door) -> None:
+    def arrived(self, door: Newcomer) -> None:
         """Count a connection, and let it wait as long as it may. When there are too many, the oldest idle one ends."""
         self._counters.http += 1
         if self.is_full:
@@ -226,7 +234,7 @@ class Doors:
 
     # ---- the short way
 
-    def run(self, answering: Answering, door: Door) -> None:
+    def run(self, answering: Answering, door: Newcomer) -> None:
         """Let a first request be answered the short way."""
         task = self.loop.create_task(answering)
         self._tasks[task] = door

@@ -89,11 +89,6 @@ def _writer() -> logging.Handler:
     return logging.StreamHandler() if stat.S_ISREG(os.fstat(descriptor).st_mode) else LogWriter(descriptor)
 
 
-def dropped() -> int:
-    """Return how many lines were dropped because nobody read them as fast as they came."""
-    return sum(writer.dropped for writer in logging.getLogger().handlers if isinstance(writer, LogWriter))
-
-
 def flush() -> None:
     """Wait, but not for ever, until what was logged is written."""
     for writer in logging.getLogger().handlers:
@@ -129,25 +124,6 @@ class _Once(logging.Filter):
             return False
         self._said = now
         return True
-
-
-class Seldom:
-    """Logs what strangers can cause as often as they like: a line a second, which tells of the others."""
-
-    def __init__(self, logger: logging.Logger, level: int) -> None:
-        self._logger = logger
-        self._level = level
-        self._said = float("-inf")
-        self._unsaid = 0
-
-    def __call__(self, message: str, *arguments: object) -> None:
-        now = time.monotonic()
-        if now - self._said < 1:
-            self._unsaid += 1
-            return
-        more = f" (and {self._unsaid} times before)" if self._unsaid else ""
-        self._said, self._unsaid = now, 0
-        self._logger.log(self._level, "%s%s", message % arguments, more)
 
 
 def printable(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
@@ -10,7 +11,6 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from gateway import logs
 from gateway.backplane.refusal import REASONS
 from gateway.counters import BOUNDS, Histogram
 from gateway.errors import KINDS, GatewayError
@@ -89,7 +89,7 @@ class _Collector:
         yield _gauge(
             "memory_blocks", "Blocks of memory that Python objects of this process use", sys.getallocatedblocks()
         )
-        yield _counter("log_lines_dropped", "Log lines dropped because nobody read them", logs.dropped())
+        yield _counter("log_lines_dropped", "Log lines dropped because nobody read them", _dropped_lines())
         yield from _limits(service)
         for field, (name, text) in _COUNTERS.items():
             yield _counter(name, text, getattr(service.counters, field))
@@ -110,6 +110,11 @@ def render(service: NodeService) -> bytes:
     registry.register(_Collector(service))
     registry.register(_PROCESS)
     return generate_latest(registry)
+
+
+def _dropped_lines() -> int:
+    """Sum up what the handlers of the root logger have dropped: one that does not wait for its reader counts it."""
+    return sum(getattr(handler, "dropped", 0) for handler in logging.getLogger().handlers)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

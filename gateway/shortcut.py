@@ -17,8 +17,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpProcessingError, HttpRequestParser
 from aiohttp.streams import EMPTY_PAYLOAD
 
-from gateway.door import Door
-from gateway.doors import Answering
+from gateway.doors import Answering, Newcomer
 from gateway.heads import LIMITS
 
 logger = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ class Shortcut:
         self._handle = handle
         self._route = next(route for route in app.router.routes() if route.get_info().get("path") == path)
 
-    def __call__(self, door: Door, head: bytes, loop: asyncio.AbstractEventLoop) -> Answering | None:
+    def __call__(self, door: Newcomer, head: bytes, loop: asyncio.AbstractEventLoop) -> Answering | None:
         """Return what answers a request, or None where it is for the server."""
         if not head.startswith(self._heads):
             return None
@@ -54,7 +53,7 @@ class Shortcut:
             return None
         return self._answer(door, messages[0][0], loop)
 
-    async def _answer(self, door: Door, message: Any, loop: asyncio.AbstractEventLoop) -> None:
+    async def _answer(self, door: Newcomer, message: Any, loop: asyncio.AbstractEventLoop) -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task(loop))
         request = web.Request(message, EMPTY_PAYLOAD, cast(Any, door), cast(AbstractStreamWriter, None), task, loop)
         request._match_info = self._match()

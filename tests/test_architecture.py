@@ -39,9 +39,9 @@ LAYERS = (
     ("websocket",),
     ("connection", "envelope"),
     ("codec", "limits", "outbox", "redis", "signatures"),
-    ("config", "doors"),
-    ("counters", "door", "frames", "json_values", "logs", "message", "proxies"),
-    ("deflate", "errors", "heads", "inflight", "log_writer", "memory", "version"),
+    ("config", "door"),
+    ("counters", "doors", "frames", "json_values", "logs", "message", "proxies"),
+    ("deflate", "errors", "heads", "inflight", "log_limit", "log_writer", "memory", "version"),
 )
 
 # A library that does I/O, and the only modules that know it.
