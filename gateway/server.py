@@ -9,20 +9,20 @@ import secrets
 import string
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import aiohttp_jinja2
 import jinja2
 from aiohttp import web
 
-from gateway import admin
+from gateway import admin, files
 from gateway.admin import Links
 from gateway.api import Api
 from gateway.api.problems import Refused
 from gateway.application.service import Handler, Service
 from gateway.config import Settings, load, misspelled
 from gateway.errors import Forbidden, GatewayError, InvalidSettings, Unauthorized
+from gateway.files import FOR_BROWSERS, FOR_HOME, Page
 from gateway.handlers.demo import DemoHandler
 from gateway.handlers.example import ExampleHandler, with_rooms_kept
 from gateway.handshake import answer_to
@@ -41,7 +41,6 @@ from gateway.websocket import CLOSE_TIMEOUT
 
 T = TypeVar("T")
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +53,10 @@ HANDLER = web.AppKey("gateway_handler", Handler)
 EXAMPLE = web.AppKey("gateway_example", ExampleHandler)
 """That one as the demo's page speaks to it; there while it is the demo."""
 
-STATIC = Path(__file__).parent / "static"
-TEMPLATES = Path(__file__).parent / "templates"
 _CONTENT_SECURITY = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; frame-ancestors 'none'"
 
 OWN_FILES = ("/static/gateway.", "/static/admin/", "/static/example")
 """Where an application has files of its own, beside ours, they are its business."""
-FOR_BROWSERS = ("gateway.js", "gateway.mjs", "gateway.d.ts", "gateway.svg", "gateway.tokens.css")
-"""What pages of an application's own need; the others are those of the demo and the admin pages."""
 
 routes, demo_routes = web.RouteTableDef(), web.RouteTableDef()
 
@@ -116,13 +111,12 @@ def add_routes(app: web.Application) -> None:
     if SERVICE not in app:
         raise InvalidSettings("expected an application that has a gateway: call setup first")
     service = app[NODE]
-    pages = OPERATING | dict.fromkeys((f"/static/{name}" for name in FOR_BROWSERS), _static)
-    for path, handle in pages.items():
+    for path, handle in (OPERATING | FOR_BROWSERS).items():
         _add_behind(app, path, handle)
     Api(service).add_to(app)
     if service.settings.admin_password:
         app.add_subapp(admin.PREFIX, admin.create_admin(service))
-    app.router.add_static("/static/admin/", STATIC / "admin")
+    app.router.add_static("/static/admin/", files.ADMIN)
     app.on_response_prepare.append(_ask_again)
 
 
@@ -146,19 +140,20 @@ def create_app(settings: Settings, links: Links | None = None) -> web.Applicatio
     app = web.Application(middlewares=[_look_behind_proxies, _wait_for_body])
     setup(app, with_rooms_kept(settings))
     handler = app[HANDLER] = load_handler(settings.handler)
-    aiohttp_jinja2.setup(app, loader=jinja2.FileSystemLoader(TEMPLATES))
+    aiohttp_jinja2.setup(app, loader=jinja2.FileSystemLoader(files.TEMPLATES))
     app.add_routes(routes)
     if isinstance(handler, DemoHandler):
         app[EXAMPLE] = ExampleHandler(handler)
         app.add_routes(demo_routes)
     has_pages = _has_pages(settings, links)
     app.router.add_get("/", home_of(app[NODE], has_demo=EXAMPLE in app, has_pages=has_pages))
-    for path, handle in OPERATING.items():
+    for path, handle in (OPERATING | FOR_BROWSERS | FOR_HOME).items():
         _add_behind(app, path, handle)
     Api(app[NODE]).add_to(app)
     if has_pages:
         app.add_subapp(admin.PREFIX, admin.create_admin(app[NODE], links))
-    app.router.add_static("/static/", STATIC)
+    app.router.add_static("/static/admin/", files.ADMIN)
+    app.router.add_static("/static/", files.DEMO)
     app.on_response_prepare.append(_ask_again)
     return app
 
@@ -266,10 +261,6 @@ async def _answer(request: web.Request, handler: Callable[[web.Request], Awaitab
             raise answer from None
         finally:
             del answer  # which has this frame now: a circle would wait for the garbage collector
-
-
-async def _static(request: web.Request) -> web.StreamResponse:
-    return web.FileResponse(STATIC / request.path.rpartition("/")[2])
 
 
 async def _ask_again(request: web.Request, response: web.StreamResponse) -> None:
