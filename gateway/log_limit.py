@@ -1,9 +1,11 @@
-"""Log lines that strangers can cause: one a second of each kind, so that nobody can fill a log."""
+"""Log lines that strangers can cause: one a second of each kind at most, and none in their words."""
 
 from __future__ import annotations
 
 import logging
 import time
+
+from aiohttp.http_exceptions import HttpProcessingError
 
 
 class Seldom:
@@ -23,3 +25,14 @@ class Seldom:
         more = f" (and {self._unsaid} times before)" if self._unsaid else ""
         self._said, self._unsaid = now, 0
         self._logger.log(self._level, "%s%s", message % arguments, more)
+
+
+def without_noise(record: logging.LogRecord) -> bool:
+    """Let a request that does not parse be one line at debug level: what is wrong with it was its sender's choice."""
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, HttpProcessingError):
+        return True
+    record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+    record.msg, record.args = "a request did not parse: %s", (type(error).__name__,)
+    record.exc_info = record.exc_text = None
+    return logging.getLogger().isEnabledFor(logging.DEBUG)

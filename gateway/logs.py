@@ -17,8 +17,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
-from aiohttp.http_exceptions import HttpProcessingError
-
+from gateway.log_limit import without_noise
 from gateway.log_writer import LogWriter
 
 Format = Literal["text", "json"]
@@ -93,17 +92,6 @@ def flush() -> None:
     """Wait, but not for ever, until what was logged is written."""
     for writer in logging.getLogger().handlers:
         writer.flush()
-
-
-def without_noise(record: logging.LogRecord) -> bool:
-    """Let a request that does not parse be one line at debug level: what is wrong with it was its sender's choice."""
-    error = record.exc_info[1] if record.exc_info else None
-    if not isinstance(error, HttpProcessingError):
-        return True
-    record.levelno, record.levelname = logging.DEBUG, "DEBUG"
-    record.msg, record.args = "a request did not parse: %s", (type(error).__name__,)
-    record.exc_info = record.exc_text = None
-    return logging.getLogger().isEnabledFor(logging.DEBUG)
 
 
 class _Once(logging.Filter):

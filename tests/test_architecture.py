@@ -56,7 +56,7 @@ OWNERS = {
         "http",
         "identity",
         "listener",
-        "logs",
+        "log_limit",
         "origin",
         "probes",
         "proxies",

@@ -13,8 +13,8 @@ from urllib.parse import quote
 import pytest
 from aiohttp.http_exceptions import BadStatusLine
 
-from gateway.log_limit import Seldom
-from gateway.logs import JsonLines, TextLines, flush, printable, use, without_noise
+from gateway.log_limit import Seldom, without_noise
+from gateway.logs import JsonLines, TextLines, flush, printable, use
 from tests.harness.client import Clients
 from tests.harness.node import Node, Nodes, lasting
 from tests.harness.wait import eventually
