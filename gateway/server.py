@@ -1,4 +1,4 @@
-"""The HTTP surface of a node (DESIGN section 3), and how an application takes the gateway in."""
+"""The HTTP surface of a node, and how an application takes the gateway in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo handler, command for command as DESIGN section 5 has it."""
+"""The demo handler, command for command as the original had it."""
 
 from __future__ import annotations
 

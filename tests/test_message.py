@@ -1,4 +1,4 @@
-"""Which names are legal (DESIGN section 4), and what a message is."""
+"""Which names are legal, and what a message is."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ async def test_each_kind_of_wrong_set_is_found(redis: RedisServer) -> None:
 
 
 async def fill(redis: RedisServer, population: Population) -> None:
-    """Write the sets by hand, as DESIGN names them."""
+    """Write the sets by hand, by the names that are documented."""
     async with redis.client() as client, client.pipeline(transaction=False) as pipeline:
         for number in range(population.connections):
             id, user, node = population.id(number), population.user(number), population.node(number % population.nodes)

@@ -1,4 +1,4 @@
-"""The admin pages (DESIGN section 8): any node shows the whole cluster."""
+"""The admin pages: any node shows the whole cluster."""
 
 from __future__ import annotations
 

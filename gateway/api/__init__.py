@@ -1,4 +1,4 @@
-"""The server API (DESIGN section 7): what other programs ask of a cluster over HTTP, at any node."""
+"""The server API: what other programs ask of a cluster over HTTP, at any node."""
 
 from __future__ import annotations
 

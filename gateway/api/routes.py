@@ -1,4 +1,4 @@
-"""The operations of the server API (DESIGN section 7)."""
+"""The operations of the server API."""
 
 from __future__ import annotations
 

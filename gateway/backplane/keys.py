@@ -1,4 +1,4 @@
-"""Every Redis key and topic of the product, and the commands for topics: here and nowhere else (DESIGN section 6)."""
+"""Every Redis key and topic of the product, and the commands for topics: here and nowhere else."""
 
 from __future__ import annotations
 

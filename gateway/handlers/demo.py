@@ -1,4 +1,4 @@
-"""The demo chat, command for command as in the original's example (DESIGN section 5)."""
+"""The demo chat, command for command as in the original's example."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gateway inside an aiohttp application of the test's own process, as DESIGN section 2 embeds it."""
+"""The gateway inside an aiohttp application of the test's own process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sample of DESIGN section 2, word for word: what an application may rely on."""
+"""The sample of the contract, word for word: what an application may rely on."""
 
 from __future__ import annotations
 
