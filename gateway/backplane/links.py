@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gateway.backplane.cluster_store import ClusterStore
 from gateway.backplane.dialer import Dials
-from gateway.backplane.keys import Keys
+from gateway.backplane.keys import keys_of
 from gateway.backplane.options import check
 from gateway.backplane.script import Script
 from gateway.backplane.sentinel import open_dialer
@@ -26,7 +26,7 @@ class Links:
         self.url = settings.redis_url
         self.name = f"{settings.prefix}-{settings.node_id}"
         """What Redis is to call our connections."""
-        self.keys = Keys(settings.prefix, cluster=is_cluster)
+        self.keys = keys_of(settings)
         self.troubles = Troubles(settings.prefix, is_cluster=is_cluster)
         """What is wrong, whoever meets it."""
         self.topology = Topology(address, self.name, self.troubles) if is_cluster else None
