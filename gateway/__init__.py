@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from gateway.version import __version__
 
 if TYPE_CHECKING:
+    from gateway.application.publisher import Publisher, SyncPublisher
+    from gateway.application.router import Router
     from gateway.application.service import Handler, Service
     from gateway.config import Rule, Settings
-    from gateway.connection import Connection, ConnectionInfo, Profile
+    from gateway.connections.connection import Connection, ConnectionInfo, Profile
     from gateway.errors import (
         BadMessage,
         CannotStart,
@@ -29,11 +31,9 @@ if TYPE_CHECKING:
         Unavailable,
         UnknownCommand,
     )
-    from gateway.message import Message, Position
-    from gateway.publisher import Publisher, SyncPublisher
-    from gateway.router import Router
-    from gateway.server import SERVICE, add_routes, create_app, setup
-    from gateway.status import Status
+    from gateway.operations.status import Status
+    from gateway.protocol.message import Message, Position
+    from gateway.server.app import SERVICE, add_routes, create_app, setup
 
 __all__ = [
     "SERVICE",
@@ -74,12 +74,12 @@ __all__ = [
 _HOMES = {
     "application.service": ("Handler", "Service"),
     "config": ("Rule", "Settings"),
-    "connection": ("Connection", "ConnectionInfo", "Profile"),
-    "message": ("Message", "Position"),
-    "publisher": ("Publisher", "SyncPublisher"),
-    "router": ("Router",),
-    "server": ("SERVICE", "add_routes", "create_app", "setup"),
-    "status": ("Status",),
+    "connections.connection": ("Connection", "ConnectionInfo", "Profile"),
+    "protocol.message": ("Message", "Position"),
+    "application.publisher": ("Publisher", "SyncPublisher"),
+    "application.router": ("Router",),
+    "server.app": ("SERVICE", "add_routes", "create_app", "setup"),
+    "operations.status": ("Status",),
 }
 """The module of each public name; those that are not here are errors."""
 

@@ -1,7 +1,7 @@
 """Minutes of trouble: nodes behind haproxy are restarted and killed while browsers follow a numbered stream.
 
 The stream has to stay complete and in order in every browser, with nothing twice and no gap. Needs what the tests
-need: a Redis server, haproxy and Chromium. The test `tests/test_client_chaos.py` is the same for some seconds.
+need: a Redis server, haproxy and Chromium. The test `tests/system/test_client_chaos.py` is the same for some seconds.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.chaos import Chaos, Report
-from tests.feed import RULES
 from tests.harness.browser import Pages, open_browser
+from tests.harness.chaos import Chaos, Report
+from tests.harness.feed import RULES
 from tests.harness.haproxy import Haproxy
 from tests.harness.node import Nodes
+from tests.harness.numbered import running
 from tests.harness.redis import RedisServer
-from tests.numbered import running
 
 
 async def chaos(options: argparse.Namespace) -> Report:

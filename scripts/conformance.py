@@ -16,7 +16,7 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.echoing import echoing
+from tests.harness.echoing import echoing
 
 AGENT = "gateway"
 GOOD = {"OK", "NON-STRICT", "INFORMATIONAL"}

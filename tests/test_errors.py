@@ -12,13 +12,13 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 import gateway
-from gateway.admin.guard import say_what_was_wrong
-from gateway.api.problems import Refused, problem_of
+from gateway.access.upgrade import answer_to, status_of
 from gateway.errors import KINDS, NO_PONG, GatewayError, RateLimited, Unauthorized, Unavailable
-from gateway.frames import Violation
-from gateway.handshake import answer_to, status_of
-from gateway.metrics import REFUSED_WITH
-from gateway.server import SlowBody
+from gateway.protocol.frames import Violation
+from gateway.server.admin.guard import say_what_was_wrong
+from gateway.server.api.problems import Refused, problem_of
+from gateway.server.app import SlowBody
+from gateway.server.metrics import REFUSED_WITH
 
 NOT_TOLD = ("internal", "closed", "timeout")
 """Codes of what no client of a node is refused for: faults, and what the client in Python raises by itself."""

@@ -9,22 +9,22 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Collection
 from typing import TYPE_CHECKING, Any
 
+from gateway.access.identity import identify
 from gateway.application.writing import Writing
-from gateway.connection import Connection, ConnectionInfo, Profile
+from gateway.connections.connection import Connection, ConnectionInfo, Profile
 from gateway.errors import ENDED, UnknownCommand
-from gateway.identity import identify
-from gateway.message import Message, Position
+from gateway.protocol.message import Message, Position
 
 if TYPE_CHECKING:  # for the annotations, some of which an application's methods repeat
     import asyncio
 
     from aiohttp import web
 
-    from gateway.access import Action
+    from gateway.access.permission import Action
     from gateway.backplane import Page
     from gateway.config import Settings
-    from gateway.counters import Counters
-    from gateway.status import Readiness, Status
+    from gateway.connections.counters import Counters
+    from gateway.operations.status import Readiness, Status
 
 
 class Service(Writing):

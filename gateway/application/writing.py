@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 
-from gateway import codec
 from gateway.backplane import ALL, Target
-from gateway.envelope import Envelope
 from gateway.errors import ConnectionNotFound, InvalidParam
-from gateway.message import CMD_RULE, OWN, Position, check_channel, check_user, is_cmd, node_of
+from gateway.protocol import codec
+from gateway.protocol.envelope import Envelope
+from gateway.protocol.message import CMD_RULE, OWN, Position, check_channel, check_user, is_cmd, node_of
 
 
 class Writing(ABC):

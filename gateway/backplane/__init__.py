@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from gateway.backplane.cluster import ClusterBackplane
-from gateway.backplane.links import Links
+from gateway.backplane.contract import Arrival, Backplane, Page
 from gateway.backplane.memory import MemoryBackplane
-from gateway.backplane.redis import RedisBackplane
-from gateway.backplane.target import Arrival, Backplane, Page
+from gateway.backplane.single import RedisBackplane
 from gateway.config import Settings
-from gateway.counters import Counters
-from gateway.envelope import ALL, DIRECT, GAP, NODES, TAP, Target
+from gateway.connections.counters import Counters
+from gateway.protocol.envelope import ALL, DIRECT, GAP, NODES, TAP, Target
+from gateway.redis.links import Links
 from gateway.redis.records import Rejections
 
 __all__ = [

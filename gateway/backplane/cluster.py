@@ -8,21 +8,19 @@ from collections.abc import Collection, Iterable
 from functools import partial
 from typing import Any
 
-from redis.crc import key_slot
-
-from gateway.backplane.link import Command, RedisRefused
-from gateway.backplane.links import Links
+from gateway.backplane.echo import Pulse
 from gateway.backplane.publishing import Publication, Publishing, key_of
-from gateway.backplane.pulse import Pulse
-from gateway.backplane.redis import RETRY, reached
 from gateway.backplane.shard import OverRedis, Shard, Shared
-from gateway.backplane.slots import SLOTS
+from gateway.backplane.single import RETRY, reached
 from gateway.backplane.streams import Streams
 from gateway.backplane.subscriptions import granted
-from gateway.backplane.topology import Topology
 from gateway.config import Settings
-from gateway.envelope import SPOKEN, Target, is_envelope
+from gateway.protocol.envelope import SPOKEN, Target, is_envelope
+from gateway.redis.link import Command, RedisRefused
+from gateway.redis.links import Links
 from gateway.redis.records import Rejections
+from gateway.redis.slots import SLOTS
+from gateway.redis.topology import Topology, key_slot
 
 logger = logging.getLogger(__name__)
 

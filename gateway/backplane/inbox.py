@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from gateway.backplane.link import Link
-from gateway.backplane.target import Arrival
-from gateway.envelope import Target, is_envelope
+from gateway.backplane.contract import Arrival
 from gateway.errors import InvalidEnvelope
+from gateway.protocol.envelope import Target, is_envelope
+from gateway.redis.link import Link
 from gateway.redis.records import Rejections
 from gateway.redis.signing import Signing
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 
+from gateway.backplane.contract import Arrival, Page
 from gateway.backplane.counters import BackplaneCounters
-from gateway.backplane.ledger import Ledger
+from gateway.backplane.history_sizes import Ledger
 from gateway.backplane.streams_memory import MemoryStreams
-from gateway.backplane.target import Arrival, Page
-from gateway.backplane.trouble import Troubles
 from gateway.config import Rule
-from gateway.envelope import Envelope, Target, pack
-from gateway.message import Position
+from gateway.protocol.envelope import Envelope, Target, pack
+from gateway.protocol.message import Position
+from gateway.redis.trouble import Troubles
 
 
 class MemoryBackplane:

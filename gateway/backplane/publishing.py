@@ -8,11 +8,11 @@ from collections.abc import Callable, Coroutine
 from functools import cached_property
 from typing import Any
 
-from gateway.backplane.keys import PLAIN
-from gateway.backplane.link import Command, Link, LinkLost, RedisRefused
-from gateway.backplane.refusal import PASSING
 from gateway.backplane.scripts import SCRIPTS
 from gateway.errors import Unavailable
+from gateway.redis.keys import PLAIN
+from gateway.redis.link import Command, Link, LinkLost, RedisRefused
+from gateway.redis.refusal import PASSING
 
 STALLED = 0.25
 """A link that owes an answer for so long is sent no more: what waits here can still be taken back."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.backplane.script import Script
+from gateway.redis.script import Script
 
 APPEND = Script("gateway.backplane", "position", "append", writes=True)
 READ = Script("gateway.backplane", "position", "read")

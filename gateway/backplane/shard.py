@@ -6,24 +6,24 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Collection
 
+from gateway.backplane.contract import Arrival, Page
 from gateway.backplane.counters import BackplaneCounters
-from gateway.backplane.dialer import Dials
+from gateway.backplane.echo import Pulse
+from gateway.backplane.history_sizes import Ledger
 from gateway.backplane.inbox import Inbox
-from gateway.backplane.keys import Verbs
-from gateway.backplane.ledger import Ledger
-from gateway.backplane.link import Link, RedisRefused
 from gateway.backplane.publishing import Publishing, Room
-from gateway.backplane.pulse import Pulse
 from gateway.backplane.streams import Streams
 from gateway.backplane.subscriptions import Subscriptions
-from gateway.backplane.target import Arrival, Page
-from gateway.backplane.trouble import Troubles
-from gateway.backplane.watch import SILENT, stay_connected
 from gateway.config import Rule, Settings
-from gateway.envelope import BEAT, Envelope
-from gateway.message import Position
+from gateway.protocol.envelope import BEAT, Envelope
+from gateway.protocol.message import Position
+from gateway.redis.dialer import Dials
+from gateway.redis.keys import Verbs
+from gateway.redis.link import Link, RedisRefused
+from gateway.redis.reconnect import SILENT, stay_connected
 from gateway.redis.records import Rejections
 from gateway.redis.signing import Signing
+from gateway.redis.trouble import Troubles
 
 AWAY = 0.5
 """Without a link to publish over for longer than this, it was Redis that was away; for less, see `_was_away`."""

@@ -17,15 +17,15 @@ from typing import Any, Protocol
 
 import orjson
 
-from gateway.backplane.keys import Keys
-from gateway.backplane.ledger import Ledger
-from gateway.backplane.link import Command
+from gateway.backplane.contract import Page
+from gateway.backplane.history_sizes import Ledger
 from gateway.backplane.scripts import APPEND, DROP, READ, RENEW
-from gateway.backplane.target import Page
 from gateway.config import Rule
-from gateway.envelope import Envelope, Target, pack, stored
 from gateway.errors import InvalidEnvelope, Unavailable
-from gateway.message import Position
+from gateway.protocol.envelope import Envelope, Target, pack, stored
+from gateway.protocol.message import Position
+from gateway.redis.keys import Keys
+from gateway.redis.link import Command
 from gateway.redis.records import Entry, Rejections, entries_in, place_of
 
 SLACK = 60

@@ -12,12 +12,12 @@ from hashlib import blake2b
 from itertools import islice
 from zlib import crc32
 
+from gateway.backplane.contract import Page
 from gateway.backplane.counters import BackplaneCounters
-from gateway.backplane.ledger import LINGER, Ledger
-from gateway.backplane.target import Page
+from gateway.backplane.history_sizes import LINGER, Ledger
 from gateway.config import Rule
-from gateway.envelope import Envelope
-from gateway.message import Position
+from gateway.protocol.envelope import Envelope
+from gateway.protocol.message import Position
 
 CLASSES = 4096
 

@@ -9,17 +9,16 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, takewhile
 from typing import Any
 
-from redis.crc import key_slot
-
+from gateway.backplane.contract import Arrival
 from gateway.backplane.counters import BackplaneCounters
 from gateway.backplane.inbox import Inbox
-from gateway.backplane.keys import PLAIN, Verbs
-from gateway.backplane.link import Link, RedisRefused
-from gateway.backplane.target import Arrival
-from gateway.backplane.trouble import Troubles
-from gateway.backplane.unheard import Unheard
-from gateway.envelope import BEAT, GAP, SPOKEN, Target
 from gateway.errors import Unavailable
+from gateway.protocol.envelope import BEAT, GAP, SPOKEN, Target
+from gateway.redis.denied_subscriptions import Unheard
+from gateway.redis.keys import PLAIN, Verbs
+from gateway.redis.link import Link, RedisRefused
+from gateway.redis.topology import key_slot
+from gateway.redis.trouble import Troubles
 
 logger = logging.getLogger(__name__)
 

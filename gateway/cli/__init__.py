@@ -11,8 +11,7 @@ from difflib import get_close_matches
 from itertools import takewhile
 from typing import NoReturn
 
-from gateway import logs
-from gateway.cli import completion, config, publish, schema, serve, status, tap, token, top
+from gateway.cli import completion, config, logs, publish, schema, serve, status, tap, token, top
 from gateway.cli.options import read_settings
 from gateway.config import misspelled
 from gateway.errors import GatewayError, InvalidChannel, InvalidParam, InvalidSettings, InvalidUser

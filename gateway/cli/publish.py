@@ -7,13 +7,13 @@ import asyncio
 import sys
 from contextlib import aclosing
 
+from gateway.application.publisher import Publisher
 from gateway.cli.options import REDIS_SETTINGS, Commands, add_command
 from gateway.cli.terminal import line_of
 from gateway.config import Settings
 from gateway.errors import InvalidSettings
-from gateway.json_values import check_integers, parse
-from gateway.message import Position
-from gateway.publisher import Publisher
+from gateway.protocol.json_values import check_integers, parse
+from gateway.protocol.message import Position
 
 SHOWN = 200
 """Characters of what was no JSON that are repeated."""

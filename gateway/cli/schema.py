@@ -6,12 +6,12 @@ import argparse
 import json
 import sys
 
+from gateway.application.loading import load_handler
+from gateway.application.router import Router
+from gateway.application.schema import describe, typescript
 from gateway.cli.options import Commands, add_command
 from gateway.config import Settings
 from gateway.errors import InvalidSettings
-from gateway.loading import load_handler
-from gateway.router import Router
-from gateway.schema import describe, typescript
 
 
 def add(commands: Commands) -> None:

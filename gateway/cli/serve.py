@@ -13,14 +13,15 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from gateway import logs, starting
-from gateway.admin import PREFIX, Links
+from gateway.access.origin import is_loopback
+from gateway.cli import logs
 from gateway.cli.options import Commands, add_command
 from gateway.cli.workers import DRAIN, HURRY, UP, Greeting, supervise
 from gateway.config import Settings
-from gateway.origin import is_loopback
-from gateway.server import Standalone, running_node
-from gateway.service import NodeService
+from gateway.node import startup
+from gateway.node.service import NodeService
+from gateway.server.admin import PREFIX, Links
+from gateway.server.app import Standalone, running_node
 from gateway.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     # Until the node has started, what it cannot do is said once, in the line it ends with; but that it waits is told.
     logs.use(settings.log_format, settings.node_id, logging.ERROR)
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    logging.getLogger(starting.__name__).setLevel(max(level, logging.WARNING))
+    logging.getLogger(startup.__name__).setLevel(max(level, logging.WARNING))
     if settings.workers > 1 and arguments.worker is None:
         logging.getLogger().setLevel(settings.log_level.upper())
         return supervise(settings, Greeting(_link_secret(settings), is_first=True))

@@ -7,13 +7,13 @@ import asyncio
 import time
 from typing import NamedTuple
 
+from gateway.application.guest import Visitor, own_settings
 from gateway.cli.options import REDIS_SETTINGS, Commands, add_command
 from gateway.cli.terminal import line_of, table_of, text_of
-from gateway.conditions import Condition, conditions_of
 from gateway.config import Settings
+from gateway.operations.silent_nodes import Condition, conditions_of
 from gateway.presence import NodeInfo
-from gateway.presence.protocol import SILENT, Counts
-from gateway.visitor import Visitor, own_settings
+from gateway.presence.contract import SILENT, Counts
 
 
 def add(commands: Commands) -> None:

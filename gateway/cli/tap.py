@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
+from gateway.application.guest import Visitor, own_settings
 from gateway.cli.options import REDIS_SETTINGS, Commands, add_command
 from gateway.cli.terminal import line_of, run_until_signal
 from gateway.config import Settings
 from gateway.errors import InvalidEnvelope
-from gateway.tap import Filter, Sight
-from gateway.visitor import Visitor, own_settings
+from gateway.operations.taps import Filter, Sight
 
 
 def add(commands: Commands) -> None:

@@ -6,10 +6,10 @@ import argparse
 import sys
 import time
 
+from gateway.access.tokens import make_token, weakness_of
 from gateway.cli.options import Commands, add_command
 from gateway.config import Settings
 from gateway.errors import InvalidSettings, Unauthorized
-from gateway.tokens import make_token, weakness_of
 
 LONGEST = 1e10
 """Seconds: some 300 years. A token whose end is no date is refused by other libraries."""

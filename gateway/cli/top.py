@@ -8,12 +8,12 @@ import shutil
 import sys
 import time
 
+from gateway.application.guest import Visitor, own_settings
 from gateway.cli.options import REDIS_SETTINGS, Commands, add_command
 from gateway.cli.status import as_text, look
 from gateway.cli.terminal import run_until_signal
 from gateway.config import Settings, is_dumb_terminal
 from gateway.errors import Unavailable
-from gateway.visitor import Visitor, own_settings
 
 PERIOD = 2.0
 _BEGIN, _END = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"

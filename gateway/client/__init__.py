@@ -12,9 +12,9 @@
 """
 
 from gateway.client.inbox import Inbox
-from gateway.client.lifeline import State, Welcome
+from gateway.client.reconnect import State, Welcome
 from gateway.client.session import Client, History, Presence, Stats, connect
-from gateway.message import Message, Position
+from gateway.protocol.message import Message, Position
 
 __all__ = [
     "Client",

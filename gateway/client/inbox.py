@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Self
 
 from gateway.client.progress import gap_of
-from gateway.message import Message
+from gateway.protocol.message import Message
 
 
 class Inbox:

@@ -13,7 +13,7 @@ from aiohttp import ClientError, ClientWebSocketResponse, WSMsgType
 from gateway.client.encode import well_formed
 from gateway.client.retry import End, closed_with
 from gateway.errors import KINDS, GatewayError, NoAnswer, NotConnected
-from gateway.message import Message
+from gateway.protocol.message import Message
 
 _ENDS = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 _BY_CODE = {kind.code: kind for kind in reversed(KINDS.values())}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from gateway.message import Message, Position
+from gateway.protocol.message import Message, Position
 
 
 class Settled(NamedTuple):

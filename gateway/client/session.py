@@ -12,16 +12,16 @@ from typing import Any, Self, TypeVar
 
 from aiohttp import ClientSession
 
-from gateway.client.bearer import Token
 from gateway.client.encode import encoded
 from gateway.client.inbox import Inbox
-from gateway.client.lifeline import Lifeline, State, Welcome
 from gateway.client.link import Link, NotSent, error_of, message_of, no_answer
+from gateway.client.reconnect import Lifeline, State, Welcome
 from gateway.client.retry import CAP, FIRST, Backoff
 from gateway.client.subscription import Counts, Subscription
 from gateway.client.times import LONGEST, checked, limit
+from gateway.client.token import Token
 from gateway.errors import GatewayError, NoAnswer, NotConnected
-from gateway.message import Message, Position, check_channel
+from gateway.protocol.message import Message, Position, check_channel
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from gateway.client.link import Link
 from gateway.client.progress import Progress
 from gateway.client.times import pause
 from gateway.errors import GatewayError, NotConnected
-from gateway.message import Message
+from gateway.protocol.message import Message
 
 PASSING = ("unavailable", "rate-limited", "timeout", "internal")
 """Codes after which a join is tried again over the same connection."""

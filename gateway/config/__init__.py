@@ -1,4 +1,4 @@
-"""Settings: one name in four places. The environment is read here, and nowhere else."""
+"""Settings: one name in four places; the environment is read here, and nowhere else."""
 
 from gateway.config.redis_url import RedisAddress, database_of, without_password
 from gateway.config.rules import DEFAULT_RULE, Rule, first_match

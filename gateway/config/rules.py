@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_settings import NoDecode
 
-from gateway.message import PATTERN_RULE, fits, is_pattern
+from gateway.protocol.message import PATTERN_RULE, fits, is_pattern
 
 CHANNELS_REMEMBERED = 65_536
 """Channels whose rule is not looked for again; past that the least recently used one is."""

@@ -35,7 +35,7 @@ from gateway.config.origins import as_browsers_write
 from gateway.config.redis_url import RedisAddress
 from gateway.config.rules import Rule, Rules, first_match, parsed
 from gateway.errors import InvalidSettings
-from gateway.message import NAME_RULE, is_name
+from gateway.protocol.message import NAME_RULE, is_name
 
 ENVIRONMENT_PREFIX = "GATEWAY_"
 BYTE_RATE = 1 << 20
@@ -125,7 +125,7 @@ class Settings(BaseSettings):
         description="name of this node, unique in the cluster (default: host name and something random)",
     )
     handler: str = Field(
-        default="gateway.handlers.demo:DemoHandler", description="your handler: module:Class, module:router"
+        default="gateway.server.demo.chat:DemoHandler", description="your handler: module:Class, module:router"
     )
     trusted_proxies: Names = Field(
         default=(),

@@ -8,45 +8,45 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from gateway.answers import Answers
+from gateway.access.tokens import Tokens
+from gateway.application.outbound import Outbound
 from gateway.application.service import Service
 from gateway.backplane import ALL, DIRECT, NODES, Target, open_backplane
-from gateway.backplane.links import Links, open_links
-from gateway.backplane.wait import Steps
-from gateway.budget import Budget
-from gateway.commands import Commands
+from gateway.backplane.questions import Remote
 from gateway.config import Settings, database_of
-from gateway.counters import Counters
-from gateway.delivery import Delivery
-from gateway.directory import VERBS, Directory
-from gateway.drain import Drain
-from gateway.expiry import Expiry
-from gateway.gateway_commands import GatewayCommands
-from gateway.health import Health
-from gateway.heartbeat import Heartbeat
-from gateway.history import History
-from gateway.hub import Hub
-from gateway.journal import Journal
-from gateway.journal_store import open_journal_store
-from gateway.membership import Membership
-from gateway.neighbours import Neighbours
-from gateway.operations import QUESTIONS, Operations
-from gateway.outbound import Outbound
+from gateway.connections.budget import Budget
+from gateway.connections.counters import Counters
+from gateway.connections.expiry import Expiry
+from gateway.connections.heartbeat import Heartbeat
+from gateway.connections.hub import Hub
+from gateway.node.answers import Answers
+from gateway.node.commands import Commands
+from gateway.node.delivery import Delivery
+from gateway.node.drain import Drain
+from gateway.node.gateway_commands import GatewayCommands
+from gateway.node.health import Health
+from gateway.node.history import History
+from gateway.node.inbound import Reader
+from gateway.node.lifecycle import Reception
+from gateway.node.membership import Membership
+from gateway.node.rights import Rights
+from gateway.node.startup import Starting
+from gateway.operations.directory import VERBS, Directory
+from gateway.operations.journal import Journal
+from gateway.operations.journal_store import open_journal_store
+from gateway.operations.neighbours import Neighbours
+from gateway.operations.operators import QUESTIONS, Operations
+from gateway.operations.revocations import Revocations
+from gateway.operations.status import Held
+from gateway.operations.taps import Taps
+from gateway.operations.tracing import open_tracing
+from gateway.operations.vitals import Vitals
+from gateway.operations.watchdog import Beats, Watchdog
 from gateway.presence import SCRIPTS, Presence, open_presence
-from gateway.reader import Reader
-from gateway.reception import Reception
+from gateway.redis.links import Links, open_links
 from gateway.redis.records import Rejections
-from gateway.remote import Remote
-from gateway.revocations import Revocations
-from gateway.rights import Rights
-from gateway.starting import Starting
-from gateway.status import Held
-from gateway.tap import Taps
-from gateway.tokens import Tokens
-from gateway.tracing import open_tracing
+from gateway.redis.wait import Steps
 from gateway.version import __version__
-from gateway.vitals import Vitals
-from gateway.watchdog import Beats, Watchdog
 
 logger = logging.getLogger(__name__)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.backplane import Backplane, MemoryBackplane
-from gateway.backplane.links import Links
 from gateway.config import Settings
-from gateway.counters import Counters
-from gateway.hub import Hub
+from gateway.connections.counters import Counters
+from gateway.connections.hub import Hub
+from gateway.presence.contract import Counts, Listing, NodeInfo, Presence, Registry, Vital
 from gateway.presence.memory import MemoryPresence
-from gateway.presence.protocol import Counts, Listing, NodeInfo, Presence, Registry, Vital
 from gateway.presence.redis import RedisPresence
 from gateway.presence.scripts import SCRIPTS
+from gateway.redis.links import Links
 from gateway.redis.records import Rejections
 
 __all__ = ["SCRIPTS", "Counts", "Listing", "NodeInfo", "Presence", "Registry", "open_presence"]

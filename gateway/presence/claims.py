@@ -7,9 +7,9 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.backplane.keys import Keys
-from gateway.backplane.store import Store
 from gateway.presence.scripts import CLAIM, DISCLAIM
+from gateway.redis.keys import Keys
+from gateway.redis.store import Store
 
 HELD = 10.0
 """Seconds after which Redis takes a claim from whoever no longer renews it."""

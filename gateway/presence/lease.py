@@ -8,22 +8,22 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
-from gateway.backplane.keys import Keys
-from gateway.backplane.link import Command, Link
-from gateway.backplane.store import Store, run_of
-from gateway.connection import Connection
+from gateway.connections.connection import Connection
+from gateway.connections.hub import Hub
 from gateway.errors import Unavailable
-from gateway.hub import Hub
 from gateway.presence.claims import Claims
+from gateway.presence.contract import Vital, as_fields
+from gateway.presence.duplicates import Holder, Rivals
 from gateway.presence.listing import SECONDS
 from gateway.presence.marks import Marks
 from gateway.presence.processes import own_process
-from gateway.presence.protocol import Vital, as_fields
 from gateway.presence.reaper import Reaper
 from gateway.presence.registry import RedisRegistry
-from gateway.presence.rivals import Holder, Rivals
 from gateway.presence.rules import Rules
 from gateway.presence.scripts import END, RENEW, TAKE
+from gateway.redis.keys import Keys
+from gateway.redis.link import Command, Link
+from gateway.redis.store import Store, run_of
 from gateway.version import __version__
 
 logger = logging.getLogger(__name__)

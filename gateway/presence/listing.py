@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from gateway.backplane.keys import Keys
-from gateway.backplane.store import Store, looked
-from gateway.connection import ConnectionInfo
-from gateway.presence.protocol import Counts, NodeInfo, of_record
+from gateway.connections.connection import ConnectionInfo
+from gateway.presence.contract import Counts, NodeInfo, of_record
 from gateway.presence.registry import described, info_of
+from gateway.redis.keys import Keys
 from gateway.redis.records import Record, Rejections, names_in, sorted_out
+from gateway.redis.store import Store, looked
 
 SECONDS = 10
 """How long a node's lease lasts, by Redis' clock."""

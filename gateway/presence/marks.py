@@ -12,10 +12,10 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.backplane.keys import Keys
-from gateway.backplane.store import Store
 from gateway.errors import Unavailable
 from gateway.presence.scripts import MARK
+from gateway.redis.keys import Keys
+from gateway.redis.store import Store
 
 logger = logging.getLogger(__name__)
 

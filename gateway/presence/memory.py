@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from gateway.backplane import MemoryBackplane, Target
 from gateway.config import Settings
-from gateway.connection import ConnectionInfo
-from gateway.presence.crowds import Crowds
-from gateway.presence.protocol import Counts, NodeInfo, Vital, announcement
+from gateway.connections.connection import ConnectionInfo
+from gateway.presence.contract import Counts, NodeInfo, Vital, announcement
+from gateway.presence.counting import Crowds
 from gateway.version import __version__
 
 T = TypeVar("T")

@@ -10,14 +10,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Container
 
-from gateway.backplane.keys import Keys
-from gateway.backplane.store import Store
-from gateway.message import node_of
 from gateway.presence.claims import Claims
 from gateway.presence.listing import raw_pages
 from gateway.presence.marks import Marks
 from gateway.presence.registry import RedisRegistry, described, info_of
+from gateway.protocol.message import node_of
+from gateway.redis.keys import Keys
 from gateway.redis.records import Rejections, sorted_out
+from gateway.redis.store import Store
 
 logger = logging.getLogger(__name__)
 

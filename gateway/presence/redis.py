@@ -9,29 +9,29 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from gateway.backplane import Backplane
-from gateway.backplane.links import Links
-from gateway.backplane.store import looked
 from gateway.config import Settings
-from gateway.connection import ConnectionInfo
-from gateway.counters import Counters
+from gateway.connections.connection import ConnectionInfo
+from gateway.connections.counters import Counters
+from gateway.connections.hub import Hub
 from gateway.errors import CannotStart, Unavailable
-from gateway.hub import Hub
-from gateway.presence.audit import Audit
 from gateway.presence.claims import Claims
-from gateway.presence.crowds import Crowds
-from gateway.presence.farewells import Farewells
+from gateway.presence.contract import Counts, NodeInfo, Vital
+from gateway.presence.counting import Crowds
+from gateway.presence.duplicates import Rivals
+from gateway.presence.grace import Farewells
 from gateway.presence.lease import Lease
 from gateway.presence.listing import SECONDS, RedisListing
 from gateway.presence.marks import Marks
-from gateway.presence.mending import Mending
-from gateway.presence.protocol import Counts, NodeInfo, Vital
 from gateway.presence.reaper import Reaper
 from gateway.presence.registry import RedisRegistry
-from gateway.presence.rivals import Rivals
+from gateway.presence.repair import Audit
 from gateway.presence.rules import Rules
 from gateway.presence.scripts import COUNT
-from gateway.presence.standby import Standby
+from gateway.presence.wrong_types import Mending
+from gateway.redis.blocking import Standby
+from gateway.redis.links import Links
 from gateway.redis.records import Rejections
+from gateway.redis.store import looked
 
 logger = logging.getLogger(__name__)
 

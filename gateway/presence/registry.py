@@ -9,15 +9,15 @@ from typing import Any
 import orjson
 
 from gateway.backplane import Target
-from gateway.backplane.keys import Keys
-from gateway.backplane.script import Script
-from gateway.backplane.store import Store, looked
 from gateway.config import Settings
-from gateway.connection import ConnectionInfo
-from gateway.presence.crowds import Crowds
-from gateway.presence.protocol import announcement
+from gateway.connections.connection import ConnectionInfo
+from gateway.presence.contract import announcement
+from gateway.presence.counting import Crowds
 from gateway.presence.scripts import FORGET_USER, JOIN, LEAVE, OPEN, RESERVE, RESTORE
+from gateway.redis.keys import Keys
 from gateway.redis.records import Record, Rejections, values
+from gateway.redis.script import Script
+from gateway.redis.store import Store, looked
 
 FORGOTTEN = 3_600_000
 """ms after which a farewell whose grace is over is dropped, where no node is left that would announce it."""

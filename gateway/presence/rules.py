@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import orjson
 from pydantic import ValidationError
 
-from gateway.backplane.keys import Keys
-from gateway.backplane.store import Store, looked
 from gateway.config import Rule
+from gateway.redis.keys import Keys
 from gateway.redis.records import Rejections, is_moment, objects_in
+from gateway.redis.store import Store, looked
 
 MOST = 1000
 _FIELDS = {"match", "history", "ttl"}

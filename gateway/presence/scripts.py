@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.backplane.script import Script
+from gateway.redis.script import Script
 
 
 def _script(*names: str) -> Script:

@@ -1,1 +1,25 @@
-"""How a node talks to Redis."""
+"""How a node talks to Redis: one link, found again whatever happens."""
+
+__all__ = [
+    "blocking",
+    "denied_subscriptions",
+    "dialer",
+    "eviction",
+    "keys",
+    "link",
+    "links",
+    "options",
+    "pipeline",
+    "reconnect",
+    "records",
+    "refusal",
+    "script",
+    "sentinel",
+    "signing",
+    "slots",
+    "store",
+    "store_cluster",
+    "topology",
+    "trouble",
+    "wait",
+]

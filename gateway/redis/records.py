@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import orjson
 
-from gateway.counters import Counters
-from gateway.message import is_connection_id, is_name
+from gateway.connections.counters import Counters
+from gateway.protocol.message import is_connection_id, is_name
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from typing import Any
 import uvloop
 
 from gateway import Connection, Settings
-from gateway.admin.views import VIEWS
 from gateway.backplane import Target
 from gateway.node.node import Node
-from gateway.service import NodeService
+from gateway.node.service import NodeService
+from gateway.server.admin.views import VIEWS
 from measure.population import UNHEARD, Population
 
 PATIENCE = 3600.0

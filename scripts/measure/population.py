@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gateway import Connection, Handler, Profile
-from gateway.codec import dialect_of
-from gateway.message import make_id
+from gateway.protocol.codec import dialect_of
+from gateway.protocol.message import make_id
 
 CHAT, CROWD, NEWS = 10, 5000, 10
 """Members of a small channel, members of a large one, and how many channels everybody is spread over."""

@@ -18,7 +18,7 @@ import redis
 import uvloop
 from redis.asyncio import Redis
 
-from gateway.backplane.link import Link, LinkLost
+from gateway.redis.link import Link, LinkLost
 
 MESSAGES, AT_ONCE, ROUNDS = 100_000, 100, 7
 CANCELLED = 200

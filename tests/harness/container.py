@@ -104,7 +104,7 @@ class Container(Addressed):
 def audited(folder: Path) -> dict[str, str]:
     """Return an environment in which a Python program writes a line for each file it would change."""
     (folder / "sitecustomize.py").write_text(_AUDIT)
-    return {"PYTHONPATH": f"{folder}:{ROOT}:{ROOT / 'tests'}"}
+    return {"PYTHONPATH": f"{folder}:{ROOT}:{ROOT / 'tests' / 'handlers'}"}
 
 
 def writes(output: str) -> Iterator[str]:

@@ -7,12 +7,12 @@ from typing import Any, cast
 
 from gateway.application.service import Handler
 from gateway.backplane import MemoryBackplane
-from gateway.connection import Connection, Profile
-from gateway.directory import Directory
-from gateway.hub import Hub
-from gateway.message import make_id
+from gateway.backplane.questions import Remote
+from gateway.connections.connection import Connection, Profile
+from gateway.connections.hub import Hub
+from gateway.operations.directory import Directory
 from gateway.presence import Presence
-from gateway.remote import Remote
+from gateway.protocol.message import make_id
 
 __all__ = ["CHANNELS", "open_directory"]
 

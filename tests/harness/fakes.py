@@ -10,10 +10,10 @@ from typing import Any, cast
 import orjson
 
 from gateway.application.service import Handler
-from gateway.connection import Connection, Profile
+from gateway.connections.connection import Connection, Profile
+from gateway.connections.outbox import Sparable
+from gateway.connections.websocket import WebSocket
 from gateway.errors import Close
-from gateway.outbox import Sparable
-from gateway.websocket import WebSocket
 
 from .wire import CLOSE, Frame
 

@@ -44,8 +44,8 @@ class Node(Addressed):
 
     `redis` is a server, a cluster or a proxy of the harness, or any URL. `settings` are the product's, by their
     names in `Settings`: `Node(redis, presence_grace=2, allowed_origins=["*"], channels=[{"match": "a-*"}])`.
-    `handler` is a class as `module:Class`; modules are looked for in `tests/` too. No `GATEWAY_` variable of the
-    tests' environment reaches it, only `environment`.
+    `handler` is a class as `module:Class`; modules are looked for in `tests/handlers/` too. No `GATEWAY_` variable of
+    the tests' environment reaches it, only `environment`.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ def lasting(nodes: Nodes) -> Iterator[Nodes]:
 
 def gateway(*arguments: str, name: str = "gateway", environment: Mapping[str, str] | None = None) -> Process:
     """Lay out any `gateway` command (`publish`, `tap`, ...) as a process that is not yet started."""
-    paths = [str(TESTS.parent), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(TESTS.parent), str(TESTS / "handlers"), *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
     return Process(
         [sys.executable, "-m", "gateway", *arguments],

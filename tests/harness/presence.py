@@ -9,17 +9,17 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from gateway import codec
 from gateway.application.service import Handler
 from gateway.backplane import Target, open_backplane
-from gateway.backplane.links import open_links
 from gateway.config import Settings
-from gateway.connection import Connection, ConnectionInfo, Profile
-from gateway.counters import Counters
-from gateway.envelope import Envelope, pack, unpack
-from gateway.hub import Hub
-from gateway.message import make_id
+from gateway.connections.connection import Connection, ConnectionInfo, Profile
+from gateway.connections.counters import Counters
+from gateway.connections.hub import Hub
 from gateway.presence import SCRIPTS, open_presence
+from gateway.protocol import codec
+from gateway.protocol.envelope import Envelope, pack, unpack
+from gateway.protocol.message import make_id
+from gateway.redis.links import open_links
 
 from .wait import eventually
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from gateway.backplane.keys import Keys
-from gateway.message import node_of
+from gateway.protocol.message import node_of
+from gateway.redis.keys import Keys
 
 KEYS = Keys("gateway")
 LASTING = ("gateway:stream:", "gateway:position:", "gateway:events", "gateway:audit", "gateway:rules", "gateway:seed")

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from gateway import Connection, Handler, Service
 from gateway.errors import Forbidden, UnknownCommand
-from gateway.message import Message, Position
+from gateway.protocol.message import Message, Position
 
 KINDS = ("Connection", "WebSocket", "Track", "Upgraded", "Tap", "Publication", "Outbox", "Door")
 """Of these there must be none left when those who needed them are gone."""

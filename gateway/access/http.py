@@ -1,0 +1,184 @@
+"""A connection that aiohttp's server answers, and what it lacks: a time and a size for every head, an end for who does
+not read, and no word in the log about what a stranger got wrong.
+
+Of aiohttp's inside `_waiter` is needed, which is there and not done while the server waits for the next request, and
+`_request_count`, which grows with each request that the parser found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http import HttpProcessingError
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from gateway.access.request_heads import (
+    BAD,
+    FULL,
+    HEAD_BYTES,
+    LIMITS,
+    REASONS,
+    TOO_LARGE,
+    TOO_LATE,
+    BadHead,
+    Head,
+    announces_body,
+    with_one_upgrade,
+)
+from gateway.access.transports import Doors
+
+_QUIET: dict[str, Any] = {"access_log": None}
+
+
+class Http(RequestHandler):
+    """One connection from its first request until it ends, or becomes a WebSocket."""
+
+    __slots__ = ("_doors", "_head", "_is_exact", "_is_refused", "_is_spare", "_own", "_unread")
+
+    def __init__(self, server: web.Server, doors: Doors, *, is_spare: bool, keep_alive: float) -> None:
+        super().__init__(server, loop=doors.loop, keepalive_timeout=keep_alive, **LIMITS, **_QUIET)
+        self._doors = doors
+        self._own: asyncio.Transport
+        """Still there when aiohttp has let go of it."""
+        self._is_spare = is_spare
+        self._is_refused = False
+        self._head = Head()
+        self._is_exact = True
+        """Whether all that the parser was given were whole heads without bodies, so that the next byte begins one."""
+        self._unread = 0
+        """Bytes that the parser was given since the last answer, and made no request of yet."""
+
+    def begin(self, transport: asyncio.Transport, head: bytes, rest: bytes) -> None:
+        """Take a connection over, with the head of its first request and what came behind it."""
+        self._own = transport
+        transport.set_protocol(self)
+        self.connection_made(transport)
+        self._take(head, rest)
+
+    # ---- asyncio.Protocol
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
+        if not self._is_waiting:
+            self._is_exact = False  # a part of a body, or of a request that comes before the last one was answered
+            super().data_received(data)
+        elif not self._is_exact:
+            self._read_on(data)
+        else:
+            self._collect(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Hear that the connection has ended, or that it is a WebSocket's now."""
+        if self._manager is not None:  # it may be told twice
+            self._doors.left(self)
+            self._doors.await_no_reading(self._own)
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._doors.await_reading(self._own)
+
+    def resume_writing(self) -> None:
+        self._doors.await_no_reading(self._own)
+        super().resume_writing()
+
+    # ---- for the doors
+
+    def too_late(self) -> None:
+        """End: a head has begun and does not come to its end. Empty lines are nothing that could be answered."""
+        if self._head.came or self._unread:
+            self._refuse(TOO_LATE)
+        else:
+            self._own.close()
+
+    def make_way(self) -> bool:
+        """End for somebody else, unless something is being answered."""
+        if is_idle := self._is_waiting:
+            self._own.abort()
+        return is_idle
+
+    # ---- aiohttp's server
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send what is left of a response; the client has to take it, and may then ask for something else."""
+        finished = await super().finish_response(request, resp, start_time)
+        if self.transport is not None:
+            self._unread = 0
+            self._doors.await_reading(self._own)
+            self._doors.rest(self)
+        return finished
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what failed: with a counted line where the request does not parse, else with a traceback."""
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        status = TOO_LARGE if isinstance(exc, LineTooLong) else BAD
+        self._doors.count_refusal(status, self.transport)
+        response = web.Response(status=status, text=f"{status} {REASONS[status]}\n")
+        response.force_close()
+        return response
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Log a fault of ours; a body that cannot be read is none, even where nobody wanted to read it."""
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kw)
+
+    # ----
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether aiohttp waits for a request, all that came before being answered."""
+        waiter = self._waiter
+        return waiter is not None and not waiter.done()
+
+    def _collect(self, data: bytes) -> None:
+        """Do for a later head what the door does for the first one."""
+        if not self._head.came:
+            self._doors.await_head(self)
+        try:
+            head = self._head.feed(data)
+        except BadHead as error:
+            self._refuse(error.status)
+            return
+        if not head:
+            return
+        if self._doors.refuses(head, is_spare=self._is_spare):
+            self._refuse(FULL)
+            return
+        rest, self._head = bytes(self._head.came), Head()
+        self._take(with_one_upgrade(head), rest)
+
+    def _take(self, head: bytes, rest: bytes) -> None:
+        """Give the parser a whole head, and what came behind it."""
+        self._doors.forget(self)
+        self._is_exact = self._is_exact and not rest and not announces_body(head)
+        super().data_received(head + rest)
+
+    def _read_on(self, data: bytes) -> None:
+        """Let the parser have what may be the middle of a head; it has no bound of its own for all lines together."""
+        if not self._unread:
+            self._doors.await_head(self)
+        self._unread += len(data)
+        found = self._request_count
+        super().data_received(data)
+        if self._request_count > found:
+            self._doors.forget(self)
+        elif self._unread > HEAD_BYTES:
+            self._refuse(TOO_LARGE)
+
+    def _refuse(self, status: int) -> None:
+        self._is_refused = True
+        self._doors.forget(self)
+        self._doors.refuse(status, self._own)

@@ -1,7 +1,0 @@
-"""The server API: what other programs ask of a cluster over HTTP, at any node."""
-
-from __future__ import annotations
-
-from gateway.api.dispatch import Api
-
-__all__ = ["Api"]

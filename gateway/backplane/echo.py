@@ -1,0 +1,146 @@
+"""Proves, every second, that what this node publishes comes back to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+
+from gateway.backplane.counters import BackplaneCounters
+from gateway.backplane.publishing import Publishing
+from gateway.backplane.subscriptions import Subscriptions
+from gateway.redis.link import Link, LinkLost
+from gateway.redis.records import DIGITS, Rejections
+
+logger = logging.getLogger(__name__)
+
+TICK = 0.25
+BEAT = 1.0
+"""How often a node publishes to itself."""
+LATE = 1.5
+"""Without a beat for longer than this, none comes: one is sent every `BEAT`, or a tick later."""
+DEAF = 3.0
+"""How long a beat that Redis took may fail to come back before the subscription is dialled again."""
+
+
+class Pulse:
+    """Publishes beats past the queue, and listens for them.
+
+    Where Redis takes the beats and none comes back, this node is deaf. A frozen Redis takes none, so that
+    is no deafness; nor is a link that does not read because too much is unread. A beat names this pulse by a word
+    that nobody else knows, and its number: one that was not sent, or has come back already, proves nothing.
+    """
+
+    def __init__(
+        self,
+        publishing: Publishing,
+        verb: bytes,
+        what: str,
+        counters: BackplaneCounters,
+        rejections: Rejections,
+    ) -> None:
+        self.topic = b""
+        self.deaf = False
+        self.lag = 0.0
+        """Seconds from the publication of the last beat until it was heard; while none comes, since one did."""
+        self._publishing = publishing
+        self._verb = verb
+        self._what = what
+        self._counters = counters
+        self._rejections = rejections
+        self._word = secrets.token_hex(8).encode()
+        self._number = 0
+        self._sent = 0.0
+        self._due: Link | None = None
+        """The link over which the last beat was sent, until it is answered."""
+        self._heard_number = 0
+        self._heard_at = 0.0
+        self._unheard_since: float | None = None
+        """When Redis took the first of the beats that have not come back."""
+
+    async def run(self, subscriptions: Subscriptions) -> None:
+        last = self._heard_at = asyncio.get_running_loop().time()
+        while True:
+            await asyncio.sleep(TICK)
+            now = asyncio.get_running_loop().time()
+            if now - self._heard_at > LATE:
+                self.lag = now - self._heard_at
+            if self.deaf:
+                self._counters.deaf_seconds += now - last
+            last = now
+            self._beat(now)
+            self._judge(now, subscriptions.link)
+
+    def heard(self, data: bytes) -> None:
+        """Take a beat that came back."""
+        word, _, number = data.partition(b" ")
+        if word != self._word or not number.isdigit() or len(number) > DIGITS:
+            self._rejections.published(self.topic.decode(), "expected a beat of this node's own", data)
+            return
+        if not self._heard_number < int(number) <= self._number:
+            return  # said again: a link that broke may bring one late
+        self._heard_number = int(number)
+        self._heard_at = asyncio.get_running_loop().time()
+        if self._heard_number == self._number:
+            self.lag = self._heard_at - self._sent
+        self._unheard_since = None
+        if self.deaf:
+            self.deaf = False
+            logger.warning("%s: this node hears again", self._what)
+
+    def _beat(self, now: float) -> None:
+        link = self._publishing.link
+        if link is None or link.lost.done():
+            self._silent()
+        elif now - self._sent >= BEAT and self._due is not link:
+            self._number += 1
+            self._sent, self._due = now, link
+            link.send(_Answer(self, self._number), self._verb, self.topic, b"%b %d" % (self._word, self._number))
+        elif self._due is link and now - self._sent > DEAF:
+            self._silent()
+
+    def taken(self, number: int) -> None:
+        """Hear that Redis took a beat."""
+        self._due = None
+        if self._heard_number < number and self._unheard_since is None:
+            self._unheard_since = asyncio.get_running_loop().time()
+
+    def refused(self, error: Exception) -> None:
+        """Hear that it did not."""
+        self._due = None
+        if isinstance(error, LinkLost):
+            self._silent()
+
+    def _silent(self) -> None:
+        """Redis does not take beats, so whether they would come back is not known."""
+        self._unheard_since, self.deaf = None, False
+
+    def _judge(self, now: float, link: Link | None) -> None:
+        if self._unheard_since is None or now - self._unheard_since <= DEAF:
+            return
+        if link is not None and link.paused:
+            self._unheard_since = now
+            return
+        if not self.deaf:
+            self.deaf = True
+            self._counters.deaf_seconds += now - self._unheard_since
+            logger.warning("%s: deaf for %.1f s while Redis takes beats", self._what, now - self._unheard_since)
+        if link is not None and now - link.begun > DEAF:
+            link.abort()
+
+
+class _Answer:
+    """Takes the answer to a beat."""
+
+    def __init__(self, pulse: Pulse, number: int) -> None:
+        self._pulse = pulse
+        self._number = number
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, receivers: object) -> None:
+        self._pulse.taken(self._number)
+
+    def set_exception(self, error: Exception) -> None:
+        self._pulse.refused(error)

@@ -1,0 +1,172 @@
+"""Where sets and books are kept: the masters of a Redis Cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from gateway.errors import Unavailable
+from gateway.redis.eviction import eviction_of, warning_of
+from gateway.redis.link import Command, Link, LinkLost, RedisRefused
+from gateway.redis.pipeline import Read, Write, Writer, answer_of, load_scripts
+from gateway.redis.reconnect import stay_connected
+from gateway.redis.script import Script
+from gateway.redis.store import Misplaced, refusal_of, run_of
+from gateway.redis.topology import Topology
+from gateway.redis.trouble import Troubles
+
+RETRY = 0.1
+"""Seconds before a write is tried again that the cluster could not take."""
+TRIES = 20
+
+
+class ClusterStore:
+    """One writer for each master; what a master does not serve (any more) goes to the one that does.
+
+    There is no order between masters, so the writes of one turn go out one at a time: the next when the
+    one before is answered. Those of different turns do not wait for each other.
+    """
+
+    whole = False
+
+    def __init__(
+        self,
+        topology: Topology,
+        troubles: Troubles,
+        *,
+        scripts: Sequence[Script] = (),
+    ) -> None:
+        self._topology = topology
+        self.connected: list[Callable[[Link], Awaitable[None]]] = []
+        self.rearranged: list[Callable[[], None]] = []
+        self.misplaced: list[Misplaced] = []
+        self._troubles = troubles
+        self._scripts = scripts
+        """What every master is given before it is asked for anything."""
+        self._writers: dict[str, Writer] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._runs: dict[str, str] = {}
+        """Which run of each master the last link led to."""
+        self.tags: Sequence[str] = ()
+        self._homeless: list[Write] = []
+        """Writes on keys that nobody serves at the moment."""
+        self._turns: dict[str, deque[Write]] = {}
+        """Of every turn with a write under way: what waits behind it."""
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            version = 0
+            while True:
+                version = await self._topology.changed(version)
+                self._rearrange(tasks)
+
+    def write(self, turn: str, key: str, command: Command, read: Read | None = None) -> asyncio.Future[Any]:
+        write = Write(command, read, asyncio.get_running_loop().create_future(), key)
+        write.done.add_done_callback(lambda _: self._next(turn))
+        if (waiting := self._turns.get(turn)) is not None:
+            waiting.append(write)
+        else:
+            self._turns[turn] = deque()
+            self._idle.clear()
+            self._send(write)
+        return write.done
+
+    async def ask(self, key: str, command: Command) -> Any:
+        for _ in range(TRIES):
+            link = self._link(key)
+            if link is not None:
+                try:
+                    return await answer_of(link, command, self._scripts)
+                except LinkLost:
+                    self._topology.suspect()
+                except RedisRefused as refusal:
+                    if not refusal.elsewhere:
+                        raise refusal_of(command, refusal, self._misplaced) from None
+                    self._topology.suspect()
+            await asyncio.sleep(RETRY)
+        raise Unavailable("the cluster does not answer")
+
+    async def flushed(self) -> None:
+        await self._idle.wait()
+
+    def take_overflow(self) -> bool:
+        overflowed = any(writer.overflowed for writer in self._writers.values())
+        for writer in self._writers.values():
+            writer.overflowed = False
+        return overflowed
+
+    def server(self, key: str) -> str:
+        with suppress(Unavailable):
+            return self._topology.shard_of(key)
+        return ""
+
+    # ----
+
+    def _next(self, turn: str) -> None:
+        if waiting := self._turns[turn]:
+            self._send(waiting.popleft())
+            return
+        del self._turns[turn]
+        if not self._turns:
+            self._idle.set()
+
+    def _send(self, write: Write) -> None:
+        with suppress(Unavailable):
+            if (writer := self._writers.get(self._topology.shard_of(write.key))) is not None:
+                writer.add(write)
+                return
+        self._homeless.append(write)
+
+    def _link(self, key: str) -> Link | None:
+        with suppress(Unavailable):
+            writer = self._writers.get(self._topology.shard_of(key))
+            return writer.link if writer else None
+        return None
+
+    def _moved(self, write: Write, refusal: RedisRefused) -> None:
+        """Try a write again that was refused because its slot is, or will soon be, somewhere else."""
+        self._topology.suspect()
+        asyncio.get_running_loop().call_later(RETRY, self._send, write)
+
+    def _rearrange(self, tasks: asyncio.TaskGroup) -> None:
+        masters, first_time = self._topology.masters, not self._writers
+        for shard in masters - self._writers.keys():
+            writer = self._writers[shard] = Writer(self._moved, self._misplaced)
+            dialer = self._topology.dialer(shard)
+            self._tasks[shard] = tasks.create_task(
+                stay_connected(dialer, partial(self._use, shard, writer), f"presence at {shard}", self._troubles)
+            )
+        for shard in self._writers.keys() - masters:
+            self._tasks.pop(shard).cancel()
+            self._homeless += self._writers.pop(shard).take()
+            self._runs.pop(shard, None)
+        self.tags = [self._topology.tag_of(shard) for shard in sorted(masters)]
+        homeless, self._homeless = self._homeless, []
+        for write in homeless:
+            self._send(write)
+        if not first_time:
+            self._rearranged()
+
+    def _rearranged(self) -> None:
+        for hear in self.rearranged:
+            hear()
+
+    def _misplaced(self, command: Command) -> None:
+        for hear in self.misplaced:
+            hear(command)
+
+    async def _use(self, shard: str, writer: Writer, link: Link) -> None:
+        await load_scripts(link, self._scripts)
+        self._troubles.notice(f"eviction at {link.address}", warning_of(await eviction_of(link)))
+        run = await run_of(link)
+        self._troubles.does_without(link.lacking)
+        if self._runs.setdefault(shard, run) != run:
+            self._runs[shard] = run
+            self._rearranged()
+        await writer.use(link)

@@ -1,0 +1,55 @@
+"""Waiting for Redis, which a process does that can do nothing without it: what for, for how long, and why."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from gateway.config import without_password
+from gateway.errors import Unavailable
+from gateway.redis.link import RedisRefused
+from gateway.redis.trouble import Troubles
+
+Steps = dict[str, Callable[[], Awaitable[object]]]
+"""What is to be done, in order, by what is waited for meanwhile."""
+
+
+class Wait:
+    """The wait of one process for its Redis, for so many seconds at most."""
+
+    def __init__(self, url: str, *, limit: float) -> None:
+        self._url = without_password(url)
+        self._limit = limit
+        self._troubles: Troubles | None = None
+        """What its backplane meets, once it has one."""
+        self._stage = "to be asked"
+        self._began = 0.0
+
+    @property
+    def reason(self) -> str:
+        """What keeps the process from going on."""
+        seconds = asyncio.get_running_loop().time() - self._began if self._began else 0
+        return f"waiting for Redis {self._stage}, for {seconds:.0f} s: {self._why}"
+
+    @property
+    def _why(self) -> str:
+        # There is always something: nothing is known of a server that takes calls and says nothing.
+        return (
+            "; ".join(self._troubles.causes if self._troubles else ())
+            or f"it does not answer (waiting for it {self._stage})"
+        )
+
+    async def go_through(self, steps: Steps, troubles: Troubles) -> None:
+        """Do all of it. Raises `Unavailable` when Redis stays away for too long, or refuses the log-in."""
+        self._troubles = troubles
+        self._began = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(self._limit):
+                for self._stage, step in steps.items():
+                    await step()
+        except RedisRefused as error:
+            raise Unavailable(f"Redis at {self._url} refuses: {error}") from None
+        except TimeoutError:
+            raise Unavailable(f"{troubles.in_vain(self._url, self._limit)}: {self._why}") from None
+        except Unavailable as error:
+            raise Unavailable(f"no Redis at {self._url}: {error}") from None

@@ -1,6 +1,0 @@
-"""Typed commands: functions whose annotations say what clients may send and what they are answered."""
-
-from gateway.router.command import Command, Event
-from gateway.router.router import Router
-
-__all__ = ["Command", "Event", "Router"]

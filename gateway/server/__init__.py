@@ -1,0 +1,3 @@
+"""The HTTP surface."""
+
+__all__ = ["admin", "api", "app", "demo", "files", "home", "metrics", "port", "probes"]

@@ -1,0 +1,67 @@
+"""What a node says of its own health, and what goes before what."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from gateway.backplane import Backplane
+from gateway.config import Settings
+from gateway.node.health import Health
+from gateway.node.startup import Starting
+
+
+class Ailing:
+    """A part of a node, or its backplane, that is as well as it is told to be."""
+
+    def __init__(self) -> None:
+        self.trouble: list[str] = []
+        self.deaf = False
+
+
+class Patient:
+    """The health of a node with a backplane and one further part."""
+
+    def __init__(self) -> None:
+        self.backplane, self.part = Ailing(), Ailing()
+        self.starting = Starting(Settings())
+        self.health = Health(self.starting, cast(Backplane, self.backplane), asyncio.Event())
+        self.health.parts.append(self.part)
+
+
+@pytest.fixture
+def node() -> Patient:
+    return Patient()
+
+
+async def test_a_node_is_starting_until_it_is_up_or_has_crashed(node: Patient) -> None:
+    """What the others are told has no such state: who starts has no lease yet."""
+    told = [node.health.readiness.status, node.health.condition().status]
+    assert not node.health.readiness.serves
+    node.health.crashed.set()
+    told.append(node.health.readiness.status)
+    assert told == ["starting", "ok", "crashed"]
+
+
+async def test_trouble_is_told_in_order_and_degrades(node: Patient) -> None:
+    """Clients are still sent here: they are as well here as anywhere."""
+    node.starting.is_over = True
+    node.part.trouble, node.backplane.trouble = ["sets are wrong"], ["Redis is away", "it was slow"]
+    assert node.health.readiness == ("degraded", ["Redis is away", "it was slow", "sets are wrong"])
+    assert node.health.readiness.serves
+
+
+async def test_the_worst_is_told(node: Patient) -> None:
+    """Who ends does not matter as deaf, and who has crashed does not matter as anything else; neither gets clients."""
+    node.starting.is_over = True
+    told = [node.health.readiness.status]
+    node.backplane.deaf = True
+    told.append(node.health.readiness.status)
+    node.health.draining = True
+    told.append(node.health.readiness.status)
+    node.health.crashed.set()
+    told.append(node.health.readiness.status)
+    assert told == ["ok", "deaf", "draining", "crashed"]
+    assert not node.health.readiness.serves
