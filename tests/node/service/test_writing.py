@@ -152,8 +152,11 @@ class TestUsers:
     async def test_a_user_who_left_gets_nothing_and_who_came_back_does(self, cluster: EmbeddedCluster) -> None:
         """The user's messages follow the user's connections."""
         first = await cluster.connect(cluster.a, user="ada")
+        bob = await cluster.connect(cluster.a, user="bob")
         await first.client.close()
         await cluster.b.service.write_user("x", 1, "ada")
+        await cluster.b.service.write_user("behind it", None, "bob")
+        await bob.client.expect("behind it")  # else it may be on its way still, and find who came back
         again = await cluster.connect(cluster.a, user="ada")
         await cluster.b.service.write_user("y", 2, "ada")
         await again.client.expect("y")
