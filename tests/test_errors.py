@@ -17,8 +17,8 @@ from gateway.errors import KINDS, NO_PONG, GatewayError, RateLimited, Unauthoriz
 from gateway.protocol.frames import Violation
 from gateway.server.admin.guard import say_what_was_wrong
 from gateway.server.api.problems import Refused, problem_of
-from gateway.server.app import SlowBody
 from gateway.server.metrics import REFUSED_WITH
+from gateway.server.middlewares import SlowBody
 
 NOT_TOLD = ("internal", "closed", "timeout")
 """Codes of what no client of a node is refused for: faults, and what the client in Python raises by itself."""

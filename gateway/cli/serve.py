@@ -21,7 +21,7 @@ from gateway.config import Settings
 from gateway.node import startup
 from gateway.node.service import NodeService
 from gateway.server.admin import PREFIX, Links
-from gateway.server.app import Standalone, running_node
+from gateway.server.running import Standalone, running_node
 from gateway.version import __version__
 
 logger = logging.getLogger(__name__)

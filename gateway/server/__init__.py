@@ -1,3 +1,16 @@
 """The HTTP surface."""
 
-__all__ = ["admin", "api", "app", "demo", "files", "home", "metrics", "port", "probes"]
+__all__ = [
+    "admin",
+    "api",
+    "app",
+    "connect",
+    "demo",
+    "files",
+    "home",
+    "metrics",
+    "middlewares",
+    "port",
+    "probes",
+    "running",
+]

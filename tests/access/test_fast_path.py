@@ -10,7 +10,7 @@ import pytest
 
 from gateway.access.request_heads import HEAD_BYTES
 from gateway.config import Settings
-from gateway.server.app import Standalone, running_node
+from gateway.server.running import Standalone, running_node
 from tests.handlers.curious import Curious
 from tests.harness.fuzzing import Fuzzer
 from tests.harness.wait import eventually

@@ -10,7 +10,7 @@ import pytest
 from gateway.access.request_heads import HEAD_BYTES
 from gateway.config import Settings
 from gateway.server import port
-from gateway.server.app import running_node
+from gateway.server.running import running_node
 from tests.harness import http
 from tests.harness.node import Node, Nodes, lasting
 from tests.harness.wire import Wire, Wires, frame

@@ -16,7 +16,7 @@ from gateway.application.router import Router
 from gateway.config import Rule
 from gateway.connections.connection import Connection
 from gateway.protocol.message import fits
-from gateway.server.app import running_node
+from gateway.server.running import running_node
 from tests.handlers.patterned import Patterned
 from tests.harness.client import Clients
 from tests.harness.embedded import Embedded

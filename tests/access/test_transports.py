@@ -11,7 +11,7 @@ import pytest
 
 from gateway.access import transports
 from gateway.config import Settings
-from gateway.server.app import Standalone, running_node
+from gateway.server.running import Standalone, running_node
 from tests.harness.node import Node, Nodes, lasting
 from tests.harness.wait import eventually
 from tests.harness.wire import Wire, Wires

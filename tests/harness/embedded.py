@@ -12,7 +12,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from gateway import SERVICE, GatewayError, Handler, Message, Profile, Service, setup
-from gateway.server.app import NODE
+from gateway.server.connect import NODE
 
 from .address import Addressed
 from .client import Client, Clients

@@ -12,7 +12,7 @@ import pytest
 from gateway import Connection, Forbidden, Settings
 from gateway.config import Rule
 from gateway.node.service import NodeService
-from gateway.server.app import running_node
+from gateway.server.running import running_node
 from tests.handlers.judging import Judging
 from tests.harness.client import Client, Clients
 from tests.harness.embedded import Embedded, Member

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway import Connection, Profile, Settings
-from gateway.server.app import running_node
+from gateway.server.running import running_node
 from tests.handlers.aiming import Aiming
 from tests.harness.client import Clients
 

@@ -19,7 +19,7 @@ from gateway.operations.rates import KEPT_ON, MOST, WINDOW, Meter
 from gateway.operations.vitals import KEPT, PERIOD, SERIES, Vitals, of_cluster, quantile
 from gateway.presence.contract import Vital, as_fields, of_record
 from gateway.redis.records import Record, Rejections
-from gateway.server.app import running_node
+from gateway.server.running import running_node
 from tests.harness import properties  # noqa: F401
 from tests.harness.redis import RedisServer
 from tests.harness.wait import eventually

@@ -25,7 +25,7 @@ from gateway import (
     setup,
 )
 from gateway.application.loading import load_handler
-from gateway.server.app import NODE
+from gateway.server.connect import NODE
 from tests.harness.ports import HOST
 from tests.harness.wait import eventually
 from tests.harness.wire import CLOSE, Wires

@@ -11,7 +11,8 @@ import pytest
 
 from gateway import Settings
 from gateway.config import Rule
-from gateway.server.app import create_app, running_node
+from gateway.server.app import create_app
+from gateway.server.running import running_node
 from tests.handlers.guarded import Guarded
 from tests.harness import http
 from tests.harness.client import Clients

@@ -21,7 +21,8 @@ from trustme import CA
 
 from gateway import ConnectionNotFound, Handler, Settings, add_routes, setup
 from gateway.node.service import NodeService
-from gateway.server.app import NODE, running_node
+from gateway.server.connect import NODE
+from gateway.server.running import running_node
 from tests.harness.ports import HOST
 from tests.harness.redis import RedisServer
 from tests.harness.secure import SecureWire

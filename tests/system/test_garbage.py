@@ -13,7 +13,7 @@ import pytest
 from gateway.config import Rule, Settings
 from gateway.errors import Unavailable
 from gateway.node.service import NodeService
-from gateway.server.app import Standalone, running_node
+from gateway.server.running import Standalone, running_node
 from tests.harness.client import Clients
 from tests.harness.redis import RedisServer
 from tests.harness.wait import eventually
