@@ -1,4 +1,4 @@
-"""How far a channel was read: one table of cases for the clients in Python and TypeScript (`membership.test.ts`)."""
+"""How far a channel was read: one table of cases for the clients in Python and TypeScript (`progress.test.ts`)."""
 
 from __future__ import annotations
 

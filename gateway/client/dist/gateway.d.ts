@@ -199,18 +199,6 @@ declare class GatewayError extends Error {
     readonly channel?: string | undefined;
     constructor(code: string, message: string, details?: Pick<GatewayError, "field" | "retryAfter" | "channel">);
 }
-/** A place in a channel's history. */
-interface Position {
-    epoch: string;
-    offset: number;
-}
-/** Messages that may have been missed in a channel. */
-interface Gap {
-    /** The last message that was delivered, where the channel keeps a history. */
-    since: Position | null;
-    /** The epoch in which the history goes on; null where there is none. */
-    epoch: string | null;
-}
 /** One message from the server. */
 interface Message<P = unknown> {
     /** Empty where the message was not written to a channel. */
@@ -230,6 +218,18 @@ interface Outgoing {
     cmd: string;
     param?: unknown;
     id?: string | number;
+}
+/** A place in a channel's history. */
+interface Position {
+    epoch: string;
+    offset: number;
+}
+/** Messages that may have been missed in a channel. */
+interface Gap {
+    /** The last message that was delivered, where the channel keeps a history. */
+    since: Position | null;
+    /** The epoch in which the history goes on; null where there is none. */
+    epoch: string | null;
 }
 interface QueueLimits {
     /** How many messages; default 100. */

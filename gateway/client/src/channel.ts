@@ -1,7 +1,7 @@
 import { Emitter, isolated } from "./emitter";
 import { GatewayError, pauseAfter } from "./errors";
-import { type Gap, type Joined, Membership, type Position } from "./membership";
 import type { Message } from "./message";
+import { type Gap, type Joined, type Position, Progress } from "./progress";
 import type { Dropped } from "./queue";
 import { type Messages, reader } from "./reader";
 import { type Presence, Roster } from "./roster";
@@ -65,7 +65,7 @@ export class Channel<S extends Schema = AnySchema> {
   readonly name: string;
   readonly #port: Port;
   readonly #events = new Emitter<Record<string, (...args: never[]) => void>>();
-  readonly #membership = new Membership();
+  readonly #progress = new Progress();
   /** Whether the node has let us in, on the connection at hand. */
   #inside = false;
   /** Settled when the node first lets us in; null while we do not want in. */
@@ -87,7 +87,7 @@ export class Channel<S extends Schema = AnySchema> {
 
   /** How far the messages of a channel with history were delivered. */
   get position(): Position | null {
-    return this.#membership.position;
+    return this.#progress.position;
   }
 
   /**
@@ -195,7 +195,7 @@ export class Channel<S extends Schema = AnySchema> {
 
   /** @internal Messages that were not delivered because they had been before. */
   get duplicates(): number {
-    return this.#membership.duplicates;
+    return this.#progress.duplicates;
   }
 
   /** @internal Nothing more will come. */
@@ -214,7 +214,7 @@ export class Channel<S extends Schema = AnySchema> {
     this.#retry.stop();
     this.#inside = false;
     if (this.#joined?.failed) this.#joined = promiseWithSettle();
-    this.#deliver(this.#membership.begin());
+    this.#deliver(this.#progress.begin());
     const { position: since } = this;
     try {
       const options = { channel: this.name, timeout: JOIN_TIMEOUT };
@@ -227,13 +227,13 @@ export class Channel<S extends Schema = AnySchema> {
 
   /** @internal */
   receive(message: Message): void {
-    if (message.cmd === "$gap") this.#gap(this.#membership.interrupt(message.param as Partial<Gap> | null));
+    if (message.cmd === "$gap") this.#gap(this.#progress.interrupt(message.param as Partial<Gap> | null));
     else if (message.cmd === "$left") this.#left(message.param as Partial<Left> | null);
-    else this.#deliver(this.#membership.accept(message));
+    else this.#deliver(this.#progress.accept(message));
   }
 
   #entered(reply: Joined | null): void {
-    const { gap, messages } = this.#membership.settle(reply);
+    const { gap, messages } = this.#progress.settle(reply);
     if (gap) this.#gap(gap);
     this.#deliver(messages);
     this.#inside = true;
@@ -243,7 +243,7 @@ export class Channel<S extends Schema = AnySchema> {
 
   #refused(error: GatewayError): void {
     // A new connection joins again by itself.
-    if (error.code === "closed") return this.#deliver(this.#membership.abandon());
+    if (error.code === "closed") return this.#deliver(this.#progress.abandon());
     const failure = this.#error(error.code, error.message);
     const pause = pauseAfter(error);
     // Over the same connection; what arrives is held back until then.
@@ -267,7 +267,7 @@ export class Channel<S extends Schema = AnySchema> {
     this.#attempt++;
     this.#retry.stop();
     this.#inside = false;
-    this.#deliver(this.#membership.leave());
+    this.#deliver(this.#progress.leave());
     this.end();
     return joined;
   }

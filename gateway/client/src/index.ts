@@ -9,8 +9,8 @@ export {
 } from "./client";
 export type { Close } from "./close";
 export { GatewayError } from "./errors";
-export type { Gap, Position } from "./membership";
 export type { Message, Outgoing } from "./message";
+export type { Gap, Position } from "./progress";
 export type { Dropped, QueueLimits } from "./queue";
 export type { Messages } from "./reader";
 export type { Presence } from "./roster";

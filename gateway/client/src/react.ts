@@ -4,8 +4,8 @@ import { useEffect, useMemo, useRef, useState, useSyncExternalStore } from "reac
 import type { Channel, Left } from "./channel";
 import type { Client } from "./client";
 import type { GatewayError } from "./errors";
-import type { Gap } from "./membership";
 import type { Message } from "./message";
+import type { Gap } from "./progress";
 import type { Presence } from "./roster";
 import type { AnySchema, ChannelMessages, Schema } from "./schema";
 import type { State } from "./states";

@@ -1,7 +1,7 @@
 import { expectTypeOf, test } from "vitest";
 import type { Client } from "./client";
-import type { Gap } from "./membership";
 import type { Message } from "./message";
+import type { Gap } from "./progress";
 import type { Presence } from "./roster";
 import type { Schema } from "./schema";
 

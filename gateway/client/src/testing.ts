@@ -1,9 +1,9 @@
 import { PROTOCOL } from "./address";
 import { GatewayError } from "./errors";
-import type { Position } from "./membership";
 import type { Message, Outgoing } from "./message";
 import { Connection } from "./mock-connection";
 import { MockSocket, type Peer } from "./mock-socket";
+import type { Position } from "./progress";
 import { time } from "./timer";
 
 /** One command of a client, for a handler of a mock server. */

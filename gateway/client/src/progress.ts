@@ -22,7 +22,7 @@ export interface Joined {
 }
 
 /** Which messages of a channel are new: each is delivered once, in the order of the history. */
-export class Membership {
+export class Progress {
   /** Whether we were ever in, so that coming back without a position is a gap. */
   #known = false;
   #position: Position | null = null;

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { type Gap, type Joined, Membership, type Position } from "./membership";
 import type { Message } from "./message";
+import { type Gap, type Joined, type Position, Progress } from "./progress";
 import { table } from "./tables";
 
 /** What happens, what is told at once, the gap that is told before it, and the position afterwards. */
@@ -20,26 +20,26 @@ const message = (offset: number | null): Message => ({
   ...(offset === null ? {} : { offset }),
 });
 
-function take(membership: Membership, step: Step): { gap: Gap | null; messages: Message[] } {
+function take(progress: Progress, step: Step): { gap: Gap | null; messages: Message[] } {
   switch (step.do) {
     case "accept":
-      return { gap: null, messages: membership.accept(message(step.with)) };
+      return { gap: null, messages: progress.accept(message(step.with)) };
     case "settle":
-      return membership.settle(step.with);
+      return progress.settle(step.with);
     case "interrupt":
-      return { gap: membership.interrupt(step.with), messages: [] };
+      return { gap: progress.interrupt(step.with), messages: [] };
     default:
-      return { gap: null, messages: membership[step.do]() };
+      return { gap: null, messages: progress[step.do]() };
   }
 }
 
 test.each(CASES)("$case", ({ steps, duplicates = 0 }) => {
-  const membership = new Membership();
+  const progress = new Progress();
   for (const step of steps) {
-    const { gap, messages } = take(membership, step);
+    const { gap, messages } = take(progress, step);
     expect(messages.map(({ offset = null }) => offset)).toEqual(step.tells ?? []);
     expect(gap).toEqual(step.gap ?? null);
-    expect(membership.position).toEqual(step.at);
+    expect(progress.position).toEqual(step.at);
   }
-  expect(membership.duplicates).toBe(duplicates);
+  expect(progress.duplicates).toBe(duplicates);
 });
