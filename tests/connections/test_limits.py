@@ -1,7 +1,7 @@
 """Every limit on what a client may do: at it, below it and above it, and switched off by 0.
 
 Of heads and handshakes: access/test_listener.py. Of the outbox: test_websocket.py. Of what waits for Redis:
-test_backplane.py.
+backplane/test_contract.py.
 """
 
 from __future__ import annotations

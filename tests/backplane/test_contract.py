@@ -1,6 +1,6 @@
 """What every backplane promises: one suite over all of them. A new one passes it unchanged.
 
-What happens when Redis is away is in test_backplane_faults.py.
+What happens when Redis is away is in test_faults.py.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ import pytest
 from aiohttp import web
 
 from gateway.client import Client, Message, Position, connect
-from gateway.client import token as bearer
 from gateway.client.retry import Backoff
 from gateway.errors import Forbidden, InvalidChannel, NoAnswer, NotConnected, RateLimited, Unauthorized
 from tests.harness.feed import KEPT, RULES
@@ -222,7 +221,7 @@ async def test_the_same_token_is_not_shown_again(server: Scripted) -> None:
 
 async def test_a_token_is_renewed_before_it_expires(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the open connection; a source that fails meanwhile is asked again."""
-    monkeypatch.setattr(bearer, "SHORTEST", 0.01)
+    monkeypatch.setattr("gateway.client.token.SHORTEST", 0.01)
     tokens = [_jwt(1), None, _jwt(60)]
 
     async def fetch() -> str:
