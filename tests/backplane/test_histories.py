@@ -282,7 +282,7 @@ class TestLedger:
 
 async def test_a_history_in_memory_leaves_nothing_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither messages nor the name."""
-    monkeypatch.setattr("gateway.backplane.streams_memory.LINGER", 0.05)
+    monkeypatch.setattr("gateway.backplane.memory.LINGER", 0.05)
     backplane = MemoryBackplane()
     await backplane.append("lobby", message(100), Rule(match="*", history=9, ttl=1))
     assert "lobby" in backplane._streams._streams

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from gateway.backplane import Page, Target
-from gateway.backplane.streams_memory import MemoryStreams
+from gateway.backplane.memory import MemoryStreams
 from gateway.config import Rule
 from gateway.connections.connection import Connection
 from gateway.connections.counters import Counters
