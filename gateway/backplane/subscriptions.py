@@ -14,7 +14,7 @@ from gateway.backplane.counters import BackplaneCounters
 from gateway.backplane.inbox import Inbox
 from gateway.errors import Unavailable
 from gateway.protocol.envelope import BEAT, GAP, SPOKEN, Target
-from gateway.redis.denied_subscriptions import Unheard
+from gateway.redis.denied_subscriptions import DeniedSubscriptions
 from gateway.redis.keys import PLAIN, Verbs
 from gateway.redis.link import Link, RedisRefused
 from gateway.redis.topology import key_slot
@@ -64,7 +64,7 @@ class Subscriptions:
         redirected: Callable[[RedisRefused | None], None] | None = None,
     ) -> None:
         self._inbox = inbox
-        self._unheard = Unheard(troubles, verbs.subscribe)
+        self._denied = DeniedSubscriptions(troubles, verbs.subscribe)
         self._counters = counters
         self._what = what
         self._verbs = verbs
@@ -135,7 +135,7 @@ class Subscriptions:
         self._lingering.pop(topic, None)
         self._missing.pop(topic, None)
         self._refused.pop(topic, None)
-        self._unheard.over(topic, self._address)
+        self._denied.over(topic, self._address)
         wish = self._wishes.pop(topic)
         self._restored(topic)
         return wish
@@ -261,7 +261,7 @@ class Subscriptions:
         wish.sure = True
         _grant(wish)
         self._restored(topic)
-        self._unheard.over(topic, self._address)
+        self._denied.over(topic, self._address)
         if self._refused:
             self._missing.update(self._refused)
             self._refused.clear()
@@ -305,7 +305,7 @@ class Subscriptions:
         if error.word == "MOVED" and self._redirected is not None:
             self._redirected(error)
         elif topics:
-            self._unheard.refused(topics, error, self._address)
+            self._denied.refused(topics, error, self._address)
 
     def _next_answer(self, verb: bytes) -> None:
         """Count one answer to the first command under way."""

@@ -28,7 +28,7 @@ from gateway.presence.repair import Audit
 from gateway.presence.rules import Rules
 from gateway.presence.scripts import COUNT
 from gateway.presence.wrong_types import Mending
-from gateway.redis.blocking import Standby
+from gateway.redis.blocking import BlockingLink
 from gateway.redis.links import Links
 from gateway.redis.records import Rejections
 from gateway.redis.store import looked
@@ -75,7 +75,7 @@ class RedisPresence:
         store.connected.append(self.lease.connected)
         store.rearranged.append(self.lease.register_again)
         store.misplaced.append(self._mending.misplaced)
-        self._standby = Standby(links.url, f"{links.name}-standby", lambda: store.server(keys.node(node)))
+        self._blocking = BlockingLink(links.url, f"{links.name}-standby", lambda: store.server(keys.node(node)))
         self._farewells = Farewells(store, keys, settings.presence_grace, rejections)
         self._arriving: set[str] = set()
         """Connections that are counted already and not yet opened."""
@@ -114,7 +114,7 @@ class RedisPresence:
         raise Unavailable("somebody writes over the word of this database")
 
     def hold(self) -> None:
-        self._standby.call(self.lease.renewal())
+        self._blocking.call(self.lease.renewal())
 
     async def close(self) -> None:
         await self._store.flushed()

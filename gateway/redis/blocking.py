@@ -23,7 +23,7 @@ TIMEOUT = 2.0
 """Seconds for each step; a few of them must fit into what is left of a lease."""
 
 
-class Standby:
+class BlockingLink:
     """Sends one command when it has to, and waits for it."""
 
     def __init__(self, url: str, name: str, server: Callable[[], str]) -> None:

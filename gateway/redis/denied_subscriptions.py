@@ -9,7 +9,7 @@ from gateway.redis.refusal import What
 from gateway.redis.trouble import Troubles
 
 
-class Unheard:
+class DeniedSubscriptions:
     """The topics of one link whose subscription was refused and has not been granted since."""
 
     def __init__(self, troubles: Troubles, verb: bytes) -> None:
