@@ -20,7 +20,7 @@ from gateway.connections.counters import Counters
 from gateway.errors import ConnectionNotFound, GatewayError, InvalidSettings, Unavailable
 from gateway.operations.observers import Observers
 from gateway.operations.taps import Taps
-from gateway.presence.view import Onlooker
+from gateway.presence.view import PresenceView
 from gateway.protocol.envelope import is_envelope
 from gateway.redis.links import open_links
 from gateway.redis.wait import Steps, Wait
@@ -84,7 +84,7 @@ class Visitor:
         links = open_links(settings)
         assert links is not None  # `settings_of` refuses a node that is alone
         self.backplane: Backplane = open_backplane(settings, links)
-        self.onlooker = Onlooker(links)
+        self.presence = PresenceView(links)
         hint = "" if settings.cluster_secret else "; if the nodes have a cluster_secret, whoever asks them needs it"
         self.remote = Remote(self.id, self.backplane, _refuse, timeout=settings.publish_timeout, hint=hint)
         self._rule: Callable[[str], Rule] = first_match(())
@@ -115,7 +115,7 @@ class Visitor:
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.backplane.run())
-            tasks.create_task(self.onlooker.run())
+            tasks.create_task(self.presence.run())
             tasks.create_task(self._listen())
             tasks.create_task(self._keep_up())
             tasks.create_task(self.observers.run())
@@ -142,7 +142,7 @@ class Visitor:
                 await self._read_rules()
 
     async def _read_rules(self) -> None:
-        self._rule = first_match(await self.onlooker.rules())
+        self._rule = first_match(await self.presence.rules())
 
     def rule(self, channel: str) -> Rule:
         """Return what holds for a channel, as the nodes have it: they may get other rules while we are here."""

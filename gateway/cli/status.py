@@ -57,8 +57,8 @@ class Picture(NamedTuple):
 
 async def look(visitor: Visitor) -> Picture:
     """Read what the nodes have written, and ask those that could not. Raises `Unavailable`."""
-    onlooker = visitor.onlooker
-    counts, nodes, ids = await onlooker.count(), await onlooker.nodes(), await onlooker.node_ids()
+    presence = visitor.presence
+    counts, nodes, ids = await presence.count(), await presence.nodes(), await presence.node_ids()
     others = await conditions_of(visitor.remote, set(ids) - {node.id for node in nodes})
     return Picture(counts, nodes, others)
 

@@ -15,7 +15,7 @@ TOO_SOON = -1
 """Instead of a count: it was told less than a second ago, before it changed. Even less: it was told since."""
 
 
-class Crowds:
+class Counting:
     """Publishes `online-count` for the channels whose count has changed."""
 
     def __init__(self, size: Callable[[str, float], Awaitable[int]], backplane: Backplane) -> None:

@@ -37,8 +37,8 @@ class Holder(NamedTuple):
     """Milliseconds until its lease runs out."""
 
 
-class Rivals:
-    """Looks for them."""
+class Duplicates:
+    """Looks for other processes that have the name of this node."""
 
     def __init__(self, node: str, store: Store, keys: Keys, rejections: Rejections) -> None:
         self._node = node

@@ -20,8 +20,8 @@ PERIOD = 0.5
 AT_ONCE = 100
 
 
-class Farewells:
-    """Looks for what is due."""
+class GracePeriods:
+    """Announces whose time to come back is over."""
 
     def __init__(self, store: Store, keys: Keys, grace: float, rejections: Rejections) -> None:
         self._store = store

@@ -13,7 +13,7 @@ from gateway.connections.hub import Hub
 from gateway.errors import Unavailable
 from gateway.presence.claims import Claims
 from gateway.presence.contract import Vital, as_fields
-from gateway.presence.duplicates import Holder, Rivals
+from gateway.presence.duplicates import Duplicates, Holder
 from gateway.presence.listing import SECONDS
 from gateway.presence.marks import Marks
 from gateway.presence.processes import own_process
@@ -54,7 +54,7 @@ class Lease:
         reaper: Reaper,
         claims: Claims,
         rules: Rules,
-        rivals: Rivals,
+        duplicates: Duplicates,
         marks: Marks,
         vital: Callable[[], Vital] = Vital,
         proved: Callable[[float, str], None] = lambda since, at: None,
@@ -68,7 +68,7 @@ class Lease:
         self._reaper, self._claims, self._rules, self._marks = reaper, claims, rules, marks
         self._current = vital
         self._key, self._rival_key = keys.node(node), keys.rival(node)
-        self._rivals, self._incarnation = rivals, rivals.incarnation
+        self._duplicates, self._incarnation = duplicates, duplicates.incarnation
         self._started = time.time_ns() // 1_000_000
         self._due = asyncio.Event()
         self._must_register = True
@@ -140,10 +140,10 @@ class Lease:
         if state == LOST:
             self._renewed, self.steady_since = 0.0, began  # others may have lost theirs with it
             await self.register()
-        elif state == FOREIGN and not self._rivals.present:
+        elif state == FOREIGN and not self._duplicates.present:
             await self.register()  # what the others have removed with the lease
         elif state != FOREIGN:
-            self._rivals.note(self._rivals.said_of(None) if state == SHARED else "")
+            self._duplicates.note(self._duplicates.said_of(None) if state == SHARED else "")
         if state != FOREIGN:
             self._proved(began, "" if self._store.whole else self._store.server(self._key))
         now = asyncio.get_running_loop().time()
@@ -180,14 +180,14 @@ class Lease:
     async def _register(self) -> None:
         # Before all that is written: what a server loses from here on is seen when its mark is looked at next.
         await self._marks.remember()
-        holder = await self._rivals.holder()
+        holder = await self._duplicates.holder()
         is_held = holder is not None and not holder.has_ended
         if is_held:
             self._stand_beside(holder)
         async with self._claims.held(self._node):
             reaped = self._keys.reaped(self._node)
             was_reaped = await self._store.ask(reaped, ("GET", reaped))
-            may_remove = not is_held and await self._rivals.is_alone()
+            may_remove = not is_held and await self._duplicates.is_alone()
             ghosts = await self._reaper.remove_ghosts(self._node, self._hub.connections) if may_remove else 0
             if not is_held:
                 await self._take(holder)
@@ -204,10 +204,10 @@ class Lease:
         if holder is None:
             return
         if self.registered.is_set():
-            self._rivals.note(self._rivals.said_of(holder))
+            self._duplicates.note(self._duplicates.said_of(holder))
             return
-        if self._rivals.lives(holder):
-            self.refusal = self._rivals.said_of(holder)
+        if self._duplicates.lives(holder):
+            self.refusal = self._duplicates.said_of(holder)
         raise Unavailable("the lease of an earlier process of this name has not run out")
 
     async def _take(self, ended: Holder | None) -> None:
@@ -225,7 +225,7 @@ class Lease:
             await asyncio.gather(*(done for connection in some for done in self._write(connection, silent=silent)))
             if not await self._claims.take(self._node):
                 raise Unavailable("another process has begun to remove what this node holds")
-            if not self._rivals.present:  # else it is the other one's
+            if not self._duplicates.present:  # else it is the other one's
                 await self._store.ask(self._key, ("EXPIRE", self._key, SECONDS))
 
     def _write(self, connection: Connection, *, silent: bool) -> Iterator[Awaitable[object]]:

@@ -13,7 +13,7 @@ from gateway.backplane import MemoryBackplane, Target
 from gateway.config import Settings
 from gateway.connections.connection import ConnectionInfo
 from gateway.presence.contract import Counts, NodeInfo, Vital, announcement
-from gateway.presence.counting import Crowds
+from gateway.presence.counting import Counting
 from gateway.version import __version__
 
 T = TypeVar("T")
@@ -37,10 +37,10 @@ class MemoryPresence:
         self._users: Counter[str] = Counter()
         self._leaving: dict[tuple[str, str], asyncio.TimerHandle] = {}
         """Who may still come back, by channel and user."""
-        self._crowds = Crowds(self._size, backplane)
+        self._counting = Counting(self._size, backplane)
 
     async def run(self) -> None:
-        await self._crowds.run()
+        await self._counting.run()
 
     async def ready(self) -> None:
         pass
@@ -161,7 +161,7 @@ class MemoryPresence:
         if not self._rule(channel).presence:
             return
         if 0 < self._presence_max < len(self._online.get(channel, ())) + (not connected):
-            self._crowds.add(channel)
+            self._counting.add(channel)
             return
         word = announcement(connection.user, channel, connected=connected, exclude=connection.id)
         self._backplane.put(Target("channel", channel), word)

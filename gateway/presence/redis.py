@@ -16,18 +16,18 @@ from gateway.connections.hub import Hub
 from gateway.errors import CannotStart, Unavailable
 from gateway.presence.claims import Claims
 from gateway.presence.contract import Counts, NodeInfo, Vital
-from gateway.presence.counting import Crowds
-from gateway.presence.duplicates import Rivals
-from gateway.presence.grace import Farewells
+from gateway.presence.counting import Counting
+from gateway.presence.duplicates import Duplicates
+from gateway.presence.grace import GracePeriods
 from gateway.presence.lease import Lease
 from gateway.presence.listing import SECONDS, RedisListing
 from gateway.presence.marks import Marks
 from gateway.presence.reaper import Reaper
 from gateway.presence.registry import RedisRegistry
-from gateway.presence.repair import Audit
+from gateway.presence.repair import Repair
 from gateway.presence.rules import Rules
 from gateway.presence.scripts import COUNT
-from gateway.presence.wrong_types import Mending
+from gateway.presence.wrong_types import WrongTypes
 from gateway.redis.blocking import BlockingLink
 from gateway.redis.links import Links
 from gateway.redis.records import Rejections
@@ -62,24 +62,24 @@ class RedisPresence:
         claims, marks = Claims(store, keys), Marks(store, keys)
         self._hub = hub
         self._listing = RedisListing(store, keys, rejections, self._spoiled)
-        self._crowds = Crowds(self._size, backplane)
-        registry = self._registry = RedisRegistry(store, keys, settings, self._crowds)
+        self._counting = Counting(self._size, backplane)
+        registry = self._registry = RedisRegistry(store, keys, settings, self._counting)
         reaper = self.reaper = Reaper(store, keys, registry, claims, rejections, marks, reaped)
         rules = Rules(store, keys, rejections, settings.channels)
-        rivals = self._rivals = Rivals(node, store, keys, rejections)
+        duplicates = self._duplicates = Duplicates(node, store, keys, rejections)
         proved = links.troubles.proved
         self.lease = Lease(
-            node, store, keys, hub, registry, reaper, claims, rules, rivals, marks, vital=vital, proved=proved
+            node, store, keys, hub, registry, reaper, claims, rules, duplicates, marks, vital=vital, proved=proved
         )
-        self._mending = Mending(store, keys, rejections, self.lease.register_again)
+        self._wrong_types = WrongTypes(store, keys, rejections, self.lease.register_again)
         store.connected.append(self.lease.connected)
         store.rearranged.append(self.lease.register_again)
-        store.misplaced.append(self._mending.misplaced)
+        store.misplaced.append(self._wrong_types.misplaced)
         self._blocking = BlockingLink(links.url, f"{links.name}-standby", lambda: store.server(keys.node(node)))
-        self._farewells = Farewells(store, keys, settings.presence_grace, rejections)
+        self._grace_periods = GracePeriods(store, keys, settings.presence_grace, rejections)
         self._arriving: set[str] = set()
         """Connections that are counted already and not yet opened."""
-        self.audit = Audit(node, store, keys, hub, self.lease, rivals, rules, counters, self._arriving)
+        self.repair = Repair(node, store, keys, hub, self.lease, duplicates, rules, counters, self._arriving)
 
     # ---- life
 
@@ -88,10 +88,10 @@ class RedisPresence:
             tasks.create_task(self._store.run())
             tasks.create_task(self.lease.run())
             tasks.create_task(self._reap())
-            tasks.create_task(self._crowds.run())
-            tasks.create_task(self._farewells.run())
-            tasks.create_task(self.audit.run())
-            tasks.create_task(self._mending.run())
+            tasks.create_task(self._counting.run())
+            tasks.create_task(self._grace_periods.run())
+            tasks.create_task(self.repair.run())
+            tasks.create_task(self._wrong_types.run())
 
     async def ready(self) -> None:
         await self.lease.registered.wait()
@@ -100,7 +100,7 @@ class RedisPresence:
 
     @property
     def trouble(self) -> list[str]:
-        return [self._rivals.present] if self._rivals.present else []
+        return [self._duplicates.present] if self._duplicates.present else []
 
     async def database(self) -> str:
         key = self._keys.database

@@ -12,7 +12,7 @@ from gateway.backplane import Target
 from gateway.config import Settings
 from gateway.connections.connection import ConnectionInfo
 from gateway.presence.contract import announcement
-from gateway.presence.counting import Crowds
+from gateway.presence.counting import Counting
 from gateway.presence.scripts import FORGET_USER, JOIN, LEAVE, OPEN, RESERVE, RESTORE
 from gateway.redis.keys import Keys
 from gateway.redis.records import Record, Rejections, values
@@ -31,10 +31,10 @@ class RedisRegistry:
     elsewhere: they are written next, and looked at once more, because another node may have been faster.
     """
 
-    def __init__(self, store: Store, keys: Keys, settings: Settings, crowds: Crowds) -> None:
+    def __init__(self, store: Store, keys: Keys, settings: Settings, counting: Counting) -> None:
         self._store = store
         self._keys = keys
-        self._crowds = crowds
+        self._counting = counting
         self._presence_max = settings.presence_max
         self._rule = settings.rule
         self._grace = round(settings.presence_grace * 1000)
@@ -166,7 +166,7 @@ class RedisRegistry:
     def _changed(self, script: Script, channel: str, answer: list[int]) -> bool:
         first_or_last, crowded = bool(answer[0]), bool(answer[1])
         if crowded:
-            self._crowds.add(channel)
+            self._counting.add(channel)
         if not self._store.whole:
             self._index(script, channel, first_or_last, answer)
         return first_or_last

@@ -13,7 +13,7 @@ from typing import Any
 from gateway.connections.counters import Counters
 from gateway.connections.hub import Hub
 from gateway.errors import Unavailable
-from gateway.presence.duplicates import Rivals
+from gateway.presence.duplicates import Duplicates
 from gateway.presence.lease import Lease
 from gateway.presence.rules import Rules
 from gateway.redis.keys import Keys
@@ -34,7 +34,7 @@ SAMPLE = 10
 MEMBERS = 100
 
 
-class Audit:
+class Repair:
     """Finds what no event told: a replica that was behind when it became master, a hand in the keys."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Audit:
         keys: Keys,
         hub: Hub,
         lease: Lease,
-        rivals: Rivals,
+        duplicates: Duplicates,
         rules: Rules,
         counters: Counters,
         arriving: Collection[str],
@@ -56,7 +56,7 @@ class Audit:
         self._keys = keys
         self._hub = hub
         self._lease = lease
-        self._rivals = rivals
+        self._duplicates = duplicates
         self._rules = rules
         self._counters = counters
         self._position = 0
@@ -94,7 +94,7 @@ class Audit:
         held, arriving = len(self._hub), len(self._arriving)
         stored = await self._answer(self._keys.node_connections(self._node), "SCARD")
         # Beside another process of this name more is stored than is held here, and none of that is ours to remove.
-        if not self._rivals.present and stored is not None and not held <= stored <= held + arriving:
+        if not self._duplicates.present and stored is not None and not held <= stored <= held + arriving:
             return f"{held} connections here, {stored} in Redis"
         for channel in sample:
             joined = (each for each in self._hub.members(channel) if channel not in each.joining)

@@ -11,7 +11,7 @@ from gateway.redis.links import Links
 from gateway.redis.records import Rejections
 
 
-class Onlooker:
+class PresenceView:
     """Reads what the nodes of a cluster have written. Raises `Unavailable` while Redis is away."""
 
     def __init__(self, links: Links) -> None:

@@ -17,7 +17,7 @@ PERIOD = 1.0
 """Seconds from one mending to the next: a hand that does it again and again costs no more than this."""
 
 
-class Mending:
+class WrongTypes:
     """Removes what is in the way, and has this node write again what belongs there.
 
     Who has met it writes again, whoever removed it; others find what they lost by their audits.

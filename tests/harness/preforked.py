@@ -20,7 +20,7 @@ class Auditing(Handler):
     """Has the node look at what Redis holds of it, and tells how often that had to be repaired."""
 
     async def on(self, service: Service, connection: Connection, cmd: str, param: Any) -> object:
-        await cast(RedisPresence, cast(NodeService, service).node.presence).audit.check()
+        await cast(RedisPresence, cast(NodeService, service).node.presence).repair.check()
         return {"repairs": service.counters.repairs}
 
 

@@ -45,7 +45,7 @@ async def test_who_leaves_while_another_one_is_announced_is_announced_too(
     async with PresenceNode(url, presence_grace=0.3).running() as node:
         await node.backplane.subscribe([Target("channel", "hall")])
         ada, bob = await node.somebody("ada", "hall"), await node.somebody("bob", "hall")
-        farewells = cast(RedisPresence, node.presence)._farewells
+        farewells = cast(RedisPresence, node.presence)._grace_periods
         monkeypatch.setattr(farewells, "_store", Beside(farewells._store, bob))
         await ada.lose()
 

@@ -159,7 +159,7 @@ async def test_of_two_that_live_under_one_name_neither_removes_what_the_other_ho
 
     await eventually(all_there)
     for node in (first, second):
-        assert not await cast(RedisPresence, node.presence).audit.check()
+        assert not await cast(RedisPresence, node.presence).repair.check()
         _lease(node).register_again()
         await eventually(partial(_is_registered, node))
         assert await all_there()

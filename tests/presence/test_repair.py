@@ -29,7 +29,7 @@ async def held(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 async def test_an_audit_of_what_is_right_finds_nothing(redis, held):
     """While the sets are right nothing is repaired, and nothing counted."""
     await agrees(redis, HELD, 10)
-    assert not await held.presence.audit.check()
+    assert not await held.presence.repair.check()
     assert held.counters.repairs == 0
 
 
@@ -40,7 +40,7 @@ async def test_a_join_under_way_is_no_difference(redis, held):
     held.hub.join(connection, "attic")
     connection.joining = ("attic",)
     for _ in range(3):
-        assert not await held.presence.audit.check()
+        assert not await held.presence.repair.check()
     held.presence.lease.register_again()
     await eventually(lambda: held.presence.lease.registering)
     await eventually(lambda: not held.presence.lease.registering)
@@ -52,13 +52,13 @@ async def test_who_is_just_coming_in_is_no_difference(redis, held):
     await agrees(redis, HELD, 10)
     arriving = Connection(make_id("lone", "late"), Profile(id="late"), Handler())
     assert await held.presence.reserve(arriving.info(), "", 1)
-    assert not await held.presence.audit.check()
+    assert not await held.presence.repair.check()
     await held.presence.lose(arriving.info())
-    assert not await held.presence.audit.check()
+    assert not await held.presence.repair.check()
     await agrees(redis, HELD, 10)
     assert await held.presence.reserve(arriving.info(), "", 1)
     await held.presence.open(arriving.info(), "")
-    assert await held.presence.audit.check()
+    assert await held.presence.repair.check()
 
 
 LOST = {
@@ -75,7 +75,7 @@ async def test_what_was_lost_is_found_and_written_again(redis, held, what):
     """Whichever of the sets lost something, the next audit says so, counts it, and has it repaired."""
     await agrees(redis, HELD, 10)
     await redis.command(*LOST[what])
-    assert await held.presence.audit.check()
+    assert await held.presence.repair.check()
     assert held.counters.repairs == 1
     await agrees(redis, HELD, 10)
 
@@ -85,7 +85,7 @@ async def test_what_cannot_be_asked_is_no_difference_but_mended(redis, held):
     await agrees(redis, HELD, 10)
     for key in ("gateway:members:hall", "gateway:node:lone:connections"):
         await redis.command("SET", key, "x")
-    assert not await held.presence.audit.check()
+    assert not await held.presence.repair.check()
     assert held.counters.repairs == 0
     await eventually(lambda: held.counters.rejected == 2)
     await agrees(redis, HELD, 10)
@@ -98,5 +98,5 @@ async def test_a_ghost_is_removed(redis, held):
     for channel in ghost.channels:
         held.hub.leave(ghost, channel)
     held.hub.remove(ghost)
-    assert await held.presence.audit.check()
+    assert await held.presence.repair.check()
     await agrees(redis, [entry for number, entry in enumerate(HELD) if number != 5], 10)

@@ -304,6 +304,6 @@ async def test_somebody_who_is_no_node_sees_the_cluster_all_the_same(scene: Scen
         await scene.poison(*(each for key in keys for each in (("DEL", key), command(key))))
         own = settings_of(scene.redis.url, prefix="gateway", publish_timeout=10)
         async with Visitor(own).running() as visitor:
-            await visitor.onlooker.count()
-            await visitor.onlooker.nodes()
-            assert await visitor.onlooker.rules() == ()
+            await visitor.presence.count()
+            await visitor.presence.nodes()
+            assert await visitor.presence.rules() == ()
