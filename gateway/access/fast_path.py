@@ -30,7 +30,7 @@ _TROUBLE = web.Response(status=500, text="500 Internal Server Error\n")
 Handle = Callable[[web.Request], Awaitable[object]]
 
 
-class Shortcut:
+class FastPath:
     """Answers handshakes for one path of an application; its middlewares and signals have no part in it."""
 
     def __init__(self, app: web.Application, path: str, handle: Handle) -> None:
@@ -40,22 +40,22 @@ class Shortcut:
         self._handle = handle
         self._route = next(route for route in app.router.routes() if route.get_info().get("path") == path)
 
-    def __call__(self, door: Newcomer, head: bytes, loop: asyncio.AbstractEventLoop) -> Answering | None:
+    def __call__(self, newcomer: Newcomer, head: bytes, loop: asyncio.AbstractEventLoop) -> Answering | None:
         """Return what answers a request, or None where it is for the server."""
         if not head.startswith(self._heads):
             return None
-        parser = HttpRequestParser(cast(Any, door), loop, READ_BYTES, **LIMITS)
+        parser = HttpRequestParser(cast(Any, newcomer), loop, READ_BYTES, **LIMITS)
         try:
             messages, upgraded, _ = parser.feed_data(head)
         except HttpProcessingError:
             return None
         if not upgraded or len(messages) != 1 or any(name in messages[0][0].headers for name in _NOT_PLAIN):
             return None
-        return self._answer(door, messages[0][0], loop)
+        return self._answer(newcomer, messages[0][0], loop)
 
-    async def _answer(self, door: Newcomer, message: Any, loop: asyncio.AbstractEventLoop) -> None:
+    async def _answer(self, newcomer: Newcomer, message: Any, loop: asyncio.AbstractEventLoop) -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task(loop))
-        request = web.Request(message, EMPTY_PAYLOAD, cast(Any, door), cast(AbstractStreamWriter, None), task, loop)
+        request = web.Request(message, EMPTY_PAYLOAD, cast(Any, newcomer), cast(AbstractStreamWriter, None), task, loop)
         request._match_info = self._match()
         try:
             refusal = await self._refusal(request)
@@ -63,7 +63,7 @@ class Shortcut:
             logger.exception("Error handling request from %s", request.remote)
             refusal = _as_bytes(_TROUBLE)
         if refusal:
-            door.refuse(refusal)
+            newcomer.refuse(refusal)
 
     async def _refusal(self, request: web.Request) -> bytes:
         try:

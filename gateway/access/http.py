@@ -28,7 +28,7 @@ from gateway.access.request_heads import (
     announces_body,
     with_one_upgrade,
 )
-from gateway.access.transports import Doors
+from gateway.access.transports import Transports
 
 _QUIET: dict[str, Any] = {"access_log": None}
 
@@ -36,11 +36,11 @@ _QUIET: dict[str, Any] = {"access_log": None}
 class Http(RequestHandler):
     """One connection from its first request until it ends, or becomes a WebSocket."""
 
-    __slots__ = ("_doors", "_head", "_is_exact", "_is_refused", "_is_spare", "_own", "_unread")
+    __slots__ = ("_head", "_is_exact", "_is_refused", "_is_spare", "_own", "_transports", "_unread")
 
-    def __init__(self, server: web.Server, doors: Doors, *, is_spare: bool, keep_alive: float) -> None:
-        super().__init__(server, loop=doors.loop, keepalive_timeout=keep_alive, **LIMITS, **_QUIET)
-        self._doors = doors
+    def __init__(self, server: web.Server, transports: Transports, *, is_spare: bool, keep_alive: float) -> None:
+        super().__init__(server, loop=transports.loop, keepalive_timeout=keep_alive, **LIMITS, **_QUIET)
+        self._transports = transports
         self._own: asyncio.Transport
         """Still there when aiohttp has let go of it."""
         self._is_spare = is_spare
@@ -74,19 +74,19 @@ class Http(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Hear that the connection has ended, or that it is a WebSocket's now."""
         if self._manager is not None:  # it may be told twice
-            self._doors.left(self)
-            self._doors.await_no_reading(self._own)
+            self._transports.left(self)
+            self._transports.await_no_reading(self._own)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._doors.await_reading(self._own)
+        self._transports.await_reading(self._own)
 
     def resume_writing(self) -> None:
-        self._doors.await_no_reading(self._own)
+        self._transports.await_no_reading(self._own)
         super().resume_writing()
 
-    # ---- for the doors
+    # ---- what the transports ask of it
 
     def too_late(self) -> None:
         """End: a head has begun and does not come to its end. Empty lines are nothing that could be answered."""
@@ -110,8 +110,8 @@ class Http(RequestHandler):
         finished = await super().finish_response(request, resp, start_time)
         if self.transport is not None:
             self._unread = 0
-            self._doors.await_reading(self._own)
-            self._doors.rest(self)
+            self._transports.await_reading(self._own)
+            self._transports.rest(self)
         return finished
 
     def handle_error(
@@ -125,7 +125,7 @@ class Http(RequestHandler):
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         status = TOO_LARGE if isinstance(exc, LineTooLong) else BAD
-        self._doors.count_refusal(status, self.transport)
+        self._transports.count_refusal(status, self.transport)
         response = web.Response(status=status, text=f"{status} {REASONS[status]}\n")
         response.force_close()
         return response
@@ -144,9 +144,9 @@ class Http(RequestHandler):
         return waiter is not None and not waiter.done()
 
     def _collect(self, data: bytes) -> None:
-        """Do for a later head what the door does for the first one."""
+        """Do for a later head what the listener does for the first one."""
         if not self._head.came:
-            self._doors.await_head(self)
+            self._transports.await_head(self)
         try:
             head = self._head.feed(data)
         except BadHead as error:
@@ -154,7 +154,7 @@ class Http(RequestHandler):
             return
         if not head:
             return
-        if self._doors.refuses(head, is_spare=self._is_spare):
+        if self._transports.refuses(head, is_spare=self._is_spare):
             self._refuse(FULL)
             return
         rest, self._head = bytes(self._head.came), Head()
@@ -162,23 +162,23 @@ class Http(RequestHandler):
 
     def _take(self, head: bytes, rest: bytes) -> None:
         """Give the parser a whole head, and what came behind it."""
-        self._doors.forget(self)
+        self._transports.forget(self)
         self._is_exact = self._is_exact and not rest and not announces_body(head)
         super().data_received(head + rest)
 
     def _read_on(self, data: bytes) -> None:
         """Let the parser have what may be the middle of a head; it has no bound of its own for all lines together."""
         if not self._unread:
-            self._doors.await_head(self)
+            self._transports.await_head(self)
         self._unread += len(data)
         found = self._request_count
         super().data_received(data)
         if self._request_count > found:
-            self._doors.forget(self)
+            self._transports.forget(self)
         elif self._unread > HEAD_BYTES:
             self._refuse(TOO_LARGE)
 
     def _refuse(self, status: int) -> None:
         self._is_refused = True
-        self._doors.forget(self)
-        self._doors.refuse(status, self._own)
+        self._transports.forget(self)
+        self._transports.refuse(status, self._own)

@@ -1,7 +1,7 @@
 """Where TCP connections come in: a server hears of one only when the head of its first request is whole.
 
 Until then it costs a few hundred bytes, whoever it is and however slowly it writes. A WebSocket handshake goes
-the short way (`fast_path.py`), everything else to aiohttp (`http.py`); afterwards the door costs nothing.
+the short way (`fast_path.py`), everything else to aiohttp (`http.py`); afterwards the listener costs nothing.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import asyncio
 from typing import Any, cast
 
 from gateway.access.request_heads import FULL, HEAD_BYTES, TOO_LATE, BadHead, Head, with_one_upgrade
-from gateway.access.transports import Doors
+from gateway.access.transports import Transports
 
 
-class Door(asyncio.Protocol):
-    """One connection that has not said yet what it wants, or is just being answered the short way."""
+class Listener(asyncio.Protocol):
+    """Listens on one connection that has not said yet what it wants, or is just being answered the short way."""
 
-    __slots__ = ("_closed", "_doors", "_head", "_is_answered", "is_spare", "transport")
+    __slots__ = ("_closed", "_head", "_is_answered", "_transports", "is_spare", "transport")
 
-    def __init__(self, doors: Doors) -> None:
-        self._doors = doors
+    def __init__(self, transports: Transports) -> None:
+        self._transports = transports
         self._head = Head()
         self._closed = False
         self._is_answered = False
@@ -28,7 +28,7 @@ class Door(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._doors.arrived(self)
+        self._transports.arrived(self)
 
     def data_received(self, data: bytes) -> None:
         if self._closed:
@@ -46,9 +46,9 @@ class Door(asyncio.Protocol):
                 self._open(with_one_upgrade(head))
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._doors.left(self)
+        self._transports.left(self)
 
-    # ---- for whom the door is what a protocol is to a request of aiohttp's
+    # ---- for whom the listener is what a protocol is to a request of aiohttp's
 
     @property
     def peername(self) -> Any:
@@ -67,7 +67,7 @@ class Door(asyncio.Protocol):
 
     def hand_over(self, protocol: asyncio.Protocol) -> None:
         """Give the connection to another protocol, with the bytes that came behind the head."""
-        self._doors.left(self)
+        self._transports.left(self)
         self.transport.set_protocol(protocol)
         if not self.transport.is_reading():
             self.transport.resume_reading()
@@ -77,9 +77,9 @@ class Door(asyncio.Protocol):
     def refuse(self, response: bytes) -> None:
         """Say why not, and end the connection."""
         self._closed = True
-        self._doors.end(self.transport, response)
+        self._transports.end(self.transport, response)
 
-    # ---- for the doors
+    # ---- what the transports ask of it
 
     def too_late(self) -> None:
         """End a connection whose time is over: without a word where nothing was said."""
@@ -95,16 +95,16 @@ class Door(asyncio.Protocol):
         return True
 
     def _open(self, head: bytes) -> None:
-        self._doors.forget(self)
-        if self._doors.refuses(head, is_spare=self.is_spare):
+        self._transports.forget(self)
+        if self._transports.refuses(head, is_spare=self.is_spare):
             self._refuse(FULL)
             return
-        answering = self._doors.shortcut(self, head, self._doors.loop)
+        answering = self._transports.fast_path(self, head, self._transports.loop)
         if answering is not None:
             self._is_answered = True
-            self._doors.run(answering, self)
+            self._transports.run(answering, self)
             return
-        self._doors.serve(self._doors, self.is_spare).begin(self.transport, head, bytes(self._head.came))
+        self._transports.serve(self._transports, self.is_spare).begin(self.transport, head, bytes(self._head.came))
 
     def _keep_small(self) -> None:
         """Let wait with the kernel what a client sends before it was answered, except for a little."""
@@ -113,5 +113,5 @@ class Door(asyncio.Protocol):
 
     def _refuse(self, status: int) -> None:
         self._closed = True
-        self._doors.forget(self)
-        self._doors.refuse(status, self.transport)
+        self._transports.forget(self)
+        self._transports.refuse(status, self.transport)

@@ -8,7 +8,7 @@ import time
 from aiohttp.http_exceptions import HttpProcessingError
 
 
-class Seldom:
+class LogLimit:
     """Logs what strangers can cause as often as they like: a line a second, which tells of the others."""
 
     def __init__(self, logger: logging.Logger, level: int) -> None:

@@ -13,7 +13,7 @@ import resource
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from gateway.access.log_limit import Seldom
+from gateway.access.log_limit import LogLimit
 from gateway.access.request_heads import FULL, REASONS
 from gateway.connections.counters import Counters
 
@@ -41,7 +41,7 @@ PROBES = tuple(
 )
 
 Answering = Coroutine[Any, Any, None]
-Shortcut = Callable[["Newcomer", bytes, asyncio.AbstractEventLoop], Answering | None]
+FastAnswer = Callable[["Newcomer", bytes, asyncio.AbstractEventLoop], Answering | None]
 """What answers a first request with this head, or None where a server must."""
 
 
@@ -67,19 +67,19 @@ class Newcomer(Waiting, Protocol):
 
 
 class Server(Protocol):
-    """What is behind a door."""
+    """What takes a connection over with its first request."""
 
     def begin(self, transport: asyncio.Transport, head: bytes, rest: bytes) -> None:
         """Take a connection over, with the head of its first request and what came behind it."""
 
 
-class Doors:
+class Transports:
     """Counts the connections of a port, and ends those that wait for too long."""
 
     def __init__(
         self,
-        serve: Callable[[Doors, bool], Server],
-        shortcut: Shortcut,
+        serve: Callable[[Transports, bool], Server],
+        fast_path: FastAnswer,
         counters: Counters,
         *,
         timeout: float,
@@ -90,7 +90,7 @@ class Doors:
         self.loop = asyncio.get_running_loop()
         """Asked for once: on CPython 3.11 each time is a system call."""
         self.serve = serve
-        self.shortcut = shortcut
+        self.fast_path = fast_path
         self._counters = counters
         self._timeout = timeout or float("inf")
         self._keep_alive = keep_alive
@@ -105,8 +105,8 @@ class Doors:
         self._due = float("inf")
         self._tasks: dict[asyncio.Task[None], Newcomer] = {}
         """What is being answered, and to whom."""
-        self._said = Seldom(logger, logging.INFO)
-        self._crowded = Seldom(logger, logging.WARNING)
+        self._said = LogLimit(logger, logging.INFO)
+        self._crowded = LogLimit(logger, logging.WARNING)
 
     # ---- how many
 
@@ -119,17 +119,17 @@ class Doors:
         """Tell whether there is no room for a request: on a connection that is kept for probes."""
         return is_spare and self.is_full and not head.startswith(PROBES)
 
-    def arrived(self, door: Newcomer) -> None:
+    def arrived(self, newcomer: Newcomer) -> None:
         """Count a connection, and let it wait as long as it may. When there are too many, the oldest idle one ends."""
         self._counters.http += 1
         if self.is_full:
             self._crowded("%s connections, the most there may be: those that wait longest end", self._most)
-            door.is_spare = not self._make_room()
-            if self._counters.transports > self._most + SPARE and door.is_spare:
-                self.count_refusal(FULL, door.transport)
-                door.transport.abort()
+            newcomer.is_spare = not self._make_room()
+            if self._counters.transports > self._most + SPARE and newcomer.is_spare:
+                self.count_refusal(FULL, newcomer.transport)
+                newcomer.transport.abort()
                 return
-        self.await_head(door)
+        self.await_head(newcomer)
 
     def left(self, waiting: Waiting) -> None:
         """Hear that a connection has ended, or become a WebSocket, which counts as such."""
@@ -234,10 +234,10 @@ class Doors:
 
     # ---- the short way
 
-    def run(self, answering: Answering, door: Newcomer) -> None:
+    def run(self, answering: Answering, newcomer: Newcomer) -> None:
         """Let a first request be answered the short way."""
         task = self.loop.create_task(answering)
-        self._tasks[task] = door
+        self._tasks[task] = newcomer
         task.add_done_callback(self._tasks.pop)
 
     async def close(self) -> None:
@@ -246,8 +246,8 @@ class Doors:
             self._timer.cancel()
         for waiting in list(self._heads):
             waiting.make_way()
-        for door in self._tasks.values():
-            door.transport.abort()
+        for newcomer in self._tasks.values():
+            newcomer.transport.abort()
         for task in self._tasks:
             task.cancel()
         if self._tasks:

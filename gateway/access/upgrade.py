@@ -1,6 +1,6 @@
 """The one place where aiohttp's request becomes a socket of ours, by one of two ways.
 
-Where the request came the short way (`fast_path.py`), the 101 is written and the door hands its transport over. Where
+Where the request came the short way (`fast_path.py`), the 101 is written and the listener hands its transport on. Where
 aiohttp's server had it, which runs middlewares and signals, its `WebSocketResponse` would keep a request, a
 parser, a reader and a task for every connection (15 KB measured, this keeps 1.4); so its answer is sent and the
 transport taken over. Three of its private names are needed: `_upgraded`, whether its parser knew a handshake,
@@ -23,7 +23,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11
 
-from gateway.access.listener import Door
+from gateway.access.listener import Listener
 from gateway.connections.websocket import WebSocket
 from gateway.errors import GatewayError
 from gateway.protocol.deflate import agreement, chosen_window
@@ -84,9 +84,9 @@ def upgrade_of(request: web.Request, terms: Terms) -> Upgrade:
     (`request_heads.py`). One that comes to an application's server, or behind other requests, is refused: a client can
     do without it.
     """
-    door: object = request.protocol
-    if isinstance(door, Door):
-        return Direct(door, terms)
+    listener: object = request.protocol
+    if isinstance(listener, Listener):
+        return Direct(listener, terms)
     if not request.protocol._upgraded:
         raise web.HTTPUpgradeRequired(
             text="expected Upgrade to name websocket alone\n", headers={"Upgrade": "websocket"}
@@ -97,12 +97,12 @@ def upgrade_of(request: web.Request, terms: Terms) -> Upgrade:
 class Direct:
     """The 101 answer to a request that no server had in its hands."""
 
-    def __init__(self, door: Door, terms: Terms) -> None:
-        self._door = door
+    def __init__(self, listener: Listener, terms: Terms) -> None:
+        self._listener = listener
         self._terms = terms
 
     async def answer(self) -> Transport:
-        transport = self._door.transport
+        transport = self._listener.transport
         if transport.is_closing():
             raise client_left()
         lines = [
@@ -113,7 +113,7 @@ class Direct:
         return transport
 
     def hand_over(self, socket: WebSocket[Any]) -> None:
-        self._door.hand_over(socket)
+        self._listener.hand_over(socket)
 
     def release(self) -> web.WebSocketResponse:
         return _NOTHING_LEFT

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Rights:
-    """The one door to the channels of a node, for its clients."""
+    """The one way to the channels of a node, for its clients."""
 
     def __init__(self, membership: Membership, rule: Callable[[str], Rule], counters: Counters) -> None:
         self._membership = membership

@@ -7,12 +7,13 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from aiohttp import web
 
 from gateway.access.http import Http
-from gateway.access.listener import Door
-from gateway.access.transports import Doors, Shortcut, most_transports
+from gateway.access.listener import Listener
+from gateway.access.transports import FastAnswer, Transports, most_transports
 from gateway.config import Settings
 from gateway.connections.counters import Counters
 from gateway.errors import CannotStart
@@ -37,16 +38,16 @@ Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class Port:
     """A port that is this node's, and what answers there."""
 
-    def __init__(self, server: asyncio.Server, doors: Doors) -> None:
+    def __init__(self, server: asyncio.Server, transports: Transports) -> None:
         self._server = server
-        self._doors = doors
+        self._transports = transports
         self.number: int = server.sockets[0].getsockname()[1]
 
-    async def open(self, server: web.Server, shortcut: Shortcut) -> None:
+    async def open(self, server: web.Server, fast_path: FastAnswer) -> None:
         """Let this answer from now on."""
         server.request_handler = _as_a_server(server.request_handler)
-        self._doors.serve = lambda doors, is_spare: Http(server, doors, is_spare=is_spare, keep_alive=KEEP_ALIVE)
-        self._doors.shortcut = shortcut
+        self._transports.serve = partial(_http, server)
+        self._transports.fast_path = fast_path
         await self._server.start_serving()
         for each in self._server.sockets:
             _lengthen_queue(each.fileno())
@@ -85,7 +86,7 @@ async def bound(settings: Settings, counters: Counters, *, shares_port: bool) ->
 
     Other processes may listen on it, too, where all of them share it.
     """
-    doors = Doors(
+    transports = Transports(
         _nobody,
         lambda *_: None,
         counters,
@@ -95,7 +96,7 @@ async def bound(settings: Settings, counters: Counters, *, shares_port: bool) ->
     )
     try:
         server = await asyncio.get_running_loop().create_server(
-            lambda: Door(doors),
+            lambda: Listener(transports),
             settings.host,
             settings.port,
             backlog=ACCEPTED,
@@ -107,13 +108,17 @@ async def bound(settings: Settings, counters: Counters, *, shares_port: bool) ->
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise CannotStart(f"cannot listen on {settings.host} port {settings.port}: {why}") from None
     try:
-        yield Port(server, doors)
+        yield Port(server, transports)
     finally:
         server.close()
-        await doors.close()
+        await transports.close()
 
 
-def _nobody(doors: Doors, is_spare: bool) -> Http:
+def _http(server: web.Server, transports: Transports, is_spare: bool) -> Http:
+    return Http(server, transports, is_spare=is_spare, keep_alive=KEEP_ALIVE)
+
+
+def _nobody(transports: Transports, is_spare: bool) -> Http:
     raise AssertionError("nobody is let in yet")
 
 

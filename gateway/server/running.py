@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from gateway.access.fast_path import Shortcut
+from gateway.access.fast_path import FastPath
 from gateway.config import Settings
 from gateway.connections.websocket import CLOSE_TIMEOUT
 from gateway.node.service import NodeService
@@ -42,14 +42,14 @@ async def running_node(
     app = create_app(settings, links)
     app[NODE].patience = patience
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
-    shortcut = Shortcut(app, "/connect", connect_directly)
+    fast_path = FastPath(app, "/connect", connect_directly)
     try:
         async with bound(settings, app[NODE].counters, shares_port=shares_port) as port:
             # Of several that share a port the others answer meanwhile: one that refuses would only be in their way.
             async with nullcontext() if shares_port else port.saying_why(app[NODE]):
                 await runner.setup()
             assert runner.server is not None
-            await port.open(runner.server, shortcut)
+            await port.open(runner.server, fast_path)
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             address = f"http://{host}:{port.number}"
             if links is not None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 from aiohttp.http_exceptions import BadStatusLine
 
-from gateway.access.log_limit import Seldom, without_noise
+from gateway.access.log_limit import LogLimit, without_noise
 from gateway.cli.logs import JsonLines, TextLines, flush, printable, use
 from tests.harness.client import Clients
 from tests.harness.node import Node, Nodes, lasting
@@ -113,11 +113,11 @@ class TestLines:
 
     def test_what_can_happen_often_is_said_seldom(self, caplog: pytest.LogCaptureFixture) -> None:
         """Once a second, with how often it was not said."""
-        seldom = Seldom(logging.getLogger("gateway.some"), logging.WARNING)
+        limited = LogLimit(logging.getLogger("gateway.some"), logging.WARNING)
         for number in range(100):
-            seldom("refused: %s", number)
-        seldom._said -= 1
-        seldom("refused: %s", "again")
+            limited("refused: %s", number)
+        limited._said -= 1
+        limited("refused: %s", "again")
         assert caplog.messages == ["refused: 0", "refused: again (and 99 times before)"]
 
     def test_a_lack_of_descriptors_is_one_line(self, capfd: pytest.CaptureFixture[str]) -> None:

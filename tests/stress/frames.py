@@ -159,7 +159,7 @@ async def inspected(arena: Arena, node: Node) -> dict[str, int]:
 
 async def settled(arena: Arena, node: Node, files: int) -> bool:
     found = await inspected(arena, node)
-    return found["files"] <= files + 1 and found["Door"] == 0
+    return found["files"] <= files + 1 and found["Listener"] == 0
 
 
 @scenario()
