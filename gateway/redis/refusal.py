@@ -63,7 +63,9 @@ REASONS = tuple(
 
 _LINE = re.compile(r"@user_script: ?(\d+)")
 _NAMED = re.compile(r" \(([A-Z]+)\)$")
-_CALL = re.compile(r"redis\.p?call\((?:'(\w+)'|ARGV\[(\d+)\])")
+_CALL = re.compile(r"redis\.p?call\((?:'(\w+)'|ARGV\[(\d+)\]|(\w+))")
+_ARGUMENTS = re.compile(r"^local (.+) = unpack\(ARGV\)$", re.MULTILINE)
+"""Where a script gives its arguments names."""
 _KEYLESS = frozenset({"PING", "ROLE", "INFO", "AUTH", "SELECT", "SCRIPT", "CLIENT", "CLUSTER", "SENTINEL", "ASKING"})
 _SCRIPTED = ("EVALSHA", "EVAL")
 _PUBLISHING = ("PUBLISH", "SPUBLISH")
@@ -112,10 +114,13 @@ def refused_in_script(error: RedisRefused) -> str:
     if line is None:
         named = _NAMED.search(error.message)
         return named[1] if named else ""
-    lines = Script.texts.get(str(command[1]), "").splitlines()
-    calls = _CALL.findall("".join(lines[int(line[1]) - 1 : int(line[1])]))
-    names = (name or _text(command[2 + int(command[2]) + int(argument)]) for name, argument in calls)
-    return " or ".join(dict.fromkeys(names))
+    text = Script.texts.get(str(command[1]), "")
+    given = [_text(part) for part in command[3 + int(command[2]) :]]
+    listed = _ARGUMENTS.search(text)
+    by_name = dict(zip(listed[1].split(", "), given, strict=False)) if listed else {}
+    calls = _CALL.findall("".join(text.splitlines()[int(line[1]) - 1 : int(line[1])]))
+    names = (verb or (given[int(number) - 1] if number else by_name.get(name, "")) for verb, number, name in calls)
+    return " or ".join(dict.fromkeys(filter(None, names)))
 
 
 def reason_of(error: RedisRefused) -> str:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gateway.backplane.scripts import APPEND
-from gateway.presence.scripts import TAKE
+from gateway.presence.scripts import JOIN, LEAVE, TAKE
 from gateway.redis import trouble
 from gateway.redis.link import LinkLost, RedisRefused
+from gateway.redis.script import Script
 from gateway.redis.trouble import Troubles
 
 Act = Callable[[Troubles], None]
@@ -118,6 +119,18 @@ class TestWhatIsNamed:
         said = f"ERR The user executing the script can't publish to the channel script: x, on @user_script:{at}."
         troubles.refused(refusal(said, *APPEND(keys, *arguments)), "here")
         assert "SPUBLISH in EVALSHA (script append) on " in troubles.now[0]
+        assert "secret" not in troubles.now[0]
+
+    @pytest.mark.parametrize("script", [JOIN, LEAVE], ids=["join", "leave"])
+    async def test_what_a_script_publishes_is_where_its_arguments_have_names(self, script: Script) -> None:
+        lines = script.text.splitlines()
+        (at,) = (number for number, line in enumerate(lines, 1) if "redis.call(publish, topic" in line)
+        keys = ["gateway:members:a", "gateway:online:a", "gateway:tabs:a", "gateway:leaving:a"]
+        arguments = ("n~1", "secret", "a", "[]", b"PUBLISH", "gateway:channel:a", b"secret", 1000, 0, 1)
+        troubles = Troubles("gateway")
+        said = f"ERR The user executing the script can't publish to the channel script: x, on @user_script:{at}."
+        troubles.refused(refusal(said, *script(keys, *arguments)), "here")
+        assert "PUBLISH in EVALSHA (script " in troubles.now[0]
         assert "secret" not in troubles.now[0]
 
     async def test_who_waited_in_vain_learns_whether_there_is_a_redis(self) -> None:
