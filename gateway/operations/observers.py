@@ -22,11 +22,15 @@ class Observers:
 
     @asynccontextmanager
     async def observing(self, wanted: Filter) -> AsyncIterator[Tap]:
-        """Have a queue of what is seen anywhere in the cluster from now on, as far as it fits the filter."""
+        """Have a queue of what is seen anywhere in the cluster from now on, as far as it fits the filter.
+
+        Raises `InvalidParam` for a filter that no node can be told.
+        """
         # Subscribed before the wish is told: nodes copy as soon as they have heard it.
         await self._backplane.subscribe([TAP])
         try:
             with self._taps.observing(wanted) as tap:
+                self._taps.wish()  # what it raises is for this observer: in `run` it would end the node
                 self._changed.set()
                 yield tap
         finally:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from gateway import Message
+from gateway import InvalidParam, Message
 from tests.harness.embedded import Embedded, EmbeddedCluster, observing
 from tests.harness.redis import RedisServer
 from tests.harness.wait import eventually
@@ -46,6 +46,17 @@ async def test_everything_written_is_shown_once(cluster: EmbeddedCluster) -> Non
         Message("", "y", 2),
         Message("", "z", 3),
     ]
+
+
+async def test_a_channel_that_cannot_be_said_is_refused(cluster: EmbeddedCluster) -> None:
+    """Its observer alone learns that; the node goes on, and shows the others what they want to see."""
+    service = cluster.a.service
+    with pytest.raises(InvalidParam, match="surrogates not allowed"):
+        await anext(service.tap("\ud800"))
+    async with observing(service, *writers(cluster)) as observer:
+        await service.write_channel("x", 1, "lobby")
+        await eventually(lambda: "x" in observer.cmds())
+    assert not service.crashed.is_set()
 
 
 async def test_a_message_to_one_connection_is_shown(cluster: EmbeddedCluster) -> None:
