@@ -77,6 +77,8 @@ class Outbound:
 
     async def write_elsewhere(self, payload: bytes, connection: str) -> None:
         """Have another node write to a connection that it holds. Raises `ConnectionNotFound`."""
+        if self._has_ended:  # nobody would answer any more
+            raise Unavailable("this node has stopped")
         with publishing(self._tracing, Target("connection", connection), payload) as trace:
             await self._remote.ask("write", connection, payload=payload, **({"trace": trace} if trace else {}))
         if self._taps.wanted:

@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from gateway import (
     SERVICE,
+    ConnectionNotFound,
     Forbidden,
     Handler,
     InvalidSettings,
@@ -259,11 +260,13 @@ async def test_who_writes_when_it_is_over_is_told_at_once() -> None:
     app = web.Application()
 
     async def write(app: web.Application) -> None:
-        try:
-            await app[SERVICE].write_all("x", 1)
-            written.append("yes")
-        except Unavailable as error:
-            written.append(str(error))
+        service = app[SERVICE]
+        for writing in (service.write_all("x", 1), service.write_connection("x", 1, "elsewhere~1")):
+            try:
+                await writing
+                written.append("yes")
+            except (Unavailable, ConnectionNotFound) as error:
+                written.append(str(error))
 
     async def task(app: web.Application) -> AsyncIterator[None]:
         yield
@@ -274,7 +277,7 @@ async def test_who_writes_when_it_is_over_is_told_at_once() -> None:
     app.on_cleanup.append(write)
     async with running(app):
         pass
-    assert written == ["yes", "this node has stopped"]
+    assert written == ["yes", "no connection 'elsewhere~1': no node 'elsewhere'", *2 * ["this node has stopped"]]
 
 
 class TestRoutes:
