@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from itertools import islice
 from math import isfinite
 
 import msgpack
@@ -27,7 +28,9 @@ _MARKS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{\[]++|[}\]]++', re.DOTALL)
 _ID = re.compile(rb'\s*+:\s*+("(?:[^"\\]++|\\.)*+"|-?[0-9]{1,20})\s*+[,}]', re.DOTALL)
 """What stands behind the key of a request's id."""
 MOST_SEARCHED = 1 << 16
-"""Bytes in which an id is looked for, which takes up to 20 ms; by default no message is longer."""
+"""Bytes in which an id is looked for; by default no message is longer."""
+MOST_MARKS = 2000
+"""Strings and brackets that are looked at for it, in up to a millisecond: who sends rubbish must not be worth more."""
 _SMALLEST, _LARGEST = -(1 << 63), (1 << 64) - 1
 """Integers that can be written again: beyond, orjson reads a float."""
 _INSTEAD = {
@@ -87,12 +90,13 @@ def check_integers(text: bytes) -> None:
 def id_in(text: bytes) -> str | int | None:
     """Find the `id` of a request that `parse` has refused, so that its client learns which one it was.
 
-    JSON allows more than can be read here: a number like 1e999, thousands of levels.
+    JSON allows more than can be read here: a number like 1e999, thousands of levels. Behind thousands of other strings
+    and brackets it is not found.
     """
     if len(text) > MOST_SEARCHED or b'"id"' not in text:
         return None
     depth, found = 0, None
-    for mark in _MARKS.finditer(text):
+    for mark in islice(_MARKS.finditer(text), MOST_MARKS):
         token = mark[0]
         if token[0] in b"{[":
             depth += len(token)
