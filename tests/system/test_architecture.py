@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,36 @@ def test_no_files_import_each_other() -> None:
 
 def _needed(imports: dict[str, set[str]]) -> set[str]:
     return set().union(*imports.values())
+
+
+def test_scripts_and_tests_import_in_no_circle() -> None:
+    """No file beside the package imports, by way of others or for its types, what imports it."""
+    trees = {}
+    for path in sorted([*(ROOT / "scripts").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[1:] if parts[0] == "scripts" else parts)  # scripts/ is where Python looks, too
+        trees[name.removesuffix(".__init__")] = ast.parse(path.read_text())
+    imports = {name: {*_files_among(trees, name, tree)} - {name} for name, tree in trees.items()}
+    assert sum(map(len, imports.values())) > len(imports)  # else it looks at nothing
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        pytest.fail("a circle, each imported by the next: " + ", ".join(error.args[1]))
+
+
+def _files_among(names: Container[str], name: str, tree: ast.Module) -> Iterator[str]:
+    """Yield what a file imports, for its types included, as far as it is one of these files."""
+    for node in ast.walk(tree):
+        origins = []
+        if isinstance(node, ast.Import):
+            origins = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parents = name.split(".")[: -node.level] if node.level else []
+            origin = ".".join([*parents, *([node.module] if node.module else [])])
+            origins = [f"{origin}.{alias.name}" for alias in node.names]
+        for each in origins:
+            if found := next((part for part in (each, each.rpartition(".")[0]) if part in names), ""):
+                yield found
 
 
 @every_module
