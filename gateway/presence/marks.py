@@ -40,12 +40,14 @@ class Marks:
     async def remember(self) -> None:
         """Take note of all marks; what is written from now on is not lost unnoticed.
 
-        A master that does not answer counts as one that has lost its data as soon as it answers again. Raises
-        `Unavailable` while no master is known.
+        Of a master that does not answer the mark that was known stands, and where none was it counts as one that has
+        lost its data as soon as it answers. Raises `Unavailable` while no master is known.
         """
         if not (self._store.whole or self._store.tags):
             raise Unavailable("the masters of the cluster are not known yet")
-        self.known = await self._found()
+        found = await self._found()
+        known = {**self.known, **found}
+        self.known = {key: known[key] for key in self._all() if key in known}
 
     async def are_lost(self) -> bool:
         """Tell whether a master has another mark than is remembered; whether it answers is not asked here."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import cast
+from typing import ClassVar, cast
 
 import pytest
 
 from gateway.backplane import Target
+from gateway.errors import Unavailable
 from gateway.presence.lease import Lease
+from gateway.presence.marks import Marks
 from gateway.presence.redis import RedisPresence
+from gateway.redis.keys import Keys
+from gateway.redis.store import Store
 from tests.harness.cluster import ClusterServer, RedisCluster
 from tests.harness.presence import PresenceNode
 from tests.harness.sets import agrees
@@ -218,3 +222,36 @@ async def test_a_mark_that_a_hand_has_spoiled_is_made_anew(pair: Pair, monkeypat
         await eventually(is_mended, 10)
         await pair.is_quiet()
         assert 0 < await client.ttl(f"gateway:mark:{{{one}}}") <= 3600
+
+
+class OneMaster:
+    """A store of which nothing is asked but a mark; while it is slow, nothing is answered in time."""
+
+    whole = False
+    tags: ClassVar[list[str]] = ["1"]
+
+    def __init__(self) -> None:
+        self.mark = b"before"
+        self.is_slow = False
+
+    def server(self, key: str) -> str:
+        return "master"
+
+    async def ask(self, key: str, command: object) -> bytes:
+        if self.is_slow:
+            raise Unavailable("the cluster does not answer")
+        return self.mark
+
+
+async def test_a_master_that_was_slow_has_lost_nothing() -> None:
+    """Else one that is slow because of all that is written would be written everything again and again."""
+    store = OneMaster()
+    marks = Marks(cast(Store, store), Keys("gateway", cluster=True))
+    await marks.remember()
+    store.is_slow = True
+    await marks.remember()
+    assert not await marks.are_lost()
+    store.is_slow = False
+    assert not await marks.are_lost()
+    store.mark = b"after"
+    assert await marks.are_lost()
