@@ -13,7 +13,18 @@ from aiohttp.test_utils import make_mocked_request
 
 import gateway
 from gateway.access.upgrade import answer_to, status_of
-from gateway.errors import KINDS, NO_PONG, GatewayError, RateLimited, Unauthorized, Unavailable
+from gateway.errors import (
+    KINDS,
+    NO_PONG,
+    ConnectionNotFound,
+    Forbidden,
+    GatewayError,
+    InvalidParam,
+    RateLimited,
+    TooManyChannels,
+    Unauthorized,
+    Unavailable,
+)
 from gateway.protocol.frames import Violation
 from gateway.server.admin.guard import say_what_was_wrong
 from gateway.server.api.problems import Refused, problem_of
@@ -92,3 +103,21 @@ def test_an_answer_says_how_to_be_let_in_and_when_to_try_again(error: GatewayErr
     assert answer is not None
     assert headers.items() <= answer.headers.items()
     assert headers.items() <= problem_of(error).headers.items()
+
+
+@pytest.mark.parametrize(
+    ("error", "known_as"),
+    [
+        (InvalidParam("too long"), web.HTTPBadRequest),
+        (Unauthorized("who are you?"), web.HTTPUnauthorized),
+        (Forbidden("not there"), web.HTTPForbidden),
+        (ConnectionNotFound("gone"), web.HTTPNotFound),
+        (TooManyChannels("enough"), web.HTTPConflict),
+        (RateLimited("too fast"), web.HTTPTooManyRequests),
+        (Unavailable("Redis is away"), web.HTTPServiceUnavailable),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_an_application_knows_an_answer_by_its_class(error: GatewayError, known_as: type[web.HTTPException]) -> None:
+    """As it knows its own: a middleware before ours may show a page for each."""
+    assert isinstance(answer_to(error), known_as)

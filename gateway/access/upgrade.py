@@ -33,6 +33,20 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 _EXTENSIONS = "Sec-WebSocket-Extensions"
 
+_ANSWERS: dict[int, type[web.HTTPException]] = {
+    kind.status_code: kind
+    for kind in (
+        web.HTTPBadRequest,
+        web.HTTPUnauthorized,
+        web.HTTPForbidden,
+        web.HTTPNotFound,
+        web.HTTPConflict,
+        web.HTTPTooManyRequests,
+        web.HTTPServiceUnavailable,
+    )
+}
+"""What is raised instead of a `GatewayError`, so that an application's middlewares know it by its class."""
+
 TOKEN_PROTOCOL = "gateway.token."
 """Before a token, this makes a subprotocol: the one place where a page can put one beside the address."""
 
@@ -198,15 +212,17 @@ def answer_to(error: Exception) -> web.HTTPException | None:
         return error
     if not isinstance(error, GatewayError) or error.status == GatewayError.status:
         return None
-    return Refusal(error)
+    text, headers = f"{error}\n", headers_of(error)
+    kind = _ANSWERS.get(error.status)
+    return kind(text=text, headers=headers) if kind else Refusal(error.status, text, headers)
 
 
 class Refusal(web.HTTPException):
-    """The answer to a request that the gateway refused."""
+    """The answer to a request that was refused with a status of which aiohttp's exception is not used here."""
 
-    def __init__(self, error: GatewayError) -> None:
-        self.status_code = error.status
-        super().__init__(text=f"{error}\n", headers=headers_of(error))
+    def __init__(self, status: int, text: str, headers: dict[str, str]) -> None:
+        self.status_code = status
+        super().__init__(text=text, headers=headers)
 
 
 def headers_of(error: GatewayError) -> dict[str, str]:
