@@ -95,7 +95,7 @@ class Reception:
     def arrival(self, request: web.Request, profile: Profile, handler: Handler) -> Connection:
         """Make the connection that a request asks for: nobody but its handler knows of it before `accept`.
 
-        Raises `InvalidUser`, and `InvalidParam` for what is no profile or no handler.
+        Raises `InvalidUser`, and `GatewayError`, as a fault of the application's, for what is no profile or no handler.
         """
         _check_types(profile, handler)
         if profile.id:

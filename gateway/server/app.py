@@ -46,8 +46,8 @@ def setup(app: web.Application, settings: Settings | None = None, **fields: Any)
     The server is the application's own. For heads of up to 32 KiB, as a node of its own takes them, tell it so:
     `web.run_app(app, max_line_size=32768, max_field_size=32768)`; aiohttp's default is 8190 bytes a line.
 
-    Adds no routes, see `add_routes`. What request handlers let through of `InvalidChannel`, `InvalidUser`,
-    `Unauthorized`, `Forbidden` and `Unavailable` is answered with 400, 401, 403 and 503.
+    Adds no routes, see `add_routes`. A `GatewayError` that request handlers let through is answered with its `status`,
+    such as 403 for `Forbidden`; what is a fault, and has 500, is left to aiohttp.
     """
     if SERVICE in app:
         raise InvalidSettings("this application has a gateway already")
