@@ -11,6 +11,7 @@ import functools
 import inspect
 import logging
 import resource
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,12 @@ TEST_SECONDS = 110.0
 
 
 def pytest_configure() -> None:
-    """Let one test open as many sockets as the system allows; child processes inherit it."""
+    """Let one test open as many sockets as the system allows, and Ctrl-C end what tests start; children inherit it.
+
+    A shell that runs the tests in the background has them ignore SIGINT, and what they start would ignore it, too.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
