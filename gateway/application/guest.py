@@ -1,4 +1,4 @@
-"""Somebody at the cluster who is no node: holds no connections, but writes, asks and looks like one."""
+"""A member of the cluster without connections, for publishers and the command line: writes and asks as a node does."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RULES_RENEW = 30.0
-"""Seconds after which the rules of channels are read again."""
+"""Seconds after which the rules of channels are read again: they change when nodes are restarted with others."""
 LOOK = 0.05
-"""Seconds between two looks whether Redis is there yet."""
+"""Seconds between two looks whether Redis is there yet: a cron job that publishes one message waits that long more."""
 
 
 class _Given(Settings):
-    """What was given, and nothing else: the environment of a producer is not about this."""
+    """Settings from what was given alone: `GATEWAY_*` in a producer's environment may be those of a node."""
 
     @classmethod
     def settings_customise_sources(

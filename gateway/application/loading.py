@@ -1,4 +1,4 @@
-"""Finds the handler that a setting names, and says what is wrong with the name, or with the module behind it."""
+"""Imports the handler that the setting `handler` names; whatever is wrong with it becomes one line that says where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one way of what is written: traced, kept or published, counted, and shown to those who observe."""
+"""The one way from a write to the backplane: traced, counted, appended to history or published, copied to taps."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Outbound:
         self._has_ended = False
 
     def end(self) -> None:
-        """Take nothing any more."""
+        """Refuse every write from now on."""
         self._has_ended = True
 
     async def publish(self, target: Target, envelope: Envelope) -> Position | None:
@@ -63,7 +63,9 @@ class Outbound:
         if self._tracing is not None and envelope.trace is None:
             with self._tracing.publishing(target, envelope.payload) as trace:
                 return await self.publish(target, envelope._replace(trace=trace))
-        if self._has_ended:  # nobody would come for what waits
+        # The backplane's tasks have ended with the node: what is put in its queue now would wait for ever. Whoever
+        # still writes, such as a task of the application that outlives it, is told at once.
+        if self._has_ended:
             raise Unavailable("this node has stopped")
         self._counters.published += 1
         rule, position = self._rule(target.name) if target.kind == "channel" else None, None

@@ -23,21 +23,22 @@ T = TypeVar("T")
 
 
 class Publisher(Writing):
-    """The `write_*` calls of a service, without a server; for one event loop at a time.
+    """The `write_*` calls of a service without a server, for one event loop at a time.
 
         async with Publisher("redis://localhost:6379/0") as publisher:
             await publisher.write_channel("chat", {"text": "hi"}, "lobby")
 
-    Order, delivery and errors are those of `Service`: a write waits in a bounded queue until Redis has it, and
-    fails with `Unavailable` past `publish_timeout` seconds. Messages to channels that keep history are kept.
+    Order, delivery and errors are those of `Service`: a write waits in a bounded queue (10,000 messages, 64 MiB) until
+    Redis has it, and raises `Unavailable` past `publish_timeout` seconds, or at once when the queue is full. Messages
+    to channels that keep history are kept: the rules are the nodes', which it reads when it connects and every 30 s.
 
-    Without `async with` it is connected by the first write, and `aclose` is to be called at the end. Whichever it
-    is that connects raises `Unavailable` when Redis does not let it in within `publish_timeout`. In a new event loop,
-    as each `asyncio.run` makes one, it connects anew; while another one that it is connected in still lives, it
-    raises `GatewayError` and sends nothing: code of several threads uses `SyncPublisher`.
-    Where the nodes have a `cluster_secret`, writing to one connection needs it, since its node is asked.
-    With `tracing` a write is a span of the OpenTelemetry trace under way, which the nodes continue.
-    Raises `InvalidSettings` for a URL that cannot be one; `memory://` joins nobody.
+    Without `async with` the first write connects it, and `aclose` must be called at the end; after that every write
+    raises `GatewayError`. Whichever call connects raises `Unavailable` when Redis does not let it in within
+    `publish_timeout`. In a new event loop, as each `asyncio.run` makes one, it connects anew. While another loop in
+    which it is connected is still open, it raises `GatewayError` and sends nothing: threads share a `SyncPublisher`.
+
+    `prefix` and `cluster_secret` are those of the nodes; without the secret, where they have one, `write_connection`
+    gets no answer. With `tracing` a write is a span of the OpenTelemetry trace under way, which the nodes continue.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Publisher(Writing):
         tracing: bool = False,
         cluster_secret: str = "",
     ) -> None:
+        """Raise `InvalidSettings` for a URL that cannot be one (`memory://` joins nobody); connects nothing yet."""
         self._settings = settings_of(
             redis_url, prefix=prefix, publish_timeout=publish_timeout, cluster_secret=cluster_secret
         )
@@ -65,14 +67,17 @@ class Publisher(Writing):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Disconnect. What was written is with Redis; what waits still fails. Harmless when repeated."""
+        """Disconnect: Redis has all writes that have returned, and those still waiting fail. Harmless when repeated.
+
+        In another event loop than the one it is connected in it only forbids further writes.
+        """
         self._closed = True
         if self._place is not None and self._place.loop is asyncio.get_running_loop():
             await self._place.stack.aclose()
 
     async def _at_cluster(self) -> Visitor:
         place = self._here()
-        async with place.opening:
+        async with place.opening:  # its first writes may come at the same time: one of them connects, the others wait
             if self._closed:
                 raise GatewayError("this publisher is closed")
             if place.visitor is None:
@@ -81,7 +86,7 @@ class Publisher(Writing):
         return place.visitor
 
     def _here(self) -> _Place:
-        """Return where it is connected: a loop that has ended took everything of it along."""
+        """Return where it is connected: a loop that is closed took all its connections along."""
         loop = asyncio.get_running_loop()
         with self._claiming:  # two threads may make its first calls, each in a loop of its own
             if self._place is None or self._place.loop.is_closed():
@@ -117,11 +122,13 @@ class SyncPublisher:
         publisher = SyncPublisher("redis://localhost:6379/0")    # once per process, for all its threads
         publisher.write_user("mail", {"unread": 3}, "42")
 
-    It lives in a thread of its own, which begins with the first call or with `with`. May be called by any thread
-    but that of an event loop, which it would block: there it raises `GatewayError` and sends nothing. Where processes
-    fork (gunicorn, Celery) make it after the fork, or use it after the fork only: one that was used before raises
-    `GatewayError` in the child. So does every call where threads are no threads: gevent's and eventlet's patched ones
-    are turns of one, in which an event loop would be that of the whole process.
+    Arguments, order, delivery and errors are those of `Publisher`; a call waits for `publish_timeout` seconds at most,
+    the first one, which connects, for twice that. After `close` every call raises `GatewayError`.
+
+    It works in a thread of its own, which begins with the first call or with `with`. Any thread may call it but that of
+    an event loop, which it would block: there it raises `GatewayError` and sends nothing. Where processes fork
+    (gunicorn, Celery), use it only after the fork: one that was used before raises `GatewayError` in the child. So does
+    every call under gevent or eventlet: their patched threads all run in one, which an event loop would block.
     """
 
     def __init__(
@@ -142,7 +149,7 @@ class SyncPublisher:
             tracing=tracing,
             cluster_secret=cluster_secret,
         )
-        self._make()
+        self._make()  # and thrown away: what is wrong with the settings is to be raised here
         self._starting = threading.Lock()
         self._thread: _Thread | None = None
         self._closed = False
@@ -155,7 +162,7 @@ class SyncPublisher:
         self.close()
 
     def close(self) -> None:
-        """Disconnect. Harmless when repeated, and in a child process."""
+        """Disconnect; calls under way in other threads raise `Unavailable`. Harmless when repeated, or after a fork."""
         if self._thread is not None and not self._thread.is_here:
             return
         with self._starting:
@@ -165,21 +172,24 @@ class SyncPublisher:
             self._thread = None
 
     def write_connection(self, cmd: str, param: object, conn_id: str, *, sender: str | None = None) -> None:
-        """Write to one connection. Raises `ConnectionNotFound`."""
+        """Write to one connection; see `Publisher.write_connection`. Raises `ConnectionNotFound`."""
         self._call(lambda publisher: publisher.write_connection(cmd, param, conn_id, sender=sender))
 
     def write_channel(
         self, cmd: str, param: object, channel: str, *, exclude: Collection[str] = (), sender: str | None = None
     ) -> Position | None:
-        """Write to every member of a channel; return the message's position, where the channel keeps history."""
+        """Write to every member of a channel but those in `exclude`; return its position where history is kept.
+
+        Raises `InvalidChannel`.
+        """
         return self._call(lambda to: to.write_channel(cmd, param, channel, exclude=exclude, sender=sender))
 
     def write_user(self, cmd: str, param: object, user_id: str, *, sender: str | None = None) -> None:
-        """Write to every connection of a user."""
+        """Write to every connection of a user; offline is no error. Raises `InvalidUser`."""
         self._call(lambda publisher: publisher.write_user(cmd, param, user_id, sender=sender))
 
     def write_all(self, cmd: str, param: object, *, exclude: Collection[str] = (), sender: str | None = None) -> None:
-        """Write to every connection of every node."""
+        """Write to every connection of every node but those in `exclude`."""
         self._call(lambda publisher: publisher.write_all(cmd, param, exclude=exclude, sender=sender))
 
     def _call(self, act: Callable[[Publisher], Coroutine[Any, Any, T]]) -> T:
@@ -195,7 +205,7 @@ class SyncPublisher:
             result = self._thread.begin(act)
         try:
             return result.result()
-        except futures.CancelledError:
+        except futures.CancelledError:  # `close` in another thread has cancelled what waited: it may have been sent
             raise Unavailable("the publisher was closed meanwhile") from None
 
 
@@ -243,7 +253,10 @@ class _Thread:
 
 
 async def _close(publisher: Publisher) -> None:
-    """Disconnect, and let those who still wait for a write know."""
+    """Disconnect, and let those who still wait for a write know.
+
+    Whoever waits in another thread is not woken by a loop that stops: without the cancelling they would wait for ever.
+    """
     await publisher.aclose()
     waiting = asyncio.all_tasks() - {asyncio.current_task()}
     for task in waiting:

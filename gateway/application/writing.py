@@ -15,12 +15,19 @@ from gateway.protocol.message import CMD_RULE, OWN, Position, check_channel, che
 class Writing(ABC):
     """Encodes messages, once each, and says where they go; a subclass carries them there.
 
-    All raise `InvalidParam` for what JSON cannot say and for a `cmd` that begins with `$`, and `Unavailable` when Redis
-    does not take it in time.
+    `cmd` is 1 to 128 characters and does not begin with `$`; `param` is what JSON can say: dict, list, str, int of at
+    most 64 bits, float, bool, None, a dataclass, a pydantic model, a date, UUID or enum. `sender` is the user id that
+    receivers read as `from`, None for none; nobody checks that it is right.
+
+    Each returns once Redis has the message, and raises `InvalidParam` for what cannot be a message, and `Unavailable`
+    when Redis does not take it in time or too much waits for Redis already.
     """
 
     async def write_connection(self, cmd: str, param: object, conn_id: str, *, sender: str | None = None) -> None:
-        """Write to one connection, held by any node. Raises `ConnectionNotFound`."""
+        """Write to one connection, held by any node; returns when that node has it, so one that is gone is known.
+
+        Raises `ConnectionNotFound`; `Unavailable` also when its node does not answer: then it may have been written.
+        """
         payload = _encode(cmd, param, "", sender)
         await self._write_direct(payload, conn_id)
 
@@ -33,17 +40,17 @@ class Writing(ABC):
         exclude: Collection[str] = (),
         sender: str | None = None,
     ) -> Position | None:
-        """Write to every member of a channel but the connection ids in `exclude`.
+        """Write to every member of a channel but the connection ids in `exclude`; one without members is no error.
 
-        Returns the message's position, where the channel keeps history.
+        Returns the message's position where the channel keeps history, else None. Raises `InvalidChannel`.
         """
         envelope = Envelope(_encode(cmd, param, check_channel(channel), sender), _ids(exclude))
         return await self._publish(Target("channel", channel), envelope)
 
     async def write_user(self, cmd: str, param: object, user_id: str, *, sender: str | None = None) -> None:
-        """Write to every connection of a user. A user who is offline gets nothing, and that is no error.
+        """Write to every connection of a user, on all nodes. A user who is offline gets nothing, and that is no error.
 
-        An anonymous connection is reached by its connection id.
+        An anonymous connection is reached by its connection id. Raises `InvalidUser`.
         """
         payload = _encode(cmd, param, "", sender)
         check_user(user_id)

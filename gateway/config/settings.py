@@ -98,7 +98,12 @@ def _beside_messages(given: dict[str, Any]) -> int:
 
 
 class Settings(BaseSettings):
-    """How a node behaves. Sizes are in bytes, times in seconds; 0 switches a limit off."""
+    """How a node behaves. Sizes are in bytes, times in seconds; 0 switches a limit off. Never changes once made.
+
+    What is not given as an argument is read from the environment (`GATEWAY_NAME`), then from the TOML file named by
+    `GATEWAY_CONFIG`, else it is the default; the `description` of each field says what it means. A wrong value raises
+    pydantic's `ValidationError` here, and `InvalidSettings` in one line from `setup(app, name=value)`.
+    """
 
     model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True, allow_inf_nan=False)
 

@@ -1,4 +1,4 @@
-"""What a command takes and returns, read from a function's annotations, once."""
+"""One typed command: what it takes and returns is read from its function's annotations, once, at import."""
 
 from __future__ import annotations
 

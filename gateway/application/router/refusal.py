@@ -1,4 +1,4 @@
-"""Turns what pydantic finds wrong into the one thing a client is told."""
+"""Turns pydantic's list of errors into the one field and sentence of an `invalid-param`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gateway.errors import InvalidParam
 
 LONGEST_FIELD = 100
 LONGEST_MESSAGE = 300
+"""Characters: the keys in a field's path are the client's own words, and may be as long as its message."""
 MOST_EXAMINED = 100
 """Errors that are looked at one by one: a single message can be wrong in any number of places."""
 

@@ -29,7 +29,7 @@ _ONCE = ("authenticate", "authorize")
 
 
 class Router(Handler):
-    """Calls a function for each command, with what the client sent as a checked value of the type it asks for.
+    """A handler that calls a function for each command, with what the client sent as a value of the type it asks for.
 
         router = Router()
 
@@ -37,17 +37,19 @@ class Router(Handler):
         async def chat(service: Service, connection: Connection, text: ChatText) -> ChatSent: ...
 
     One parameter is what the client sends: annotated with a dataclass, a TypedDict, a pydantic model, or a plain
-    type such as `int`, `list[str]`, `ChatText | None`. With a default it may be left out, or null. Without such a
-    parameter the command takes none. The parameters annotated `Service` and `Connection`, or not annotated and
-    called `service` and `connection`, are given what they ask for; they may be left out, in any order.
+    type such as `int`, `list[str]`, `ChatText | None`. With a default the client may leave it out, or send null.
+    A function without such a parameter takes none. Parameters annotated `Service` and `Connection`, or without an
+    annotation and called `service` and `connection`, are given these; each may be left out, in any order.
 
     Types are JSON's: "1" is no integer, 1 no string; what JSON has no type for (dates, UUIDs, enums) is read from
     its string. What does not fit is answered with `invalid-param` and the `field`, as in `items.0.name`, and the
-    function is not called.
+    function is not called. A command that nobody declared is `unknown-command`.
 
-    What the function returns is the reply, written as its return annotation says; without one, as it is.
+    What the function returns is the reply, checked and written as its return annotation says, or as it is where there
+    is none. A value that does not fit the annotation is the function's fault: logged, and `internal` to the client.
+    Order, and what becomes of exceptions, is as for any `Handler`.
 
-    A wrong declaration raises `InvalidRouter` at once, naming function and parameter.
+    A wrong declaration raises `InvalidRouter` at once, while its module is imported, naming function and parameter.
     """
 
     def __init__(self) -> None:
@@ -68,7 +70,11 @@ class Router(Handler):
     # ---- declaring
 
     def command(self, name: str) -> Callable[[Function], Function]:
-        """Let the function below carry out a command. It stays the plain function it is."""
+        """Let the async function below carry out a command; it stays the plain function it is.
+
+        Raises `InvalidRouter` for a name that cannot be a `cmd` (1 to 128 characters, not beginning with $) or is
+        taken, and for a function whose parameters cannot be understood.
+        """
         _check_name(name, "@router.command")
 
         def declare(function: Function) -> Function:
@@ -84,7 +90,8 @@ class Router(Handler):
     def event(self, name: str, param: Any = _BELOW) -> Callable[[Type], Type] | None:
         """Declare what a message to clients carries: called with a type, or above a class.
 
-        This is for `gateway schema`; nothing is checked when such messages are written.
+        This is for `gateway schema`; nothing is checked when such messages are written. Raises `InvalidRouter` for a
+        name that is taken or cannot be a `cmd`, and for what is no type.
         """
         _check_name(name, "router.event")
 
@@ -98,16 +105,21 @@ class Router(Handler):
         return None
 
     def hook(self, function: Function) -> Function:
-        """Let a function stand for the method of `Handler` that has its name and takes the same arguments.
+        """Let an async function stand for the method of `Handler` that has its name and takes the same arguments.
 
-        There may be several `on_open` and `on_close`: they run in order, all of them, whatever one raises.
+        `authenticate`, `authorize`, `on_open` or `on_close`. There may be several of the last two: they run in the
+        order declared, one after the other, all of them whatever one raises. Raises `InvalidRouter` for any other
+        function, and for a second `authenticate` or `authorize`.
         """
         _check_hook(function)
         self._hook(function.__name__, function)
         return function
 
     def include(self, other: Router) -> None:
-        """Take over all that another router has by now: its commands, events and hooks."""
+        """Take over all that another router has by now: its commands, events and hooks.
+
+        What is declared there later is not taken over. Raises `InvalidRouter` for what is here already.
+        """
         for command in other._commands.values():
             self._add(command)
         for event in other._events.values():
@@ -137,7 +149,7 @@ class Router(Handler):
     # ---- being a handler
 
     async def on(self, service: Service, connection: Connection, cmd: str, param: Any) -> object:
-        """Carry out a command."""
+        """Call a command's function. Raises `UnknownCommand`, `InvalidParam`, and what the function raises."""
         command = self._commands.get(cmd)
         if command is None:
             raise UnknownCommand(f"unknown command {cmd!r}")
