@@ -1,4 +1,4 @@
-"""What an application sends, as JSON: nothing that would arrive as something else."""
+"""What an application sends, as JSON: what would arrive as something else is refused."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import orjson
 
 LEAST, MOST = -(2**63), 2**64 - 1
+"""Integers that orjson writes; the node refuses larger ones, too, since they would be read as rounded floats."""
 DEEPEST = 200
-"""Levels; orjson goes a little further. What is deeper is most likely an object that holds itself."""
+"""Levels; orjson goes a little further (254). What is deeper is most likely an object that holds itself."""
 
 
 def encoded(param: object) -> orjson.Fragment:

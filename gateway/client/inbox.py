@@ -1,4 +1,4 @@
-"""Messages on their way to whoever iterates over them."""
+"""A bounded queue of received messages, as an async iterator."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gateway.protocol.message import Message
 
 
 class Inbox:
-    """An async iterator over messages, from the moment it was asked for.
+    """An async iterator over the messages that come from the moment it was made; made by `Client.messages`.
 
-    It ends with `close()` and with the end of the client, once what came before is read; when the server has
-    refused the client for good, it then raises why. Up to `limit` messages wait for a slow reader. Past that the
-    oldest are dropped, and a `$gap` stands in their place.
+    It ends with `close()`, and with the end of the client once what came before is read; when the server has refused
+    the client for good, it then raises why. Up to `limit` messages wait for a slow reader. Past that the oldest are
+    dropped (`dropped` counts them), and a `$gap` stands in their place.
     """
 
     def __init__(self, wanted: Callable[[Message], bool], limit: int, forget: Callable[[Inbox], None]) -> None:

@@ -1,4 +1,4 @@
-"""One open WebSocket: what is sent over it, and the answers that somebody awaits."""
+"""One open WebSocket to a node: sends commands over it, and matches the answers to the requests."""
 
 from __future__ import annotations
 
@@ -101,6 +101,7 @@ class Link:
 
     async def close(self) -> None:
         """End it, in good order where that is quick; whoever awaits an answer is told."""
+        # First the tasks: a rejoin or a renewal that were told of the lost answer would go on over this link.
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
@@ -118,6 +119,8 @@ class Link:
 
     def _settle(self, message: Message) -> bool:
         asked = self._asked.get(message.id)
+        # A `$reply` without a request came after that had timed out or was cancelled: it is for nobody. An `$error`
+        # without one is about something that was sent, and is told.
         if asked is None or message.cmd not in ("$reply", "$error"):
             return message.cmd == "$reply"
         if _waits(asked):

@@ -1,4 +1,4 @@
-"""How far a channel was read: which of its messages are new, and where some may be missing."""
+"""How far a channel with history was read: drops duplicates after a resume, and tells where messages are missing."""
 
 from __future__ import annotations
 

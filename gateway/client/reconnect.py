@@ -1,4 +1,4 @@
-"""Keeps one connection alive: dials, greets, waits, dials again."""
+"""The loop that keeps a client connected: connect, wait for `$welcome`, rejoin, read until the end, pause, again."""
 
 from __future__ import annotations
 
@@ -29,16 +29,23 @@ logger = logging.getLogger(__name__)
 
 PROTOCOL = "gateway.v1.json"
 CONNECT_TIMEOUT = 10.0
+"""Seconds for name, TCP, TLS and upgrade together: a node answers at once, and one that is dead never does."""
 CLOSE_TIMEOUT = 2.0
+"""Seconds that the closing handshake may take: whoever closes the client waits for it."""
 HEARTBEAT = 20.0
-"""Seconds between pings to the node; one that does not answer within half of that is taken for dead."""
+"""Seconds between pings to the node; one that does not answer within half of that is taken for dead.
+
+Proxies end what was silent for 60 seconds, some after 30. The node's pings tell only the node who is dead.
+"""
 STABLE = 10.0
-"""Seconds that a connection must hold before earlier failures are forgotten."""
+"""Seconds that a connection must hold before earlier failures are forgotten: else a node that takes clients in and
+fails at once would be dialled twice a second by all of them."""
 PATIENCE = 5.0
-"""Seconds that slow channels may keep everything else from going on."""
+"""Seconds that slow channels may keep everything else from going on: they go on joining beside it."""
 
 MOST_UNUSABLE = 5
-"""How often in a row a function may answer what cannot be a token."""
+"""How often in a row a function may answer what cannot be a token: a server that restarts shows such pages for some
+seconds, a wrong address shows them for ever."""
 
 State = Literal["idle", "connecting", "open", "waiting", "closed", "failed"]
 
@@ -161,7 +168,7 @@ class Lifeline:
         try:
             end = await self._read(link, token)
         finally:
-            self.link = None
+            self.link = None  # first: nobody is to begin anything on it while it is being closed
             await link.close()
             self.sent, self.received = self.sent + link.sent, self.received + link.received
         return self._once(end, token)
@@ -213,6 +220,7 @@ class Lifeline:
     async def _read(self, link: Link, token: str | None) -> End:
         async for message in link.messages():
             if message.cmd == "$welcome":
+                # Beside the reading: it joins the channels again, and awaits answers that are read here.
                 link.spawn(self._welcomed(link, message.param))
                 if token is not None and callable(self._token):
                     link.spawn(self._renew(link, token))
@@ -245,6 +253,7 @@ class Lifeline:
 
     def _lose(self) -> None:
         """Let whoever wants to send wait for the next link."""
+        # Not one that is still open: whoever waits for it has waited since before the last attempt, and goes on.
         if self._opened is not None and self._opened.done():
             self._opened = _promise()
 
@@ -264,7 +273,7 @@ class Lifeline:
 
 
 def _promise() -> asyncio.Future[Link]:
-    """Make a future whose failure is nobody's fault when nobody waits for it."""
+    """Make a future of which asyncio does not complain when it fails and nobody waits for it."""
     promise: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
     promise.add_done_callback(lambda done: done.cancelled() or done.exception())
     return promise

@@ -1,4 +1,4 @@
-"""When to try again after a connection has ended, and when not to."""
+"""Whether and when to reconnect: what a close code or a refused upgrade means, and the backoff with full jitter."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from gateway.errors import Close, Verdict
 FIRST, CAP = 0.5, 20.0
 """Seconds: the ceiling of the first pause, which doubles with every failure, and of every pause."""
 LONGEST = 300.0
-"""A server that asks for more is mistaken."""
+"""Seconds: nodes ask for 5 at most, balancers in maintenance for some minutes; who asks for more is mistaken."""
 LOST = 1006
+"""No close frame came (RFC 6455 section 7.1.5): the network, or a node that was killed."""
 
 _STATUSES: dict[int, Verdict] = {400: "failed", 401: "renew", 403: "failed", 404: "failed"}
 
@@ -54,6 +55,7 @@ class Backoff:
         """Return the next pause in seconds."""
         # Without a first pause the second one is as it would be by default.
         first = self._first or (FIRST / 2 if self._failures else 0.0)
+        # Bounded, since 2.0 ** 1024 is an OverflowError: after some hours without a network.
         ceiling = min(self._cap, first * 2.0 ** min(self._failures, 64))
         self._failures += 1
         return self._random() * ceiling

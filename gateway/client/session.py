@@ -1,4 +1,4 @@
-"""What an application does with its connection: join, leave, send, ask, listen."""
+"""The client as an application sees it: join, leave, send, request, and iterate over what comes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ALWAYS = ("$gap", "$left")
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Who is in a channel; `users` is None where there are too many to name."""
+    """Who is in a channel: how many users, and their ids; None where they are more than the node names (1,000)."""
 
     count: int
     users: list[str] | None
@@ -41,7 +41,7 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Past messages, oldest first, and where the channel's history is now."""
+    """Past messages, oldest first, and the epoch and offset that the channel's history has reached by now."""
 
     messages: list[Message]
     epoch: str | None
@@ -79,11 +79,15 @@ def connect(
 ) -> Client:
     """Make a client of a gateway, for `async with` or `await`.
 
-    Either waits until it is connected, however long that takes, and raises when the server refuses it for good.
+    Either waits until it is connected, however long that takes, and raises when the server refuses it for good:
+    `Unauthorized`, `Forbidden`, or `NotConnected` for all else that no other attempt can mend.
+
     `token` is a JWT, or a function that returns one: it is asked for every connection, and before a token expires.
-    `channels` are joined from the start. `timeout` is that of a request (0 or infinity: none), `buffer` how many
-    messages wait for a slow reader. `on_state` hears every change of `state`. `session` is an aiohttp session to use;
-    the caller closes it.
+    `channels` are joined from the start; who is connected before they are all joined waits no more than 5 seconds for
+    them. `timeout` is that of a request in seconds (0 or infinity: none), `buffer` how many messages wait for a slow
+    reader. `first_delay` and `max_delay`, in seconds, bound the first pause before a reconnect, and every pause.
+    `on_state` hears every change of `state`, in the event loop. `session` is an aiohttp session to use; the caller
+    closes it. Raises `InvalidChannel`, and `ValueError` for what is no time.
     """
     return Client(
         url,
@@ -98,12 +102,15 @@ def connect(
 
 
 class Client:
-    """A connection to a gateway that comes back by itself. Made by `connect`.
+    """A connection to a gateway that comes back by itself; for one event loop. Made by `connect`.
 
     It reconnects with full jitter (up to 0.5 s, doubling to 20 s, begun anew after 10 stable seconds), or at the
     moment the server named; not after 4400, 4403 and 4410, and after 4401 once, with another token. Its channels are
-    joined again before anything else is sent. What is sent meanwhile waits for the connection. As an async
-    iterator it yields all messages that come, from the start.
+    joined again before anything else is sent, for 5 seconds at most. What is sent meanwhile waits for the connection.
+
+    Messages come in the order in which the node sent them. Of a channel that keeps history each comes once, also
+    across reconnects, and where some are missing a `$gap` stands in their place. As an async iterator it yields all
+    messages that come, from the start. Before `async with` or `await`, what needs a connection raises `NotConnected`.
     """
 
     def __init__(
@@ -138,7 +145,7 @@ class Client:
 
     @property
     def welcome(self) -> Welcome | None:
-        """What the present connection, or the last one, was welcomed with."""
+        """What the present connection, or the last one, was welcomed with; None before the first."""
         return self._lifeline.welcome
 
     # ---- life
@@ -158,7 +165,10 @@ class Client:
         return self._all
 
     async def close(self) -> None:
-        """Disconnect and stay so. Whoever iterates reads what came before; what waits raises `NotConnected`."""
+        """Disconnect for good, within some 3 seconds; harmless when repeated.
+
+        Whoever iterates reads what came before; what waits to be sent or answered raises `NotConnected`.
+        """
         await self._lifeline.close()
 
     async def _start(self) -> Self:
@@ -177,7 +187,10 @@ class Client:
     async def join(self, channel: str) -> None:
         """Join a channel and stay joined, across reconnects; return when the node has confirmed it.
 
-        Raises the `GatewayError` with which it refuses, and after the end of the client what `send` would.
+        Waits for that without a limit: a node that is busy, or without its Redis, is asked again. Cancelling the wait
+        does not give up the join. Raises the `GatewayError` with which the node refuses, `InvalidChannel`,
+        `NotConnected` when the channel is left meanwhile, and after the end of the client what `send` would. A channel
+        that is refused only later, at a reconnect, is told as an `$error` message on it.
         """
         if self._has_ended:
             raise self._why()
@@ -189,7 +202,11 @@ class Client:
         await asyncio.shield(known.joined)
 
     async def leave(self, channel: str) -> None:
-        """Leave a channel and stay away; return when that is so, which the end of the connection brings as well."""
+        """Leave a channel and stay away; return when that is so, which the end of the connection brings as well.
+
+        Harmless where it was not joined. Raises `NoAnswer` past the client's `timeout`, and what the node answers: then
+        the client is out of it at its next reconnect at the latest.
+        """
         subscription = self._subscriptions.pop(channel, None)
         if subscription is None:
             return
@@ -202,20 +219,20 @@ class Client:
                 return
 
     def position(self, channel: str) -> Position | None:
-        """Return how far a channel with history was read."""
+        """Return how far a channel with history was read; None without history, and before it is joined."""
         subscription = self._subscriptions.get(channel)
         return subscription.progress.position if subscription else None
 
     async def presence(self, channel: str) -> Presence:
-        """Ask who is in a channel; members only."""
+        """Ask who is in a channel; raises what `request` raises, such as `Forbidden` for who is no member."""
         answer = await self.request("$presence", channel=channel)
         return Presence(answer["count"], answer.get("users"))
 
     async def history(self, channel: str, *, since: Position | None = None, limit: int | None = None) -> History:
-        """Read past messages: the newest `limit` ones, or the first ones after `since`; members only.
+        """Read past messages: the newest `limit` ones, or the first `limit` after `since`; oldest first.
 
         One answer is a page of 1,000 messages and 256 KiB at most: while its last message is not the one at `offset`,
-        there are more, to be read `since` it.
+        there are more, to be read `since` it. Raises what `request` raises, such as `Forbidden` for who is no member.
         """
         position = since and {"epoch": since.epoch, "offset": since.offset}
         wanted = {key: value for key, value in (("since", position), ("limit", limit)) if value is not None}
@@ -225,9 +242,11 @@ class Client:
     # ---- messages
 
     async def send(self, cmd: str, param: object = None, *, channel: str | None = None) -> None:
-        """Send a command; wait for a connection if there is none.
+        """Send a command; wait for a connection if there is none, without a limit.
 
-        Raises `NotConnected` after the end, and `TypeError` for what JSON cannot carry.
+        Returns when it is handed to the socket: if the connection breaks then, it may be lost. What must arrive is for
+        `request`. What one task sends goes out in order. Raises `NotConnected` after the end (or why the server refused
+        the client), and `TypeError` for what JSON cannot carry.
         """
         text = encoded(param)
         await self._over_a_link(lambda link: link.send(cmd, text, channel))
@@ -235,11 +254,11 @@ class Client:
     async def request(
         self, cmd: str, param: object = None, *, channel: str | None = None, timeout: float | None = None
     ) -> Any:
-        """Send a command and return the handler's answer; `timeout` includes the wait for a connection, 0 is none.
+        """Send a command and return the handler's answer.
 
-        Raises the `GatewayError` that the server answers, `NoAnswer`, and `NotConnected` when the connection that
-        carried the request is lost: nobody knows then whether it was handled. `TypeError` is for what JSON cannot
-        carry.
+        `timeout` is in seconds and includes the wait for a connection; 0 is none, None the client's own. Raises the
+        `GatewayError` that the server answers, `NoAnswer`, and `NotConnected` when the connection that carried the
+        request is lost: nobody knows then whether it was handled. `TypeError` is for what JSON cannot carry.
         """
         text = encoded(param)
         patience = self._timeout if timeout is None else limit("timeout", timeout)
@@ -258,12 +277,15 @@ class Client:
             try:
                 return await use(link)
             except NotSent:
+                # `opened` may still give this link: it is replaced once its reader has noticed the end.
                 await link.ended.wait()
 
     def messages(self, channel: str | None = None, cmd: str | None = None, *, limit: int | None = None) -> Inbox:
         """Return an iterator over the messages that come from now on: of a channel, of a command, or all.
 
-        The `$gap` and `$left` of its channels are always among them. `limit` overrides the client's `buffer`.
+        The `$gap` and `$left` of its channels are always among them. Each iterator gets every message that it is for,
+        and holds up to `limit` (None: the client's `buffer`) for its reader; past that the oldest are dropped, and a
+        `$gap` stands in their place. `close()` it when it is not read any more. Never waits.
         """
 
         def is_wanted(message: Message) -> bool:
@@ -276,7 +298,7 @@ class Client:
         return inbox
 
     def stats(self) -> Stats:
-        """Count what was done so far."""
+        """Count what was done so far, over all connections."""
         line, link = self._lifeline, self._lifeline.link
         counts = sum((channel.counts for channel in self._subscriptions.values()), self._left)
         return Stats(

@@ -1,4 +1,4 @@
-"""A channel that is to be joined, now and after every reconnect."""
+"""One channel that the client stays in: `$join` after every reconnect, with the position it has reached."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from gateway.protocol.message import Message
 PASSING = ("unavailable", "rate-limited", "timeout", "internal")
 """Codes after which a join is tried again over the same connection."""
 JOIN_TIMEOUT = 30.0
-"""Longer than a node waits for its Redis; a lost connection ends the wait anyway."""
+"""Longer than a node waits for its Redis (twice `publish_timeout`, 10 s by default): its answer is to come first."""
 REJOIN_DELAY = 2.0
+"""Seconds before the next try where the node named none; up to twice that, so that clients do not come in step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,6 @@ class Subscription:
 
 
 def _retrieved(joined: asyncio.Future[None]) -> None:
-    """Who does not wait for a join is not warned of its failure by asyncio."""
+    """Let asyncio not complain of a failed join that nobody waits for."""
     if not joined.cancelled():
         joined.exception()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 LONGEST = 10 * 365 * 86_400.0
-"""For ever, as far as an event loop is concerned: not every one can count to infinity."""
+"""Ten years in seconds, which is for ever: infinity as a deadline raises OverflowError in some event loops."""
 
 
 def checked(name: str, seconds: float) -> float:

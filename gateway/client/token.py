@@ -15,11 +15,12 @@ Token = str | Callable[[], str | Awaitable[str]]
 _LEGAL = re.compile(r"[A-Za-z0-9!#$%&'*+./^_`|~=-]+")
 
 PORTION = 0.8
-"""Of the remaining life, after which a token is renewed."""
+"""Of the remaining life, after which a token is renewed: time is left for further tries, each after 0.8 of the rest."""
 MOST = 16_384
-"""Characters of a token: a head has no room for more."""
+"""Characters of a token: it travels in the head of the request, of which a node takes 32 KiB, and proxies less."""
 SHORTEST = 1.0
-"""Seconds: with less left, a token is renewed by connecting anew."""
+"""Seconds: with less left, the answer to `$auth` might come too late; the node closes with 4401, and the next
+connection asks for a fresh token."""
 
 
 class Unusable(ValueError):
@@ -27,7 +28,7 @@ class Unusable(ValueError):
 
 
 async def fetch(token: Token | None) -> str | None:
-    """Return the token to show now. Raises whatever its source raises, and `Unusable`."""
+    """Return the token to show now, None for none. Raises whatever its source raises, and `Unusable`."""
     found: object = token() if callable(token) else token
     if inspect.isawaitable(found):
         found = await found
