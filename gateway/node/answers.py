@@ -1,4 +1,4 @@
-"""What this node does when another one asks: to a connection that it holds, or about itself."""
+"""Carries out what other nodes ask: to join, leave, write to or close a connection held here, or about this node."""
 
 from __future__ import annotations
 
@@ -56,7 +56,10 @@ class Answers:
         raise InvalidEnvelope(f"expected a question, got {shown(verb)}")
 
     def _held(self, id: str) -> str:
-        """Return the id of a connection held here. Raises `ConnectionNotFound`."""
+        """Return the id of a connection held here. Raises `ConnectionNotFound`.
+
+        Asked first, because the service would ask the node that the id names: this one, again.
+        """
         if id not in self._hub.connections:
             raise ConnectionNotFound(f"no connection {id!r}")
         return id

@@ -1,4 +1,4 @@
-"""Carries out what clients send: one thing at a time for each connection, in order."""
+"""What clients send, from the socket to the handler: limits, one command at a time per connection, replies, errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 32
-"""Messages of one client that may wait for the one in hand; beyond that its socket is not read."""
+"""Messages of one client that may wait for the one in hand; beyond that its socket is not read. With the largest
+messages that are taken by default that is 2 MiB."""
 
 Job = Callable[[], Awaitable[object]]
 
@@ -88,7 +89,10 @@ class Commands:
             self._count_abuse(connection, fast=True)
 
     def closed(self, connection: Connection) -> None:
-        """Tell the handler, once the command in hand is done; what waited behind it is dropped."""
+        """Tell the handler, once the command in hand is done; what waited behind it is dropped.
+
+        The command in hand goes on: it may be half through with what concerns others.
+        """
         if connection.inbox is not None:
             connection.inbox.clear()
         self._put(connection, partial(connection.handler.on_close, self._service, connection))
@@ -132,7 +136,7 @@ class Commands:
 
     async def finished(self) -> None:
         """Wait until nothing is being carried out any more, but for the command that asks."""
-        while working := self._under_way():
+        while working := self._under_way():  # again: a connection that ends meanwhile has an `on_close`
             await asyncio.wait(working)
 
     def _under_way(self) -> list[asyncio.Task[None]]:
@@ -150,6 +154,8 @@ class Commands:
 
     async def _work(self, connection: Connection, inbox: deque[Job]) -> None:
         try:
+            # Nothing is awaited between the last look at the inbox and its end below: who finds it there puts a job
+            # in that is still taken out, who finds none starts another task.
             while inbox:
                 await self._guarded(connection, inbox.popleft())
                 if len(inbox) <= MOST_WAITING // 2:

@@ -1,4 +1,4 @@
-"""Writes what came from the backplane to the sockets of this node.
+"""Fan-out: writes what came from the backplane to the sockets of this node.
 
 What one read of the backplane brought is joined per target and written once to every member, the same
 bytes object to all of the same dialect. Nothing here waits for a client: what a socket does not
@@ -25,10 +25,11 @@ from gateway.protocol.envelope import Envelope
 AT_ONCE = 1000
 """Sockets written before the loop turns: about 10 ms."""
 SLICE = 500
-"""Sockets written per turn of the loop by what could not be written at once."""
+"""Sockets written per turn of the loop by what could not be written at once: 5 ms, in which nothing else is done."""
 MOST_WAITING = 8 << 20
-"""Bytes of messages in fan-outs that wait, at which the backplane is not read."""
+"""Bytes of messages in fan-outs that wait, at which the backplane is not read: a flood does not fill the memory."""
 OVERHEAD = 100
+"""Bytes of each beside its payload, so that very many very small ones count, too."""
 
 
 class _FanOut:
@@ -45,7 +46,10 @@ class _FanOut:
         self.written = asyncio.Event()
 
     def takes(self, receivers: Receivers) -> bool:
-        """Tell whether more messages to these receivers may join: not once the first were written."""
+        """Tell whether more messages to these receivers may join: not once the first were written.
+
+        The same object is the same receivers: whoever comes or goes makes another one (`Receivers`).
+        """
         return self.batch is None and self.receivers is receivers
 
 
@@ -130,7 +134,7 @@ class Delivery:
         sockets = sum(len(connections) for _, connections in receivers)
         if not sockets:
             return 0
-        if sockets <= room and target not in self._waiting:
+        if sockets <= room and target not in self._waiting:  # not past what waits: order is per target
             channel, rule = self._rule_of(target)
             batch = Batch(envelopes, channel, rule)
             self._counters.delivered += write_all(receivers, batch)
@@ -152,7 +156,9 @@ class Delivery:
         if fan_out.batch is None:
             fan_out.batch = Batch(fan_out.envelopes, *self._rule_of(target))
         dialect, part = fan_out.slices.popleft()
-        if target.kind == "channel":  # some may have left since
+        # Some may have left since, and are not to get it. Who left and came back may get it twice, if it was among what
+        # history had for him: clients tell by the offset. To connections that are gone nothing is written.
+        if target.kind == "channel":
             part = tuple(connection for connection in part if target.name in connection.channels)
         self._counters.delivered += write_all(((dialect, part),), fan_out.batch)
         if not fan_out.slices:

@@ -1,4 +1,4 @@
-"""The end of a node: its clients are sent to the others, a few at a time, and what it wrote is taken out of Redis."""
+"""Graceful shutdown: clients are closed with 1012 in waves, then the node's entries in Redis are removed."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from gateway.presence import Presence
 logger = logging.getLogger(__name__)
 
 WAVE = 0.1
-"""Seconds from one wave to the next."""
+"""Seconds from one wave to the next: ten waves a second are as good as a steady stream to those who take them in."""
 SMALLEST = 10
 """Connections in a wave, while there are as many: the others take in a hundred a second without noticing."""
 RESTART_SPREAD = 5.0
-"""Seconds over which the clients of a wave are asked to spread their return."""
+"""Seconds over which clients are asked to spread their return: all at once they would be too many for the others."""
 PAUSING = 0.25
-"""Of the seconds to drain: what may pass before the first wave."""
+"""Of the seconds to drain: what may pass before the first wave. Closing them takes most of the time."""
 ANSWERING = 0.15
-"""Of the time for the clients: what the last wave has for its answers."""
+"""Of the time for the clients: what the last wave has for its answers, three seconds by default."""
 CLEANING = 2.0
-"""Of the seconds to drain: kept for taking what this node wrote out of Redis, and for its end."""
+"""Of the seconds to drain: kept for cutting off who is left, and for what Redis holds: `HASTE` each."""
 CUTTING = 0.1
-"""Seconds for those who are left then to hear why, before they are cut off."""
+"""Seconds for those who are left then to hear why, before they are cut off: they had all the time before."""
 HASTE = 1.0
-"""Seconds for all of it when the clients are sent away at once, and again for what Redis holds."""
+"""Seconds for all of it when the clients are sent away at once, and again for what Redis holds: whoever hurries a node
+(a second SIGTERM, Ctrl-C) does not wait longer before he kills it."""
 
 
 def waves(count: int, seconds: float) -> list[int]:
@@ -93,6 +94,7 @@ class Drain:
         """
         if self._health.draining:
             return
+        # Before anything is awaited: handshakes look at it once more when they have waited, so none comes in behind.
         self._health.draining = True
         self._journal.event("draining")
         facts = {"node": self._settings.node_id, "connections": len(self._hub)}
@@ -112,11 +114,13 @@ class Drain:
         if self._hurried.is_set():
             return
         self._hurried.set()
+        # Before the drain has begun there is no limit: `run` looks at the event. Only ever brought forward.
         if self._limit is not None and not self._limit.expired():
             soon = asyncio.get_running_loop().time() + HASTE
             self._limit.reschedule(min(self._limit.when() or soon, soon))
 
     async def _send_away(self) -> None:
+        # `left` are those who were there when it began. Who leaves meanwhile is closed again, which does nothing.
         count, seconds = len(self._hub), self._settings.drain_seconds
         rest, left, after = pause(count, self._settings.drain_pause, seconds), iter(self._hub), returns(count)
         for wave in waves(count, patience(seconds) * (1 - ANSWERING) - rest if seconds else 0):

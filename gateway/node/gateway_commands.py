@@ -66,6 +66,7 @@ class GatewayCommands:
 
     async def _join(self, connection: Connection, channel: str, param: object) -> object:
         joined = await self._rights.join(connection, channel, since_of(param))
+        # The position is told behind the messages up to it, some of which may still be on their way to the socket.
         at = await self._kept.reached(channel)
         return {"epoch": at and at.epoch, "offset": at and at.offset, "recovered": joined.recovered}
 

@@ -1,4 +1,4 @@
-"""How a node is placed to serve clients: starting, draining, crashed, deaf, in trouble, or well."""
+"""The state of a node, as `/readyz` tells it: starting, ok, degraded, deaf, draining or crashed."""
 
 from __future__ import annotations
 

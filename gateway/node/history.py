@@ -1,4 +1,6 @@
-"""Channels that keep history: who joins misses nothing, an outage loses nothing, and what is lost is told.
+"""Recovery for channels that keep history: a member that resumes, and a node after an outage, miss nothing.
+
+What cannot be had any more is told as a `$gap`.
 
 For each such channel with members here a track knows what this node has passed on. What reads history
 (a member who comes back, a hole in what arrives, the end of an outage) moves the track first; after the last
@@ -27,13 +29,14 @@ from gateway.protocol.envelope import Envelope
 from gateway.protocol.message import Position
 
 PAGE = 1000
-"""Messages in one read."""
+"""Messages in one read: Redis, which does nothing else meanwhile, takes a few milliseconds for them."""
 MOST_BYTES = 256 * 1024
-"""Of messages in one answer: a client reads on behind the last one it got."""
+"""Of messages in one answer: a client reads on behind the last one it got. A quarter of the outbox of a client, which
+is closed when more waits for it than it takes."""
 AT_ONCE = 200
-"""Channels that are re-read at the same time."""
+"""Channels that are re-read at the same time: after an outage all are, and live messages come over the same Redis."""
 RETRY = 0.5
-"""Seconds between tries at a re-read while Redis is away."""
+"""Seconds between tries at a re-read while Redis is away: it may come back at any time, and members wait."""
 
 
 class History:
@@ -70,6 +73,8 @@ class History:
 
     async def _mend_all(self) -> None:
         while await self._tear.wait():
+            # What tears from here on is for the next round, the same channel once more if need be: a page that was
+            # asked for before a loss does not mend it.
             self._tear.clear()
             torn, self._torn = iter(self._torn), {}
             failed: list[str] = []
@@ -86,7 +91,7 @@ class History:
     def arrived(self, channel: str, message: Envelope) -> bool:
         """Take a message that is kept; tell whether to pass it on now."""
         track = self._tracks.get(channel)
-        if track is None:
+        if track is None:  # no member has come as far as `enter`, so there is none that receives
             return True
         passed = track.arrived(message)
         if track.torn:
@@ -148,7 +153,10 @@ class History:
         return missed is not None
 
     def forget(self, channel: str) -> None:
-        """Drop the track of a channel that has no member here any more."""
+        """Drop the track of a channel that has no member here any more.
+
+        Whoever is still reading for it sees that it is no longer the channel's, even if the channel has another one.
+        """
         self._tracks.pop(channel, None)
 
     # ---- reading
@@ -200,14 +208,16 @@ class History:
 
     async def _read(self, channel: str, track: Track, after: Position | None) -> Page:
         """Read a page after a position, or from where this node is if that comes before; catch up with it."""
+        # Noted before the read: of what is lost or arrives during it, the page may say nothing.
         known, losses, held = track.position, track.losses, track.held()
         if known is not None and (after is None or after.epoch != known.epoch or after.offset > known.offset):
             after = known
         page = await self._page(channel, after, known)
         if known is not None and contradicts(page, known):
+            # Other nodes find the same, and do the same: the first one ends the epoch, the others read its new one.
             await self._renew(channel, track, known, page.offset)
             page = await self._page(channel, after, known)
-        if _is_apt(track, known):
+        if _is_apt(track, known):  # another read may have moved it into another epoch, of which this page says nothing
             self._catch_up(channel, track, page, losses, held)
         return page
 
@@ -244,6 +254,7 @@ class History:
         """Re-read a channel until nothing is missing; tell whether Redis answered."""
         track = self._tracks.get(channel)
         try:
+            # Looked at again after each read: all members may have left, and others come, who have another track.
             while track is not None and track.torn and self._tracks.get(channel) is track:
                 self._counters.rereads += 1
                 await self._read(channel, track, track.position)

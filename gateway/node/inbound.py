@@ -1,4 +1,4 @@
-"""Reads the backplane, batch by batch, and hands on what it brings to sockets, taps and other nodes' talk."""
+"""Reads the backplane, batch by batch: messages are delivered, gaps seen to, questions of other nodes answered."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ class Reader:
             if self._tracing is not None:
                 self._tracing.written()
             self._counters.fanout.observe(time() - began)
+            # The back pressure: nothing is read while much waits to be written, and what is not read waits with Redis.
             await self._delivery.room()
 
     def _take(self, arrival: Arrival) -> None:
@@ -106,7 +107,7 @@ class Reader:
             self._taps.wished(data)
 
     def _gap(self, channel: str) -> None:
-        """Let what came before the loss be written, then see to it."""
+        """Let what came before the loss be written, then see to it: a `$gap` stands where the messages are missing."""
         self._delivery.write()
         if channel:
             self._history.lost(channel)
@@ -121,6 +122,8 @@ class Reader:
             if self._tracing is not None:
                 self._tracing.arrived(DIRECT, envelope)
         else:
+            # In a task: to answer may wait for Redis, and messages are not to wait for that. So questions may overtake
+            # each other, as calls that are made at the same time may.
             self._tasks.create_task(self._talk(data))
 
     async def _talk(self, data: bytes) -> None:

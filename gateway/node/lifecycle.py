@@ -1,4 +1,4 @@
-"""Takes connections in, hears what their sockets receive, and sees them out."""
+"""A connection's life on its node: handshake, registration, what its socket receives, and its end."""
 
 from __future__ import annotations
 
@@ -124,6 +124,8 @@ class Reception:
         connection.dialect = codec.dialect_of(terms.protocol, terms.window)
         connection.started = time.time_ns() // 1_000_000
         transport = await self._opened(upgrade, connection)
+        # Nothing is awaited from here to `hand_over`: the transport still has its old protocol, which would take what
+        # comes from the client for a request, and hear of the end of the connection in our stead.
         socket = connection.socket = WebSocket(
             transport,
             connection,
@@ -134,7 +136,7 @@ class Reception:
             patience=self._patience,
         )
         if connection.protocol:
-            socket.hold()
+            socket.hold()  # in the hub it is written to, and its first message has to be `$welcome`
         self._upgrades[connection.id] = upgrade
         self._hub.add(connection)
         self._heartbeat.add(connection)
@@ -161,6 +163,7 @@ class Reception:
 
     async def _opened(self, upgrade: Upgrade, connection: Connection) -> Transport:
         """Answer the handshake, if the user may have one more connection; a place taken for nothing is given back."""
+        # Before the 101: a client over the limit that is closed after it would take that for a loss, and come back.
         if not await self._membership.reserve(connection):
             raise too_many(connection.user, self._settings.max_connections_per_user)
         try:  # others may have come meanwhile, or the end of the node
@@ -193,6 +196,7 @@ class Reception:
 
     def lost(self, connection: Connection, close: Close) -> None:
         """Forget a connection at once; its handler hears of it after the command in hand."""
+        # First: joins that are under way look at it after each wait, and must not put back what is dropped here.
         connection.closed = True
         self._counters.count(close)
         self._heartbeat.remove(connection)
@@ -226,7 +230,7 @@ class Reception:
 
     async def emptied(self) -> None:
         """Wait until this node holds no connection."""
-        while self._hub.connections:
+        while self._hub.connections:  # the event may be of an earlier time when there was none
             self._emptied.clear()
             await self._emptied.wait()
 

@@ -1,4 +1,4 @@
-"""Keeps a connection's place in the hub, the subscriptions and presence, in the order that loses nothing.
+"""Joins and leaves: hub, subscription, history and presence, in the order in which no message is lost.
 
 Joining: hub first, then the subscription, then presence, so that whoever sees a member can reach it.
 Leaving goes the other way, and never waits before the node itself has forgotten.
@@ -27,9 +27,10 @@ from gateway.protocol.envelope import Envelope
 from gateway.protocol.message import Position
 
 COUNTING = 1.0
-"""Seconds that a handshake waits to hear how many connections its user has in the cluster."""
+"""Seconds that a handshake waits to hear how many connections its user has in the cluster: Redis answers in a
+millisecond, and while it is away clients are to be let in, not kept waiting."""
 RETRY = 1.0
-"""Seconds between tries at a first join while Redis is away."""
+"""Seconds between tries at a first join while Redis is away: all clients of the node are retrying then."""
 
 
 class Joined(NamedTuple):
@@ -74,7 +75,7 @@ class Membership:
                 return True
             self.drop(connection)  # Redis may have counted it, or do so yet
             return False
-        except BaseException:
+        except BaseException:  # such as the end of the request: the client left, and nobody else would give it back
             self.drop(connection)
             raise
 
@@ -107,7 +108,7 @@ class Membership:
         _note_placed(connection, channel)  # before anything is awaited: a review meanwhile is not to take it out
         try:
             return await self.join(connection, channel)
-        finally:
+        finally:  # a join that has failed leaves no wish of the server's behind
             if channel not in connection.channels:
                 _note_placed(connection, channel, placed=False)
 
@@ -160,7 +161,7 @@ class Membership:
         # History is read with the subscription sure: what is appended after the page was read arrives by that.
         recovered = self._history.keeps(channel) and await self._history.enter(connection, channel, since)
         _check_still_in(connection, channel)
-        _let_know(connection, channel)
+        _let_know(connection, channel)  # now, because what is stored of the connection itself lists its channels
         return Joined(await self._stored(self._presence.join(connection.info(), channel)), recovered)
 
     async def leave(self, connection: Connection, channel: str, reason: str = "") -> bool:
@@ -174,6 +175,7 @@ class Membership:
         With a `reason` its client, if it speaks v1, is told, behind all that it gets of the channel: nothing is
         awaited between the two.
         """
+        # Presence is told now, not when it is stored: a join right behind this one comes behind it in Redis, too.
         self._forget(connection, channel)
         stored = self._presence.leave(connection.info(), channel)
         if reason and connection.protocol:
@@ -187,7 +189,7 @@ class Membership:
 
     def drop(self, connection: Connection) -> None:
         """Take a connection that is gone out of everything; does not wait."""
-        last_known = connection.info()
+        last_known = connection.info()  # before it is forgotten: presence has to hear of every channel that it was in
         for channel in connection.channels:
             self._forget(connection, channel)
         if self._hub.remove(connection):
@@ -202,6 +204,8 @@ class Membership:
     async def _stored(self, done: Awaitable[bool]) -> bool:
         stored = asyncio.ensure_future(done)
         if not stored.done():
+            # `wait` leaves it running when the time is up, or whoever waits is cancelled: it is noted down already, and
+            # is stored when Redis is back, in its order with what undoes it.
             await asyncio.wait((stored,), timeout=self._timeout)
         if not stored.done():
             raise Unavailable("Redis did not store it in time")

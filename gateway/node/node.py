@@ -1,4 +1,4 @@
-"""One node: its parts are made in one order, run together, and ended together."""
+"""Builds one node of its parts, runs them in one task group, and ends them together."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Node:
             await started.wait()
             await self._connect()
             yield
-            await self.drain.run()
+            await self.drain.run()  # while all parts still run: it writes to clients and to Redis
         finally:
             running.cancel()
             await asyncio.wait((running,))

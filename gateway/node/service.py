@@ -85,10 +85,11 @@ class NodeService(Service):
             channels = (channel,) if channel else ()
             connection = node.reception.arrival(request, profile, handler)
             opened = await node.reception.accept(request, channels, connection)
-            connection.placed = channels  # before its first task runs
+            connection.placed = channels  # before its first task runs: a review meanwhile is not to take it out
             request.task.add_done_callback(lambda _: node.reception.abandon(connection))
             if node.tracing is not None:
                 node.tracing.opened(connection)
+            # `wait` leaves it running: the join is made when Redis is back, and the socket is open meanwhile.
             await asyncio.wait((opened,), timeout=self.settings.publish_timeout)
         return connection.id
 
@@ -96,7 +97,7 @@ class NodeService(Service):
         node = self.node
         try:
             await node.reception.closed(conn_id)
-        finally:
+        finally:  # still there only if the wait was cancelled: its request handler will not return the response
             if (connection := node.hub.connections.get(conn_id)) is not None:
                 connection.socket.close(GOING_AWAY)
         return node.reception.release(conn_id)
@@ -225,6 +226,7 @@ class NodeService(Service):
     async def _write_direct(self, payload: bytes, conn_id: str) -> None:
         node = self.node
         if (connection := node.hub.connections.get(conn_id)) is not None:
+            # Through the backplane all the same: behind what was published before, as for every other receiver.
             node.budget.written(connection, len(payload))
             await self._publish(Target("node", node.id), Envelope(payload, connection=conn_id))
         else:

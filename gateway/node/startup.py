@@ -1,4 +1,4 @@
-"""A node that is not up yet: what it waits for is said in the log, by `/readyz`, and where it ends instead."""
+"""The start of a node, as far as it waits for Redis: what it waits for is told in the log and by `/readyz`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gateway.redis.wait import Steps, Wait
 logger = logging.getLogger(__name__)
 
 FIRST_WORD = 2.0
-"""Seconds of waiting that nobody need hear of."""
+"""Seconds of waiting that nobody need hear of: a Redis that starts beside the node is there by then."""
 WORDS = 5.0
-"""Seconds between two lines about it."""
+"""Seconds between two lines about it: six within the default `startup_timeout`."""
 
 
 class Starting:
