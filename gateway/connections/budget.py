@@ -1,4 +1,4 @@
-"""What one client may cost: messages, bytes read and written in answers, joins and leaves.
+"""The rate limits of one client: messages, bytes that it sends and is answered with, joins and leaves.
 
 Three buckets, each one number of the connection. What a request costs beyond its own bytes is known when it has been
 carried out, and is charged then: who has had more than there was, is refused until that is made up for.
@@ -14,9 +14,9 @@ from gateway.connections.connection import Connection
 from gateway.connections.limits import Pace, pace_of
 
 BURST_SECONDS = 4
-"""Of `byte_rate`, at once."""
+"""Of `byte_rate`, at once: a client that comes back is written what it missed in all its channels."""
 MESSAGES_PER_MOVE = 10
-"""Joins and leaves may come at this fraction of the pace of messages."""
+"""Joins and leaves may come at this fraction of the pace of messages: each is told to all members of the channel."""
 
 
 class Budget:

@@ -1,4 +1,4 @@
-"""One client, as the rest of the node sees it."""
+"""One client's connection: its profile, its channels, and what the node keeps for it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,26 @@ _PLAINLY = dialect_of()
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Who a connection belongs to. Without an `id` it is anonymous: its connection id stands in."""
+    """Who a connection belongs to. Without an `id` it is anonymous: its connection id stands in.
+
+    Checked when a connection is made of it: an `id` that is no legal user id, for which the rule of channel names
+    holds (1 to 200 bytes of UTF-8, no white space), raises `InvalidUser` then.
+    """
 
     id: str = ""
     name: str = ""
+    """The display name; nobody is identified by it."""
     channels: tuple[str, ...] | None = None
-    """Patterns of what may be joined; None where nothing limits it."""
+    """Patterns (`*` is any characters) of what its client may join; None where nothing limits it, () for nothing."""
     expires: float = 0
-    """When the connection is closed with 4401, in seconds since the epoch; 0 is never."""
+    """When the connection is closed with 4401, in seconds since the epoch, to a second; 0 is never."""
 
 
 class ConnectionInfo(NamedTuple):
-    """What the cluster knows of a connection, wherever it is held. `started` is in ms since the epoch."""
+    """What the cluster knows of a connection, wherever it is held, as it was when it was asked for.
+
+    `started` is in ms since the epoch; `user` of an anonymous connection is its `id`; `remote` is the client's address.
+    """
 
     id: str
     node: str
@@ -107,7 +115,11 @@ class Hooks(Protocol):
 
 
 class Connection:
-    """One WebSocket held by this node."""
+    """One WebSocket held by this node, as its handler sees it.
+
+    For applications: `id`, `profile`, `channels`, `channel`, `target`, `message`, `user`, `node`, `remote`, `agent`,
+    `started` (ms since the epoch) and `closed`, to be read and not set. The rest is the node's own.
+    """
 
     __slots__ = (
         "agent",
@@ -165,6 +177,7 @@ class Connection:
         self.fallback = ""
         """The channel that the message in hand may go to, where it names one that its sender is not in."""
         self.closed = False
+        """Whether its socket is lost; its handler may still be at work for it."""
         self.handshake: object = None
         """Where its handshake stands in a trace, if there are traces."""
         self.received = 0
@@ -187,7 +200,7 @@ class Connection:
 
     @property
     def channel(self) -> str:
-        """The first channel joined, "" when it is in none."""
+        """The one joined first of those it is in, "" when it is in none."""
         return self.channels[0] if self.channels else ""
 
     @property

@@ -1,4 +1,4 @@
-"""Closes the connections whose time is over: one timer for all, however many there are."""
+"""Closes connections whose token has expired (4401): one timer for all, however many there are."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from gateway.connections.hub import Hub
 from gateway.errors import EXPIRED
 
 PERIOD = 1.0
+"""Seconds between two looks: `exp` is in whole seconds."""
 AT_ONCE = 500
 """Connections closed before others get a turn: many may end in the same second."""
 SLACK = 64
+"""Entries of connections that are gone, or have more time now, that a small node may keep."""
 
 
 class Expiry:
@@ -42,6 +44,7 @@ class Expiry:
         for _ in range(AT_ONCE):
             if not self._queue or self._queue[0][0] > now:
                 return False
+            # Entries are not taken out when a connection leaves or is given more time: its own profile says what holds.
             connection = self._hub.connections.get(heappop(self._queue)[1])
             if connection is not None and 0 < connection.profile.expires <= now:
                 connection.socket.close(EXPIRED)

@@ -1,4 +1,4 @@
-"""This node's connections and who is in which channel: plain data, no waiting."""
+"""The registry of this node's connections, by id, channel and user: plain data, no waiting."""
 
 from __future__ import annotations
 

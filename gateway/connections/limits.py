@@ -1,10 +1,11 @@
-"""How fast one client may send, and how often it may be wrong: two small rules, without timer or loop."""
+"""Rate limit (a token bucket, kept as one number: GCRA) and abuse limit of one client: no timer, no loop."""
 
 from __future__ import annotations
 
 from gateway.errors import ABUSE, TOO_FAST, Close
 
 ABUSE_WINDOW = 60.0
+"""Seconds: `abuse_limit` is refused messages a minute."""
 ROUNDING = 1e-3
 """Of a token: sums of intervals are not exact, and a burst is to pass whole."""
 

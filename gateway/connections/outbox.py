@@ -1,4 +1,4 @@
-"""What waits for one client that reads more slowly than it is written to: plain data, bounded in bytes.
+"""The queue of frames for one slow client: plain data, bounded in bytes by its socket.
 
 Most of it must arrive, and a client that lets too much of that wait is closed. Messages of channels whose
 rule says so may be dropped instead: the oldest first, or those that a newer one of the same key has replaced.
@@ -59,6 +59,7 @@ class Outbox:
         if message.key is None:
             self._spare.append(number)
             return
+        # The latest of a key is not spare: the client must get it. A newer one makes it so.
         last = self._latest.get((message.channel, message.key))
         if last is not None:
             self._spare.append(last)
@@ -84,6 +85,7 @@ class Outbox:
             taken.append(number)
             length += len(waiting.frame)
         frames = [self._forget(number) for number in taken]
+        # What was written was not dropped, and would make this grow for as long as the client is behind.
         while self._spare and self._spare[0] not in self._waiting:
             self._spare.popleft()
         return b"".join(frames)
@@ -99,7 +101,7 @@ class Outbox:
 
     def _drop(self, number: int) -> None:
         waiting = self._waiting.get(number)
-        if waiting is None or waiting.sparable is None:
+        if waiting is None or waiting.sparable is None:  # it was written meanwhile, or word of the gap stands there
             return
         _, channel, _, gap = waiting.sparable
         self.dropped += 1

@@ -34,13 +34,15 @@ Key = TypeVar("Key")
 Known = TypeVar("Known", contravariant=True)
 
 CLOSE_TIMEOUT = 5.0
-"""Seconds within which a connection is gone once anything has ended it, whatever its client does or leaves undone."""
+"""Seconds within which a connection is gone once anything has ended it, whatever its client does or leaves undone: the
+closing handshake (RFC 6455 section 7.1.1) takes one round trip, and what is in the outbox goes first."""
 BROKEN_TIMEOUT = 1.0
 """Of these, what a client gets that broke the protocol and may still be sending, or does not seem to be there."""
 SMALL_FRAGMENT = 128
 """Bytes below which a part of a message counts as overhead; larger ones are bounded by the size of the message."""
 HIGH_WATER = 64 * 1024
-"""Bytes the transport holds before what follows goes to the outbox."""
+"""Bytes the transport holds before what follows goes to the outbox (asyncio's own default): what it holds cannot be
+dropped any more."""
 _PING_FRAME = frame(PING, b"")
 
 _OPEN, _CLOSING, _BROKEN, _LEAVING, _GONE = range(5)
@@ -204,7 +206,7 @@ class WebSocket(asyncio.Protocol, Generic[Key]):
         if self._reading or self._transport.is_closing():
             return
         self._reading = True
-        self.data_received(b"")
+        self.data_received(b"")  # what came is handled first, and may pause the reading again
         if self._reading:
             self._transport.resume_reading()
 
@@ -232,7 +234,7 @@ class WebSocket(asyncio.Protocol, Generic[Key]):
         self._go(_LEAVING, self._patience)
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._stage == _GONE:
+        if self._stage == _GONE:  # `_cut` has said so
             return
         self._stage = _GONE
         if self._timer is not None:
@@ -288,7 +290,7 @@ class WebSocket(asyncio.Protocol, Generic[Key]):
         if spared := outbox.shrink(limit):
             self._owner.spared(self._key, spared, first=first)
         if outbox.size > limit:
-            self._outbox = Outbox()
+            self._outbox = Outbox()  # the client is told why next, and not behind what it does not read
             self.close(TOO_SLOW)
 
     # ---- the end
