@@ -1,4 +1,4 @@
-"""The short way in for WebSockets: a handshake that is the first thing a client says needs no HTTP server.
+"""The short way in for WebSockets: a handshake that is the first request of its connection needs no HTTP server.
 
 For each request aiohttp's server makes a protocol, a task that lives as long as the connection, and a response: half
 of what a handshake costs a node, and after a restart all clients come at once. Its parser and its `Request` are
@@ -47,7 +47,7 @@ class FastPath:
         parser = HttpRequestParser(cast(Any, newcomer), loop, READ_BYTES, **LIMITS)
         try:
             messages, upgraded, _ = parser.feed_data(head)
-        except HttpProcessingError:
+        except HttpProcessingError:  # the server's parser will find the same, and its answer is the one people know
             return None
         if not upgraded or len(messages) != 1 or any(name in messages[0][0].headers for name in _NOT_PLAIN):
             return None
@@ -56,7 +56,11 @@ class FastPath:
     async def _answer(self, newcomer: Newcomer, message: Any, loop: asyncio.AbstractEventLoop) -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task(loop))
         request = web.Request(message, EMPTY_PAYLOAD, cast(Any, newcomer), cast(AbstractStreamWriter, None), task, loop)
+        # Handlers read `request.app` and `request.match_info`. aiohttp's application sets both by this inner name, as
+        # there is no public one; the application is not asked here.
         request._match_info = self._match()
+        # A client that leaves meanwhile is not noticed before the answer: `Direct.answer` looks at the transport. The
+        # node's end cancels this task (`Transports.close`).
         try:
             refusal = await self._refusal(request)
         except Exception:

@@ -1,8 +1,7 @@
 """A connection that aiohttp's server answers, and what it lacks: a time and a size for every head, an end for who does
 not read, and no word in the log about what a stranger got wrong.
 
-Of aiohttp's inside `_waiter` is needed, which is there and not done while the server waits for the next request, and
-`_request_count`, which grows with each request that the parser found.
+Three inner names of aiohttp's protocol are used, each where it says why: `_waiter`, `_request_count`, `_manager`.
 """
 
 from __future__ import annotations
@@ -73,7 +72,9 @@ class Http(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Hear that the connection has ended, or that it is a WebSocket's now."""
-        if self._manager is not None:  # it may be told twice
+        # It may be told twice, by the transport and by who has taken that over (`upgrade.py`), and is counted once.
+        # aiohttp sets `_manager` to None the first time, by which it knows this itself; it has no public name for it.
+        if self._manager is not None:
             self._transports.left(self)
             self._transports.await_no_reading(self._own)
         super().connection_lost(exc)
@@ -108,7 +109,7 @@ class Http(RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Send what is left of a response; the client has to take it, and may then ask for something else."""
         finished = await super().finish_response(request, resp, start_time)
-        if self.transport is not None:
+        if self.transport is not None:  # else it is lost by now, or a WebSocket's: nobody waits on it any more
             self._unread = 0
             self._transports.await_reading(self._own)
             self._transports.rest(self)
@@ -139,7 +140,11 @@ class Http(RequestHandler):
 
     @property
     def _is_waiting(self) -> bool:
-        """Whether aiohttp waits for a request, all that came before being answered."""
+        """Whether aiohttp waits for a request, all that came before being answered.
+
+        Its task waits for `_waiter`, a future that is done as soon as a request has come. No public name or hook tells
+        the beginning of a request on a connection that is kept alive.
+        """
         waiter = self._waiter
         return waiter is not None and not waiter.done()
 
@@ -171,6 +176,8 @@ class Http(RequestHandler):
         if not self._unread:
             self._transports.await_head(self)
         self._unread += len(data)
+        # aiohttp counts the requests that its parser has found in `_request_count`. Only by that it is seen whether
+        # these bytes have completed a head: the parser is its own, and hands requests to a task that runs later.
         found = self._request_count
         super().data_received(data)
         if self._request_count > found:

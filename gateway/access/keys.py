@@ -33,7 +33,7 @@ from jwt.exceptions import (
 from gateway.errors import Unauthorized
 
 RSA_BITS = 2048
-"""The least that is not known to have been broken."""
+"""The least that RFC 7518 section 3.3 allows."""
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 
 

@@ -1,4 +1,4 @@
-"""Where TCP connections come in: a server hears of one only when the head of its first request is whole.
+"""The protocol of a new TCP connection: aiohttp's server hears of one only when the head of its first request is whole.
 
 Until then it costs a few hundred bytes, whoever it is and however slowly it writes. A WebSocket handshake goes
 the short way (`fast_path.py`), everything else to aiohttp (`http.py`); afterwards the listener costs nothing.
@@ -33,7 +33,7 @@ class Listener(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closed:
             return
-        if self._is_answered:
+        if self._is_answered:  # frames may come right behind a handshake, before its 101: `hand_over` passes them on
             self._head.came += data
             self._keep_small()
             return
@@ -67,6 +67,7 @@ class Listener(asyncio.Protocol):
 
     def hand_over(self, protocol: asyncio.Protocol) -> None:
         """Give the connection to another protocol, with the bytes that came behind the head."""
+        # In one step: what the loop reads next goes to the new protocol, behind these bytes.
         self._transports.left(self)
         self.transport.set_protocol(protocol)
         if not self.transport.is_reading():
@@ -90,7 +91,7 @@ class Listener(asyncio.Protocol):
 
     def make_way(self) -> bool:
         """End for somebody else."""
-        self._closed = True
+        self._closed = True  # the transport may still bring what it has read, until it says that it is lost
         self.transport.abort()
         return True
 
@@ -101,7 +102,7 @@ class Listener(asyncio.Protocol):
             return
         answering = self._transports.fast_path(self, head, self._transports.loop)
         if answering is not None:
-            self._is_answered = True
+            self._is_answered = True  # before its task runs: nothing that comes is the head of a request any more
             self._transports.run(answering, self)
             return
         self._transports.serve(self._transports, self.is_spare).begin(self.transport, head, bytes(self._head.came))

@@ -1,4 +1,4 @@
-"""Who may join a channel or send to it: what its rule, the user's token and the application say together.
+"""Who may join a channel or send to it, as far as the channel's rule and the user's token go.
 
 Each can only restrict. A token's patterns limit every join; the rule of the channel asks for more (or for
 nobody); what passes both is put to `Handler.authorize`, whatever the rule is. The rule `handler` differs from

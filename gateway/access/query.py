@@ -1,4 +1,4 @@
-"""What stands behind the ? of a request: read as it was meant, or refused."""
+"""Refuses a query string that is not UTF-8, which aiohttp would read with replacement characters."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import web
 
 NAME_LENGTH = 40
+"""Bytes of a parameter's name that an answer repeats: it is its sender's choice."""
 EXPECTED = "expected UTF-8, percent-encoded"
 
 

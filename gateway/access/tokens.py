@@ -1,4 +1,4 @@
-"""Who a JSON Web Token says somebody is, and what it allows, by the keys of the settings."""
+"""Verifies JSON Web Tokens with the keys of the settings, and makes a profile of their claims."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 LEEWAY = 10.0
-"""Seconds by which the clock of whoever signs may differ from ours."""
+"""Seconds by which the clock of whoever signs may differ from ours (RFC 7519 section 4.1.4 allows a few minutes);
+machines that keep their time differ by less than one."""
 SECRET_BYTES = 32
 """RFC 7518 section 3.2: a shorter one can be found by trying, from any token."""
 _PUBLIC_KEY = "jwt_public_key"
@@ -174,8 +175,8 @@ class _KeyFile:
         return found.st_mtime_ns, found.st_size, found.st_ino
 
     async def _read_again(self) -> None:
-        version = self._look()
-        if version == self._version:  # somebody else was first
+        version = self._look()  # before it is read: if it is written meanwhile, the next token has it read once more
+        if version == self._version:  # whoever had the lock before has read it
             return
         try:
             self._keys = await asyncio.to_thread(_read_set, self._path)

@@ -22,17 +22,19 @@ logger = logging.getLogger(__name__)
 LINGER = 1.0
 """Seconds in which who was refused may read why: closing at once while it is still writing would be a reset."""
 STALL = 10.0
-"""Seconds in which a client must take something of what waits for it."""
+"""Seconds in which a client must take something of what waits for it: TCP repeats a lost packet within a few seconds,
+and who has lost several is still there."""
 CROWDED_KEEP_ALIVE = 5.0
-"""Seconds for which a connection may wait between two requests while many do."""
+"""Seconds for which a connection may wait between two requests while many do: a page loads its files within that."""
 CROWD = 1000
-"""Connections beside the WebSockets, from which on that holds; or half of all that there may be."""
+"""Connections beside the WebSockets, from which on that holds; or half of all that there may be. Balancers and probes
+keep some dozens open."""
 BESIDE = 1024
 """Connections that may come on top of `max_connections`: requests, and those who have not said yet what they want."""
 SPARE = 16
-"""Connections beyond the most, for probes."""
+"""Connections beyond the most, for probes: an orchestrator, a few balancers, and Prometheus ask at the same time."""
 OTHERS = 32
-"""Descriptors that a node may need later: links to Redis, files."""
+"""Descriptors that a node may need later: links to Redis, several where that is a cluster, and files."""
 PROBES = tuple(
     f"{method} {path}{end}".encode()
     for method in ("GET", "HEAD")
@@ -122,6 +124,8 @@ class Transports:
     def arrived(self, newcomer: Newcomer) -> None:
         """Count a connection, and let it wait as long as it may. When there are too many, the oldest idle one ends."""
         self._counters.http += 1
+        # Counted until the transport says that it is lost, and that of the one that makes way comes a turn of the loop
+        # later: so for a moment there is one more than there may be, which `SPARE` has room for.
         if self.is_full:
             self._crowded("%s connections, the most there may be: those that wait longest end", self._most)
             newcomer.is_spare = not self._make_room()
@@ -187,6 +191,7 @@ class Transports:
             self._due, self._timer = due, self.loop.call_at(due, self._sweep)
 
     def _sweep(self) -> None:
+        # One timer for all: who was answered, or has left, since it was set is not in the dictionaries any more.
         self._timer, self._due = None, float("inf")
         now = self.loop.time()
         for waiting in _first(self._heads, now - self._timeout):
@@ -201,7 +206,7 @@ class Transports:
             self._look_at(next(iter(self._writing.values()))[0] + STALL)
 
     def _end_stalled(self, now: float) -> None:
-        for transport, (since, size) in list(self._writing.items()):
+        for transport, (since, size) in list(self._writing.items()):  # a copy: those that go on are put at its end
             if since > now - STALL:
                 break
             del self._writing[transport]

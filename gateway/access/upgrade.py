@@ -3,10 +3,8 @@
 Where the request came the short way (`fast_path.py`), the 101 is written and the listener hands its transport on. Where
 aiohttp's server had it, which runs middlewares and signals, its `WebSocketResponse` would keep a request, a
 parser, a reader and a task for every connection (15 KB measured, this keeps 1.4); so its answer is sent and the
-transport taken over. Three of its private names are needed: `_upgraded`, whether its parser knew a handshake,
-`_message_tail`, the bytes that came with it, and `request.protocol.transport`, so that it lets go of the socket. That
-the connection is lost it hears when its task for it is done: before, it would cancel what an application does after
-`read_loop` wherever handlers are cancelled with their clients (`handler_cancellation`, which its test server sets).
+transport taken over. Three inner names of aiohttp are used for that, each where it says why: `_upgraded`,
+`_message_tail`, `_payload_writer`.
 """
 
 from __future__ import annotations
@@ -101,6 +99,7 @@ def upgrade_of(request: web.Request, terms: Terms) -> Upgrade:
     listener: object = request.protocol
     if isinstance(listener, Listener):
         return Direct(listener, terms)
+    # The parser tells nobody but its protocol, in `_upgraded`, that it has stopped at this request.
     if not request.protocol._upgraded:
         raise web.HTTPUpgradeRequired(
             text="expected Upgrade to name websocket alone\n", headers={"Upgrade": "websocket"}
@@ -146,7 +145,7 @@ class Upgraded(web.WebSocketResponse):
         with suppress(ConnectionError):
             await web.StreamResponse.prepare(self, self._request)
         transport = self._request.protocol.transport
-        if transport is None or transport.is_closing():
+        if transport is None or transport.is_closing():  # it may have left while the answer was sent
             raise client_left()
         return transport
 
@@ -154,9 +153,14 @@ class Upgraded(web.WebSocketResponse):
         http = self._request.protocol
         transport = cast(Transport, http.transport)
         transport.set_protocol(socket)
-        http.transport = None
+        http.transport = None  # so that aiohttp lets go of the socket: it would write to it, and close it at its end
         http.force_close()  # it has nothing to close any more, and waits for no body that the request may have claimed
+        # That the connection is lost it hears when its task for it is done: before, it would cancel what an application
+        # does after `read_loop` wherever handlers are cancelled with their clients (`handler_cancellation`, which its
+        # test server sets).
         self._request.task.add_done_callback(lambda _: http.connection_lost(None))
+        # Frames may come in one packet with the handshake. aiohttp keeps them in `_message_tail` for its own WebSocket,
+        # which is not made here. They are taken out, or it would read them as a request once the task has ended.
         tail, http._message_tail = http._message_tail, b""
         if not transport.is_reading():
             transport.resume_reading()
@@ -171,7 +175,11 @@ class Upgraded(web.WebSocketResponse):
         return True
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
-        """Tell aiohttp that there is nothing left to send."""
+        """Tell aiohttp that there is nothing left to send.
+
+        It calls this for whatever a request handler returns, and wants the writer of the response back, which
+        `StreamResponse.prepare` has left in `_payload_writer`; its own `prepare` would begin a second handshake.
+        """
         writer: Any = self._payload_writer
         return writer  # type: ignore[no-any-return]
 
