@@ -1,4 +1,4 @@
-"""Turns a client's bytes into messages and messages into bytes. Plain functions on plain data.
+"""Reads and writes the messages of clients, as JSON or msgpack. Plain functions on plain data.
 
 A message is encoded once, by the node that publishes it. That JSON, the payload, travels inside an envelope to every
 node, which adds a frame header and writes it out without looking inside.

@@ -1,6 +1,6 @@
 """permessage-deflate (RFC 7692), always without context takeover.
 
-So nothing is kept for a connection between two messages, and a message is compressed once for all its receivers.
+So a connection keeps nothing between two messages, and a message is compressed once for all its receivers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 NAME = "permessage-deflate"
 WINDOW = 15
-"""Bits of the window that is used where a client does not ask for a smaller one."""
+"""Bits of the window that is used where a client does not ask for a smaller one: the largest, and the default of
+RFC 7692 section 7.1.2.1."""
 WORTHWHILE = 256
 """Bytes from which a message is compressed: two thirds of a chat message of 256 bytes are left, a quarter of 4 KiB."""
 _LEVEL, _MEMORY = 3, 5

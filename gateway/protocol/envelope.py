@@ -1,4 +1,4 @@
-"""What travels between nodes, where it can go, and how it is packed. Plain functions on plain data.
+"""The envelope in which a message travels between nodes, and where it can go. Plain functions on plain data.
 
 An operator's JSON, told from a node's envelope (msgpack) by its first byte `{`, is made into the same shape.
 """
@@ -16,9 +16,11 @@ from gateway.protocol.json_values import check_integers, parse, shown
 from gateway.protocol.message import CMD_RULE, OWN, Position, is_cmd, is_name
 
 LOOKED_THROUGH = 4096
-"""Bytes of a payload up to which it is read before it is written to clients."""
+"""Bytes of a payload up to which it is read before it is written to clients; see `check_payload`."""
 EPOCH_LENGTH = 64
+"""Characters of an epoch that a node may write; ours are shorter."""
 MOST_COUNTED = 10**15
+"""Offsets and times are below this: 15 digits are exact in JSON and in Lua, whose numbers are doubles."""
 _ABSENT = ""
 
 

@@ -9,9 +9,9 @@ TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 FIN, DEFLATED = 0x80, 0x40
 """Flags beside the opcode: the last frame of a message, and the first one of a compressed message (RFC 7692)."""
 REASON_BYTES = 123
-"""Of the reason in a close frame: it has room for no more."""
+"""Of the reason in a close frame: a control frame has at most 125 bytes (RFC 6455 section 5.5), two for the code."""
 RESERVED = 0x70
-"""The flags that must not be set where nothing gives them a meaning."""
+"""The flags that must not be set where no extension gives them a meaning (RFC 6455 section 5.2)."""
 _OPCODE, _MASKED, _SIZE = 0x0F, 0x80, 0x7F
 _OPCODES = frozenset((0x0, TEXT, BINARY, CLOSE, PING, PONG))
 
@@ -55,6 +55,8 @@ def next_frame(
 
 
 def _check(first: int, second: int, reserved: int) -> None:
+    # Frames of a client are masked (RFC 6455 section 5.1), control frames are short and whole (5.5), and only the first
+    # frame of a message says whether it is compressed (RFC 7692 section 6.1).
     opcode = first & _OPCODE
     if first & reserved or opcode not in _OPCODES or not second & _MASKED:
         raise Violation(PROTOCOL_ERROR)
@@ -99,7 +101,10 @@ def inflated(payload: bytes, limit: int) -> bytes:
 
 
 def close_of(payload: bytes) -> Close:
-    """Read a client's close frame. An empty one is 1005; raises `Violation` for what may not be sent."""
+    """Read a client's close frame. An empty one is 1005; raises `Violation` for what may not be sent.
+
+    1004 to 1006 and 1015 must not stand in a frame, and up to 2999 none that is not defined (RFC 6455 section 7.4).
+    """
     if not payload:
         return Close(1005, by_client=True)
     code = int.from_bytes(payload[:2], "big")

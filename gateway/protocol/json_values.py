@@ -1,4 +1,4 @@
-"""What JSON can say and Python cannot, and the other way round: each is told, and nothing is changed without a word."""
+"""Values that JSON, orjson and Python do not share (half characters, large integers, NaN), and what becomes of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages and the names in them: what clients, handlers and taps talk about."""
+"""A message, a position in a history, and the rules for the names of channels, users and connections."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ OWN = "$"
 CMD_RULE = f"a string of 1 to {CMD_LENGTH} characters"
 """What a command is, in words."""
 NAME_BYTES = 200
+"""Of a channel or user: a name is part of Redis keys and stands in every envelope."""
 NAME_RULE = f"1 to {NAME_BYTES} bytes without white space, control characters or any of {{}}*?[]\\"
 """What the name of a channel and the id of a user are, in words."""
 PATTERN_RULE = "channel name, in which * stands for any characters or none"
@@ -24,10 +25,10 @@ _ILLEGAL = re.compile(r"[\x00-\x1f\x7f-\x9f\s{}*?\[\]\\]")
 
 
 class Message(NamedTuple):
-    """What a client sends or receives. `sender` is the wire's `from`: only the server sets it.
+    """What a client sends or receives. `sender` is the wire's `from`, else None: only the server sets it.
 
-    `channel` is "" where there is none. `id` is the client's own mark on a request,
-    `offset` the position in a channel that keeps history.
+    `channel` is "" where there is none. `param` is any value of JSON. `id` is the client's own mark on a request, None
+    on what wants no answer; `offset` is the position in a channel that keeps history, else None.
     """
 
     channel: str
