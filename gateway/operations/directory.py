@@ -25,6 +25,7 @@ from gateway.protocol.message import check_channel
 T = TypeVar("T")
 
 PATIENCE = 1.0
+"""Seconds that nodes have to answer: a page waits for them, and a node that hangs is not to hold up all others."""
 ANSWERS_BYTES = 4 << 20
 """What all answers to one question may come to: they arrive over the same connection as the traffic."""
 USERS_SHOWN = 1000

@@ -1,4 +1,4 @@
-"""What happened in the cluster, what operators did, and who was not let in: bounded lists in Redis that any node shows.
+"""Events, audit log and refused log-ins of the cluster: bounded lists in Redis that any node shows.
 
 A node watches its own counters as often as its vital figures are taken, so that a thousand slow readers make
 one entry and not a thousand. Nothing is read or written while nothing happens.
@@ -27,7 +27,9 @@ Book = Literal["events", "audit", "refusals"]
 MOST_WAITING = 100
 """Entries of each book that wait for Redis; past that the oldest is forgotten."""
 ENTRY_LENGTH = 64 * 1024
+"""Characters of an entry that are read; ours are shorter, a hand may have written others."""
 RETRY = 1.0
+"""Seconds between two tries while Redis is away."""
 DRAINING = "draining"
 """Noted by who drains, for whom no sample may come again, and a state that samples tell."""
 _COUNTED = {
@@ -76,7 +78,8 @@ class Journal:
             book, entries = waiting
             oldest = entries[0]
             await self._books.record(book, oldest)
-            if entries and entries[0] is oldest:  # it may have been pushed out meanwhile
+            # It stays until Redis has it, so that none is lost, and may have been pushed out meanwhile by a newer one.
+            if entries and entries[0] is oldest:
                 entries.popleft()
         self._due.clear()
         self._written.set()

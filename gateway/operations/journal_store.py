@@ -1,4 +1,4 @@
-"""The cluster's journal: books of the newest entries, a stream each; and what is over before its time."""
+"""Where the cluster keeps its journal (a capped stream in Redis for each book) and what was revoked."""
 
 from __future__ import annotations
 

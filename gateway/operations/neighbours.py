@@ -1,4 +1,4 @@
-"""Notices nodes of another cluster that has the same prefix: topics know no databases, and messages cross over.
+"""Detects another cluster with the same prefix in the same Redis, whose messages would cross over to ours.
 
 Each node says on the topic of all nodes, now and then, which database it writes to: its number, and a word that lies
 there. One that hears another word answers at once, so that both sides know.
@@ -22,15 +22,17 @@ from gateway.redis.records import is_moment
 logger = logging.getLogger(__name__)
 
 PERIOD = 60.0
-"""Seconds between two greetings."""
+"""Seconds between two greetings: it is a mistake in a configuration, which is there for hours."""
 LAPSE = 2.5 * PERIOD
-"""Seconds after which a neighbour that is not heard any more is forgotten."""
+"""Seconds after which a neighbour that is not heard any more is forgotten: it may miss one greeting."""
 SOON = 5.0
-"""Seconds between two answers to strangers at least."""
+"""Seconds between two answers to strangers at least: each answer is a greeting that may be answered in turn."""
 ENOUGH = 2
 """Greetings after which a neighbour is sure."""
 MOST = 100
+"""Neighbours that are remembered: anybody may publish greetings."""
 WORD_LENGTH = 64
+"""Characters of a word that are taken; ours are shorter."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Those who observe the traffic from this process, a node or not: every node is told what they want to see."""
+"""Taps of this process, a node or not: every node is told, and told again, what they want to see."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Observers:
                 yield tap
         finally:
             self._changed.set()
-            if not self._taps.here:
+            if not self._taps.here:  # others may have come since this one did
                 self._backplane.unsubscribe([TAP])
 
     async def run(self) -> None:
         """Tell all nodes what is to be seen here, until cancelled."""
         while await self._changed.wait():
-            self._changed.clear()
+            self._changed.clear()  # before the wish is read: what changes while it is published is told next
             with suppress(Unavailable):
                 await self._backplane.publish(NODES, self._taps.wish())
             if self._taps.here:

@@ -1,4 +1,4 @@
-"""What an operator sees and does beside a service's own verbs: figures, books, taps, drain; from any node, for all."""
+"""What an operator sees and does beside a service's own verbs, from any node for all: figures, logs, taps, drain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gateway.redis.records import DIGITS, is_moment
 QUESTIONS = frozenset({"series", "rates", "state", "drain", "log-out"})
 """What nodes ask each other about themselves."""
 WITHIN = 2.0
-"""Seconds a node has to answer what a page asks."""
+"""Seconds a node has to answer what a page asks: one that is only busy does, and people wait for the others."""
 
 
 class Series(NamedTuple):

@@ -1,4 +1,4 @@
-"""Counts the messages of each channel, while somebody wants to know. Plain rules: who calls says what time it is."""
+"""Messages a second of each channel, counted only while a page asks. Plain rules: the caller says what time it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators' browsers may no longer show: sessions that were logged out of, links that were used.
+"""Revoked sessions and used log-in links of operators.
 
 Signed things hold by themselves wherever the key is known, so that they are over is kept in Redis until they would be
 anyway, and here what this node has heard of, for while Redis is away.
@@ -15,12 +15,13 @@ from typing import Protocol
 from gateway.errors import Unavailable
 
 LONGEST = 12 * 3600
-"""Seconds that anything holds that can be revoked."""
+"""Seconds that anything is valid that can be revoked: a session, by then an operator logs in again."""
 WITHIN = 2.0
-"""Seconds Redis has to answer before a node goes by what it knows itself."""
+"""Seconds Redis has to answer before a node goes by what it knows itself: every page asks, and people wait for it."""
 RETRY = 1.0
+"""Seconds between two tries to tell Redis."""
 KNOWN = 10_000
-"""Of which a node remembers that they are over."""
+"""How many a node remembers: more log-outs than operators can make in half a day."""
 
 
 class Store(Protocol):
@@ -60,6 +61,7 @@ class Revocations:
 
     async def end(self, id: str, seconds: int) -> None:
         """Revoke a session: here at once, and elsewhere as soon as Redis can be told."""
+        # Here before anything is awaited: the next request with it may come before Redis has answered.
         self.heard(id)
         self._unwritten[id] = time.time() + seconds
         await self._write()

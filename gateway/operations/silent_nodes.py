@@ -1,4 +1,4 @@
-"""How nodes are that Redis says nothing of: their leases have run out, because they are gone or cannot be renewed."""
+"""Asks nodes whose lease in Redis has run out whether they are gone, or live and cannot renew it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from gateway.backplane.questions import Remote
 
 WITHIN = 1.0
-"""Seconds that such a node has to answer."""
+"""Seconds that such a node has to answer: most likely it is gone, and a page or a command waits for that."""
 UNREGISTERED, LOST = "unregistered", "lost"
 
 

@@ -1,4 +1,4 @@
-"""What a node says about itself and the cluster."""
+"""The status of the cluster and of one node, as plain values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from gateway.presence.contract import SERVING
 
 
 class Status(NamedTuple):
-    """The cluster at a glance, as seen by `node`. The counts are the cluster's; counters and taps this node's."""
+    """The cluster at a glance, as seen by `node`, the node that was asked.
+
+    The counts are the cluster's, as Redis has them at this moment; counters and taps are this node's own.
+    """
 
     node: str
     version: str

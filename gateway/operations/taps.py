@@ -27,20 +27,20 @@ from gateway.protocol.envelope import Envelope, check_payload, pack_map, unpack_
 from gateway.protocol.message import Message, is_name
 from gateway.redis.records import is_moment
 
-RENEW = 3.0
-EXPIRE = 10.0
+RENEW = 3.0  # seconds: two announcements in a row may be lost before a wish expires
+EXPIRE = 10.0  # seconds for which an observer that is gone still costs copies
 REPORTED_WITHIN = 5.0
 """Seconds in which all nodes have reported the same injection."""
 MOST_REPORTED = 20_000
 """Injections whose reports are compared; in a flood the oldest ones, reported again, would be shown again."""
 MOST_WAITING = 1000
 """Messages that wait for one observer; further ones are not shown to it, and counted."""
-FLUSH = 0.05
+FLUSH = 0.05  # seconds: a person takes it for live, and one publication holds what came meanwhile
 MOST_COPIED = 1000
 """Messages a node copies between two flushes: a burst of what one observer has room for is shown whole."""
 MOST_TAPPING, MOST_FILTERS = 1000, 1000
 """Nodes, and observers on one, whose wishes are heard."""
-MOST_COPIED_BYTES = 512 * 1024
+MOST_COPIED_BYTES = 512 * 1024  # 10 MiB a second and node at most, over the connection that the traffic needs
 
 
 class Filter(NamedTuple):

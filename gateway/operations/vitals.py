@@ -1,4 +1,4 @@
-"""The vital figures of this node: sampled every few seconds, kept for the charts of the last minutes.
+"""The figures of this node for operators: sampled every 3 seconds, kept for the charts of the last 15 minutes.
 
 Sampling reads counters and the kernel, and sends nothing: the latest figures travel with the node's lease, the
 older ones only when somebody asks for them.

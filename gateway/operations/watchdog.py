@@ -1,4 +1,4 @@
-"""Watches, from a thread of its own, whether the event loop turns.
+"""Watches, from a thread of its own, whether a handler blocks the event loop.
 
 A handler that blocks (a synchronous driver, `time.sleep`, a long computation) stops everything its node does. This
 says which one it was while it happens, and keeps the node's lease alive meanwhile, so that its connections are not
@@ -94,7 +94,7 @@ class Watchdog:
                 self._beats.beat(max(0.0, time.monotonic() - due))
         finally:
             self._ended.set()
-            thread.join(timeout=1)
+            thread.join(timeout=1)  # it may be renewing the lease, with a Redis that does not answer
 
     # ---- in the thread
 
@@ -115,6 +115,9 @@ class Watchdog:
 
     def _tell(self, loop: asyncio.AbstractEventLoop, ident: int) -> None:
         """Say in one line who keeps the loop from turning."""
+        # From the thread, without a lock: only this thread writes these two, and what it reads of the loop's (the task,
+        # the connection, its message) is single look-ups. Should the loop turn meanwhile, the line may name what comes
+        # next; it is for people.
         self._counters.stalls += 1
         if time.monotonic() < self._next_line:
             return

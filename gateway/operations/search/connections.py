@@ -1,4 +1,4 @@
-"""Finds connections."""
+"""Finds connections: filter and sort on each node, merge on the node that was asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The spans themselves: the one module that knows OpenTelemetry."""
+"""The OpenTelemetry spans of commands, publications and deliveries; the one module that imports OpenTelemetry."""
 
 from __future__ import annotations
 
