@@ -1,4 +1,4 @@
-"""The command line: one module per command, each with `add` (its parser) and `run` (what it does)."""
+"""The command line `gateway`: one module for each command, with `add` (its parser) and `run` (what it does)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gateway completion`."""
+"""`gateway completion`: prints completions for a shell."""
 
 from __future__ import annotations
 

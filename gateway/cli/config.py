@@ -1,4 +1,4 @@
-"""`gateway config`."""
+"""`gateway config`: prints all settings and where they come from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes log lines from a thread of its own: whoever reads them, or does not, the event loop never waits for him.
+"""Writes log lines from a thread of its own: a pipe that nobody reads never blocks the event loop.
 
 What waits is bounded, and beyond that the newest lines are dropped and counted: the oldest tell how it began. Where
 lines are missing, one says how many.
@@ -14,11 +14,11 @@ import time
 from collections import deque
 
 MOST_WAITING = 1 << 20
-"""Bytes."""
+"""Bytes: some 8,000 lines, more than a start or an outage logs."""
 AT_ONCE = select.PIPE_BUF
 """Bytes of several lines that are written at once: of more, the lines of several workers could be mixed up."""
 FLUSH = 2.0
-"""Seconds that the end of a process waits for lines to be written."""
+"""Seconds that the end of a process waits for lines to be written: nobody may be reading."""
 
 
 class LogWriter(logging.Handler):
@@ -86,6 +86,8 @@ class LogWriter(logging.Handler):
                 while not self._waiting:
                     self._changed.wait()
                 lines = self._taken()
+            # Written without the lock, which whoever logs takes; the bytes still count as waiting, so that the bound
+            # holds and `flush` knows.
             data = b"".join(lines)
             is_written = self._write(data)
             with self._changed:

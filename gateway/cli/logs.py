@@ -1,4 +1,4 @@
-"""How a node writes its log: one line for each record, whatever clients put into it.
+"""Log formats, text and JSON: one line for each record, whatever clients put into it.
 
 Characters that a terminal would act on are written as escapes, line ends included, so that no client can colour,
 hide or forge a line. The lines of a traceback are indented: none of them can pass for a record.

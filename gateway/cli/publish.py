@@ -1,4 +1,4 @@
-"""`gateway publish`."""
+"""`gateway publish`: writes one message."""
 
 from __future__ import annotations
 

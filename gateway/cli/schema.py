@@ -1,4 +1,4 @@
-"""`gateway schema`."""
+"""`gateway schema`: describes a handler's typed commands for clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gateway serve`."""
+"""`gateway serve`: runs a node, or several that share a port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gateway status`."""
+"""`gateway status`: describes the cluster, and says by its exit code whether it is well."""
 
 from __future__ import annotations
 

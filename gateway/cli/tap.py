@@ -1,4 +1,4 @@
-"""`gateway tap`."""
+"""`gateway tap`: prints the live traffic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a terminal is shown, and when a command that goes on ends."""
+"""Output that is safe for any terminal, and commands that run until a signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gateway token`."""
+"""`gateway token`: prints a token for a user."""
 
 from __future__ import annotations
 

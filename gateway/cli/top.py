@@ -1,4 +1,4 @@
-"""`gateway top`."""
+"""`gateway top`: shows the cluster live in a terminal."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from gateway.config import Settings, is_dumb_terminal
 from gateway.errors import Unavailable
 
 PERIOD = 2.0
+"""Seconds between two looks; nodes write their figures every 3."""
 _BEGIN, _END = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 """Another screen without a cursor, and back."""
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"

@@ -27,7 +27,7 @@ UP, DRAIN, HURRY = b"u", b"d", b"h"
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before another one is started; they double while workers keep dying young."""
 YOUNG = 10.0
-"""Seconds."""
+"""Seconds: one that dies later had started well, and is replaced without a longer pause."""
 
 
 class Greeting(NamedTuple):
@@ -129,7 +129,7 @@ class Supervisor:
 
     async def _start(self, worker: Worker) -> None:
         await worker.start()
-        if self._order:  # it came meanwhile
+        if self._order:  # it was given while this one was being started, and told to those that were there
             worker.tell(self._order)
 
     async def _begin(self, worker: Worker) -> int:
