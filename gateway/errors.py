@@ -30,7 +30,11 @@ from typing import Literal
 
 
 class GatewayError(Exception):
-    """What the gateway refuses, with the code and the extra fields a client is told."""
+    """Base of all that the gateway raises. `GatewayError("text", field="name")`: extra fields are told to the client.
+
+    A handler that raises one answers its client with `$error`: `code` is of the class, `message` the text, and the
+    fields stand beside them, so they must be something that JSON can say.
+    """
 
     code = "internal"
     status = 500
@@ -43,7 +47,7 @@ class GatewayError(Exception):
 
 
 class BadMessage(GatewayError):
-    """A client sent what is no message: not JSON, no object, without a `cmd`, of wrong types."""
+    """A client sent something that is not a message: not JSON, not an object, without a `cmd`, of wrong types."""
 
     code = "bad-message"
     status = 400
@@ -64,7 +68,7 @@ class InvalidParam(GatewayError):
 
 
 class Unauthorized(GatewayError):
-    """Nobody knows who the client is: no token, a bad one, or one that has expired."""
+    """It is not known who the client is: no token, a bad one, or one that has expired."""
 
     code = "unauthorized"
     status = 401
@@ -78,14 +82,14 @@ class Forbidden(GatewayError):
 
 
 class InvalidChannel(GatewayError):
-    """No legal channel name; the text says why."""
+    """Not a legal channel name (1 to 200 bytes of UTF-8, no white space); the text says why."""
 
     code = "invalid-channel"
     status = 400
 
 
 class InvalidUser(GatewayError):
-    """No legal user id, for which the rule of channel names holds; the text says why."""
+    """Not a legal user id, for which the rule of channel names holds; the text says why."""
 
     code = "invalid-param"
     status = 400
@@ -106,7 +110,10 @@ class RateLimited(GatewayError):
 
 
 class Unavailable(GatewayError):
-    """Redis did not take it in time; worth another try after `retry_after` seconds."""
+    """Redis did not take it in time, too much waits for Redis already, or the node does not run.
+
+    Worth another try after `retry_after` seconds. To a client it does not count as abuse.
+    """
 
     code = "unavailable"
     status = 503
@@ -245,7 +252,7 @@ CLOSES = (
 balancers act. That code, like `BAD_REQUEST` and `FORBIDDEN`, is understood where an application closes with it."""
 
 OWN_CODES = 4000
-"""RFC 6455 leaves the codes from here on to whoever closes."""
+"""RFC 6455 section 7.4.2 leaves the codes from here on to whoever closes."""
 
 KNOWN_CODES = frozenset((*range(1000, 1016), *(close.code for close in CLOSES)))
 """Close codes that mean something to the gateway; a client may send any other."""
