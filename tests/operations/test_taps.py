@@ -279,6 +279,16 @@ def _lines_run(taps: Taps, reports: list[bytes]) -> int:
     return lines
 
 
+@pytest.mark.parametrize("payload", [b'{"cmd":"x"}', b'{"channel":"lobby","cmd":"x"}', b"{%b}" % (b" " * 5000)])
+async def test_a_report_of_what_is_no_message_is_refused(cluster: Cluster, payload: bytes) -> None:
+    """Whoever observes reads what it is shown, and would fail at that."""
+    report = {"node": "b", "injected": b"x", "kind": "channel", "name": "lobby", "payload": payload, "connection": ""}
+    with cluster.tap(Filter()) as tap:
+        with pytest.raises(InvalidEnvelope):
+            cluster.a.show(pack_map(report))
+        assert tap.waiting.empty()
+
+
 @pytest.mark.parametrize("data", [b"", b"{", pack_map({}), pack_map({"node": "b", "sights": [1], "missed": 0})])
 async def test_rubbish_is_refused(cluster: Cluster, data: bytes) -> None:
     """Whatever a stranger publishes there."""
