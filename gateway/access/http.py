@@ -1,5 +1,5 @@
-"""A connection that aiohttp's server answers, and what it lacks: a time and a size for every head, an end for who does
-not read, and no word in the log about what a stranger got wrong.
+"""aiohttp's server protocol with what it lacks: limits in time and size for every head, an end for clients that do not
+read, and a log that strangers cannot fill.
 
 Three inner names of aiohttp's protocol are used, each where it says why: `_waiter`, `_request_count`, `_manager`.
 """

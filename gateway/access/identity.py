@@ -1,4 +1,4 @@
-"""Who wants to connect, by what the request carries: a token in one of four places, or nothing."""
+"""Finds out who wants to connect: by a token, which may stand in one of four places, or nobody in particular."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys, and what of a JSON Web Token PyJWT checks with them: the signature, then the times and the parties.
+"""Reads keys, and checks JSON Web Tokens with them through PyJWT: the signature, then times, audience and issuer.
 
 Plain functions; reading a file is left to the caller.
 

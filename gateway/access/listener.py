@@ -52,17 +52,17 @@ class Listener(asyncio.Protocol):
 
     @property
     def peername(self) -> Any:
-        """Whence the connection came."""
+        """The address that the connection comes from."""
         return self.transport.get_extra_info("peername")
 
     @property
     def sockname(self) -> Any:
-        """Where it arrived."""
+        """The address of ours that it came to."""
         return self.transport.get_extra_info("sockname")
 
     @property
     def ssl_context(self) -> Any:
-        """What encrypts it, if it is encrypted here."""
+        """The TLS context; None where TLS ends before the node."""
         return self.transport.get_extra_info("sslcontext")
 
     def hand_over(self, protocol: asyncio.Protocol) -> None:
@@ -90,7 +90,7 @@ class Listener(asyncio.Protocol):
             self.transport.close()
 
     def make_way(self) -> bool:
-        """End for somebody else."""
+        """End, so that another connection has room."""
         self._closed = True  # the transport may still bring what it has read, until it says that it is lost
         self.transport.abort()
         return True

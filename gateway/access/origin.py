@@ -1,4 +1,4 @@
-"""Whether a request comes from a page of our own: the one place that tells, for sockets, pages, actions and cookies.
+"""The origin check, one for sockets, pages, actions and cookies: whether a request comes from a page of our own.
 
 An origin is scheme, host and port, each as the browser has it: what the proxies that we trust say of them counts, and
 the port that a scheme implies is filled in. Pages of other origins are let in by `allowed_origins`.

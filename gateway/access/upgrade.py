@@ -1,9 +1,9 @@
-"""The one place where aiohttp's request becomes a socket of ours, by one of two ways.
+"""The WebSocket handshake (RFC 6455 section 4.2), and the one place where aiohttp's request becomes a socket of ours.
 
-Where the request came the short way (`fast_path.py`), the 101 is written and the listener hands its transport on. Where
-aiohttp's server had it, which runs middlewares and signals, its `WebSocketResponse` would keep a request, a
-parser, a reader and a task for every connection (15 KB measured, this keeps 1.4); so its answer is sent and the
-transport taken over. Three inner names of aiohttp are used for that, each where it says why: `_upgraded`,
+There are two ways. Where the request came the short way (`fast_path.py`), the 101 is written and the listener hands its
+transport over. Where aiohttp's server had it, which runs middlewares and signals, its `WebSocketResponse` would keep a
+request, a parser, a reader and a task for every connection (15 KB measured, this keeps 1.4); so its answer is sent and
+the transport taken over. Three inner names of aiohttp are used for that, each where it says why: `_upgraded`,
 `_message_tail`, `_payload_writer`.
 """
 

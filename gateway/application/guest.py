@@ -64,7 +64,7 @@ def settings_of(redis_url: str, *, prefix: str, publish_timeout: float, cluster_
 
 
 def own_settings(settings: Settings) -> Settings:
-    """Return the settings of a visitor at the cluster that others are about."""
+    """Return the settings of a visitor to the cluster that a node's settings name."""
     return settings_of(
         settings.redis_url,
         prefix=settings.prefix,
@@ -74,7 +74,7 @@ def own_settings(settings: Settings) -> Settings:
 
 
 class Visitor:
-    """Has a backplane, an ear for what is said to it, and a view of the cluster."""
+    """A process at the cluster that is no node: it can publish, ask nodes, hear their answers, and read presence."""
 
     def __init__(self, settings: Settings, *, tracing: Tracing | None = None) -> None:
         """Needs a running loop; nothing is connected before `running`."""
@@ -103,7 +103,7 @@ class Visitor:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Visitor]:
-        """Be at the cluster. Raises `Unavailable` when Redis does not let us in within the publish timeout."""
+        """Be connected. Raises `Unavailable` when Redis does not let us in within the publish timeout."""
         task = asyncio.create_task(self._run())
         try:
             await self._arrive()

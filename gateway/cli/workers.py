@@ -1,4 +1,4 @@
-"""Several nodes that share a port: the supervisor that starts them, and starts anew whichever dies.
+"""`gateway serve --workers N`: a supervisor starts nodes that share a port, and replaces whichever dies.
 
 Each has a line to the supervisor. What the supervisor says first is for nobody else to read: what log-in links are
 signed with, the same for all, since any may be asked. Later the node says on it that it is up; the supervisor, that it

@@ -1,4 +1,4 @@
-"""The token a client shows, and when to fetch another one."""
+"""The token that a client shows: fetched, checked for what cannot be one, and renewed before it expires."""
 
 from __future__ import annotations
 

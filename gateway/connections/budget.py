@@ -43,7 +43,7 @@ class Budget:
         return True
 
     def owes(self, connection: Connection, now: float, size: int = 0) -> bool:
-        """Tell whether a client has had more than it may, the message of so many bytes in hand not counted."""
+        """Tell whether a client has had more than it may; the message in hand, of so many bytes, does not count."""
         before = connection.paid_at - (self._bytes.interval * size if self._bytes else 0)
         return before - now > self._most_bytes_owed or connection.moves_full_at - now > self._most_moves_owed
 

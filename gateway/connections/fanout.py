@@ -37,7 +37,7 @@ class Batch:
         return len(self.envelopes)
 
     def without(self, connection_id: str) -> Batch:
-        """Return what is not to skip a connection."""
+        """Return the same batch without the messages that skip a connection."""
         wanted = [envelope for envelope in self.envelopes if connection_id not in envelope.exclude]
         return Batch(wanted, self._channel, self._rule)
 

@@ -1,4 +1,4 @@
-"""One WebSocket on the wire: a bare protocol, because what a framework keeps per connection is what costs.
+"""The WebSocket protocol (RFC 6455) of one connection, on a bare asyncio protocol: a framework keeps more for each.
 
 The handshake is made elsewhere; then the transport is ours. An idle connection is this object and its transport:
 no task, no timer, no parser.
@@ -72,9 +72,9 @@ class Owner(Protocol[Known]):
 class WebSocket(asyncio.Protocol, Generic[Key]):
     """Speaks RFC 6455 with one client, after the upgrade.
 
-    However it ends, one deadline is set with the first reason, and a later reason can only bring it forward. Then the
-    transport is aborted and the owner is told, even by a transport that would not: nobody who does not read, answer
-    or stop can keep a place on the node.
+    However it ends, the first reason sets one deadline, and later reasons can only bring it forward. At the deadline
+    the transport is aborted and the owner is told, whether or not the transport says that it is lost: a client that
+    does not read, does not answer or does not stop sending cannot keep its place on the node.
     """
 
     __slots__ = (

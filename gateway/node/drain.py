@@ -136,7 +136,7 @@ class Drain:
                 await self._hurried.wait()
 
     async def _cut_off(self) -> None:
-        """Hold nobody any more; what the handler does about it may still be under way."""
+        """End the connections that are left; their handlers may still be at work."""
         for connection in self._hub:
             logger.warning("cut off: connection=%(connection)s did not answer the close", {"connection": connection.id})
             connection.socket.end(GOING_AWAY, within=CUTTING)

@@ -49,7 +49,7 @@ AGENT_LENGTH = 64
 
 
 class Reception:
-    """Where the sockets of this node come from and end; their owner, to whom they tell what they receive."""
+    """Takes connections in and sees them out; the owner to whom their sockets tell what they receive."""
 
     def __init__(
         self,

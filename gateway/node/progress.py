@@ -23,7 +23,7 @@ what was not replicated yet, of one channel seldom more than that; `agreed` know
 
 
 class Track:
-    """The way of one channel's messages to its members on this node."""
+    """How far one channel's messages have come on their way to its members on this node."""
 
     def __init__(self) -> None:
         self.position: Position | None = None

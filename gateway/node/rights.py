@@ -1,4 +1,4 @@
-"""What clients may do: asked in one place, and again whenever what it came from has changed.
+"""Authorization of clients: asked in one place for all that they do, and again when what it rests on has changed.
 
 A channel's rule, the user's token and the application's handler have a say (`access/permission.py`). What a client asks
 for comes through here: the channels of its address, `$join`, what a handler joins for it, every message it sends. Where
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Rights:
-    """The one way to the channels of a node, for its clients."""
+    """Asks what clients may do, and joins them to the channels that they choose."""
 
     def __init__(self, membership: Membership, rule: Callable[[str], Rule], counters: Counters) -> None:
         self._membership = membership

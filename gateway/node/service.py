@@ -1,4 +1,4 @@
-"""The verbs of a service, as a node carries them out: itself for its own connections, by asking for others."""
+"""The `Service` of a node: it acts on its own connections itself, and asks other nodes to act on theirs."""
 
 from __future__ import annotations
 

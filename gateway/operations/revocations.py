@@ -33,7 +33,7 @@ class Store(Protocol):
 
 
 class Revocations:
-    """Knows what is over, and tells who has it open."""
+    """Knows which sessions and links are over, and tells the pages that are open in such a session."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -3,7 +3,7 @@
 A wish to see something is announced to all nodes and renewed; a node whose wish is not renewed has stopped
 tapping, however it ended. While there are wishes, every node copies what fits one of them into a small buffer,
 which is published some times a second. What does not fit the buffer is counted and not shown: no copy is
-waited for, by nobody. Nobody taps: one look at an empty dict per message.
+waited for, by nobody. While nobody taps, a message costs one look at an empty dict.
 """
 
 from __future__ import annotations

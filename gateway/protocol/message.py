@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeGuard
 from gateway.errors import InvalidChannel, InvalidUser
 
 CMD_LENGTH = 128
+"""Characters of a command at most."""
 OWN = "$"
 """Begins the commands that only the gateway itself says, and clients say to it."""
 CMD_RULE = f"a string of 1 to {CMD_LENGTH} characters"

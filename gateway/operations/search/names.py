@@ -48,6 +48,7 @@ class NameQuery(Paged):
 
 
 NUMBER_BYTES = 16
+"""Counted for the size of each row, and for what packs it."""
 
 
 class Name(NamedTuple):
