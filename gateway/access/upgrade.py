@@ -116,13 +116,16 @@ class Direct:
 
     async def answer(self) -> Transport:
         transport = self._listener.transport
-        if transport.is_closing():
-            raise client_left()
         lines = [
             "HTTP/1.1 101 Switching Protocols",
             *(f"{name}: {value}" for name, value in self._terms.headers.items()),
         ]
-        transport.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+        if not transport.is_closing():
+            transport.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+        # Also where only the writing has shown it: asyncio would tell a socket that is made now of its end before the
+        # connection was opened, and the handler of an end without a beginning.
+        if transport.is_closing():
+            raise client_left()
         return transport
 
     def hand_over(self, socket: WebSocket[Any]) -> None:

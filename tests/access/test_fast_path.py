@@ -262,6 +262,26 @@ async def test_a_client_that_leaves_meanwhile_is_no_fault(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+def test_a_client_that_leaves_while_it_is_answered_was_never_there(wire: Wires) -> None:
+    """A handler hears of no end without a beginning. With asyncio's own loop, which writes at once."""
+
+    async def leave() -> None:
+        Curious.begin()
+        async with running_node(Settings(port=0, handler="tests.handlers.curious:Curious")) as node:
+            client = await opened(wire, node, "/connect?do=wait", b"")
+            await client.write(client.upgrade())
+            await Curious.asked.wait()
+            client.reset()
+            Curious.may_go_on.set()  # before the loop looks at the socket again, which has nothing to say but this
+            counters = node.service.counters
+            await eventually(lambda: counters.http == 0 and counters.opened == counters.closed)
+            assert Curious.heard == []
+            await eventually(lambda: counters.refusals[400] == 1)
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(leave())
+
+
 async def test_a_node_that_stops_does_not_wait_for_a_slow_handler(wire: Wires) -> None:
     """The handshake is given up."""
     Curious.begin()

@@ -6,7 +6,7 @@ import asyncio
 
 from aiohttp import web
 
-from gateway import Profile
+from gateway import Connection, Profile, Service
 from gateway.server.demo.chat import DemoHandler
 
 
@@ -15,11 +15,13 @@ class Curious(DemoHandler):
 
     asked: asyncio.Event
     may_go_on: asyncio.Event
+    heard: list[str]
+    """Which hooks were called."""
 
     @classmethod
     def begin(cls) -> None:
         """Forget what earlier tests have done."""
-        cls.asked, cls.may_go_on = asyncio.Event(), asyncio.Event()
+        cls.asked, cls.may_go_on, cls.heard = asyncio.Event(), asyncio.Event(), []
 
     async def authenticate(self, request: web.Request) -> Profile | None:
         match request.query.get("do"):
@@ -48,3 +50,9 @@ class Curious(DemoHandler):
             request.remote,
         )
         return Profile(id="42", name=repr(seen))
+
+    async def on_open(self, service: Service, connection: Connection) -> None:
+        self.heard.append("open")
+
+    async def on_close(self, service: Service, connection: Connection) -> None:
+        self.heard.append("close")
