@@ -91,7 +91,7 @@ class Listener(asyncio.Protocol):
 
     def make_way(self) -> bool:
         """End, so that another connection has room."""
-        self._closed = True  # the transport may still bring what it has read, until it says that it is lost
+        self._closed = True
         self.transport.abort()
         return True
 

@@ -80,7 +80,7 @@ class Service(Writing):
         """Wait until the connection has closed; return the response that the request handler must return.
 
         The handler's `on_close` may still be under way. When the wait is cancelled, the connection is closed (1001).
-        Raises `ConnectionNotFound` unless `upgrade` has returned this id on this node, and for a second call.
+        To be called once. Raises `ConnectionNotFound` unless `upgrade` has returned this id on this node.
         """
 
     @abstractmethod

@@ -52,7 +52,10 @@ State = Literal["idle", "connecting", "open", "waiting", "closed", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """How the node introduced itself, and us."""
+    """What a node says first: the id of the connection, the node's, the user's, and the channels it is in already.
+
+    `heartbeat` is the seconds between two pings of the node, 0 where it sends none.
+    """
 
     connection: str
     node: str
