@@ -55,7 +55,7 @@ class Revocations:
         """Revoke what may be used once; tell whether this is the first time. Raises `Unavailable`."""
         if self.knows(id):  # Redis may have lost its data since
             return False
-        is_first = await self._stored(id, seconds)
+        is_first = await self._stored(id, seconds)  # of two who use it at the same time Redis lets one be the first
         self.heard(id)
         return is_first
 
@@ -105,7 +105,9 @@ class Revocations:
                 except Unavailable:
                     return self._due.set()
             self._unwritten.pop(id, None)
-        self._due.clear()
+        # One that came meanwhile may have failed to be written: `run` has to hear of that.
+        if not self._unwritten:
+            self._due.clear()
 
     async def _stored(self, id: str, seconds: int) -> bool:
         """Have Redis know; tell whether it did not before. Raises `Unavailable`."""
