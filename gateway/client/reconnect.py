@@ -48,6 +48,7 @@ MOST_UNUSABLE = 5
 seconds, a wrong address shows them for ever."""
 
 State = Literal["idle", "connecting", "open", "waiting", "closed", "failed"]
+"""What a client is doing; `waiting` is for its next attempt, `failed` is refused for good, `closed` was wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +236,8 @@ class Lifeline:
 
     async def _welcomed(self, link: Link, param: dict[str, Any]) -> None:
         self.welcome = Welcome(**{field.name: param[field.name] for field in fields(Welcome)})
+        # The link is there for joins and leaves at once, for all else when the channels are joined again. Should it end
+        # meanwhile, this is cancelled with it (`Link.close`), and whoever waits goes on waiting.
         self.link, self._refused = link, None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):

@@ -197,9 +197,10 @@ class Client:
         known = self._subscriptions.get(check_channel(channel))
         if known is None or known.refused is not None:
             known = self._subscriptions[channel] = self._subscription(channel)
+            # A link that is there has begun to resume, without this channel; the next one will know of it.
             if self._lifeline.link is not None:
                 known.enter(self._lifeline.link)
-        await asyncio.shield(known.joined)
+        await asyncio.shield(known.joined)  # others may wait for the same join, which is not cancelled with one of them
 
     async def leave(self, channel: str) -> None:
         """Leave a channel and stay away; return when that is so, which the end of the connection brings as well.
@@ -207,7 +208,7 @@ class Client:
         Harmless where it was not joined. Raises `NoAnswer` past the client's `timeout`, and what the node answers: then
         the client is out of it at its next reconnect at the latest.
         """
-        subscription = self._subscriptions.pop(channel, None)
+        subscription = self._subscriptions.pop(channel, None)  # first: a reconnect meanwhile is not to join it again
         if subscription is None:
             return
         subscription.leave()
