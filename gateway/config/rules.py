@@ -20,7 +20,11 @@ WHO = "anyone, users (identified ones), token (whose token names it), handler (w
 
 
 class Rule(BaseModel):
-    """What holds for the channels whose name matches; without a rule the defaults hold."""
+    """What holds for the channels whose name matches. Of `Settings.channels` the first rule that matches counts.
+
+    Where none does, the defaults below hold. Sizes are in bytes, times in seconds. Never changes once made; a wrong
+    value raises pydantic's `ValidationError`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

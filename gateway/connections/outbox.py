@@ -50,7 +50,7 @@ class Outbox:
 
     def put_first(self, frame: bytes) -> None:
         """Let a frame that must arrive wait ahead of all others."""
-        self._waiting = {-1: _Waiting(frame), **self._waiting}
+        self._waiting = {-1: _Waiting(frame), **self._waiting}  # once, at the release: the others count from 1
         self.size += len(frame)
 
     def put_sparable(self, message: Sparable) -> None:

@@ -137,8 +137,8 @@ class History:
         track.readers += 1
         try:
             missed = await self._missed(channel, track, since)
-            # Nothing is awaited from here on: what arrives next is the first live message. Who was taken out
-            # meanwhile is a reader no more, though others may keep the track.
+            # Nothing is awaited from here on: what arrives next is the first live message. Whoever was taken out
+            # meanwhile does not read any more, though others may keep the track.
             if self._tracks.get(channel) is track and channel in connection.channels:
                 write(connection, missed or ())
                 self._hub.receive(connection, channel)

@@ -209,7 +209,7 @@ class Directory:
 
     async def _search(self, work: Sliced[T]) -> T:
         """Do one slice of the work per turn of the loop, as long as somebody waits for the result."""
-        try:
+        try:  # whoever asked waits no longer, so neither does a search that has not had its turn
             async with asyncio.timeout(self.patience), self._searching:
                 return await _sliced(work)
         except TimeoutError:

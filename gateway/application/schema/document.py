@@ -24,7 +24,7 @@ _UNDECLARED = {
     "type": "object",
     "additionalProperties": {"tsType": "any"},
 }
-"""Clients could hear nothing of what a handler sends if no declaration meant no messages."""
+"""Where nothing is declared any message may come: with none at all, typed clients could listen to nothing."""
 
 Mode = Literal["validation", "serialization"]
 Part = tuple[str, str]
