@@ -54,7 +54,7 @@ class Service(Writing):
     @property
     @abstractmethod
     def readiness(self) -> Readiness:
-        """How this node is placed to serve clients."""
+        """Whether clients should be sent to this node, and why not."""
 
     # ---- connections
 
@@ -161,8 +161,8 @@ class Service(Writing):
     async def history(self, channel: str, *, since: Position | None = None, limit: int = 100) -> Page:
         """Read what a channel keeps, oldest first: the newest `limit` messages, or the first `limit` after a position.
 
-        After a position of another epoch, all messages of the present one count as later. Nothing is kept of a channel
-        without history. Raises `InvalidChannel` and `Unavailable`.
+        After a position of another epoch, all messages of the present one count as later. A channel without history
+        has none. Raises `InvalidChannel` and `Unavailable`.
         """
 
     @abstractmethod
