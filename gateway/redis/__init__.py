@@ -1,4 +1,4 @@
-"""How a node talks to Redis: one link, found again whatever happens."""
+"""The connections of a node to Redis: pipelined links that are dialled again after any loss, and the names of keys."""
 
 __all__ = [
     "blocking",

@@ -1,7 +1,7 @@
 """Renews a node's lease while its event loop is blocked: from another thread, over a connection of its own.
 
 There is no such connection while all is well. It is opened for each renewal, to the server that the node's own
-link led to when the loop stopped.
+link led to when the loop stopped. redis-py's blocking client serves here: nothing in it needs the loop.
 """
 
 from __future__ import annotations
@@ -20,29 +20,38 @@ from gateway.errors import Unavailable
 from gateway.redis.link import Command
 
 TIMEOUT = 2.0
-"""Seconds for each step; a few of them must fit into what is left of a lease."""
+"""Seconds for connecting, and again for each answer; a few of these fit into the 7 s or more that a lease has left."""
 
 
 class BlockingLink:
-    """Sends one command when it has to, and waits for it."""
+    """Sends one command over a connection opened for it; to be called by a thread other than the loop's."""
 
     def __init__(self, url: str, name: str, server: Callable[[], str]) -> None:
         self._address = RedisAddress.parse(url)
         self._name = name
         self._server = server
-        """Names the server of now, as `host:port`; asked only where the URL names several."""
+        """Returns the server to use now, as `host:port`. Only asked where the URL names sentinels or a cluster.
+
+        It is called by the other thread, so it may only read what the blocked loop left behind.
+        """
 
     def call(self, command: Command) -> Any:
-        """Send a command and return the answer. Blocks. Raises `Unavailable`."""
+        """Send a command and return the answer. Blocks for a few times `TIMEOUT` at most.
+
+        Raises `Unavailable` when Redis refuses it, cannot be reached, or does not answer in time: then the command may
+        have been carried out or not.
+        """
         try:
             try:
                 return self._send(command, client_name=self._name)
-            except NoPermissionError:  # the name is not worth a lease
+            except NoPermissionError:
+                # Probably CLIENT SETNAME is forbidden: the lease matters more than a name in CLIENT LIST.
                 return self._send(command)
         except (RedisError, OSError) as error:
             raise Unavailable(f"Redis did not answer: {error}") from None
 
     def _send(self, command: Command, **options: Any) -> Any:
+        # No retries: they would take the time in which the caller has to renew again.
         options |= {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "retry": Retry(NoBackoff(), 0)}
         with Redis.from_url(self._url(), **options) as client:
             return client.execute_command(*command)

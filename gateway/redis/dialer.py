@@ -1,4 +1,4 @@
-"""Opens links."""
+"""Connects to one Redis server and logs in: the way from a URL to a link that is ready for use."""
 
 from __future__ import annotations
 
@@ -11,25 +11,29 @@ from gateway.redis.link import Command, Link, LinkLost, Received, RedisRefused
 from gateway.redis.options import encryption_of, options_of
 
 DIAL_TIMEOUT = 3.0
+"""Seconds to connect and log in. A SYN that was lost is sent again after one second, and then after two (RFC 6298)."""
 HANDSHAKE_TIMEOUT = 2.0
-"""Of TLS: sooner, so that it can be named as what is not answered."""
+"""Seconds for TLS within those: it fails first, so that the error can name TLS as what was not answered."""
 
 
 class Dials(Protocol):
-    """Knows the way to a master, however often that changes."""
+    """Opens links to whatever server is the master at the moment."""
 
     async def dial(self, received: Received | None = None) -> Link:
-        """Connect and log in. Raises `OSError`, `TimeoutError`, `LinkLost` or `RedisRefused`."""
+        """Connect, log in, and return a link to a master; its replies go to `received`, or to whoever asks over it.
+
+        Raises `OSError`, `TimeoutError`, `LinkLost` or `RedisRefused`; then no connection is left open.
+        """
 
     async def is_stale(self, link: Link) -> bool:
-        """Tell whether `dial` would lead elsewhere by now; who cannot tell says no.
+        """Tell whether `dial` would lead to another server by now; False where that cannot be found out.
 
-        Raises `RedisRefused` where whoever knows refuses to tell.
+        Raises `RedisRefused` when those who know (sentinels) refuse to say.
         """
 
 
 class Dialer:
-    """Opens links to one server; users, passwords, database and TLS as in redis-py's URLs."""
+    """Opens links to one server; user, password, database and TLS are given as in redis-py's URLs."""
 
     def __init__(self, url: str, name: str, *, host: str = "", port: int = 0) -> None:
         self._url = url
@@ -39,16 +43,17 @@ class Dialer:
         self._port = port or int(self._options.get("port", 6379))
 
     async def dial(self, received: Received | None = None, *, master: bool = True) -> Link:
-        """Connect and log in; with `master`, make sure that it is one."""
+        """Connect and log in; with `master`, refuse a server that says it is a replica or a sentinel."""
         async with asyncio.timeout(DIAL_TIMEOUT):
             link = await self._connect()
             try:
                 await self._greet(link, master=master)
             except LinkLost:
                 raise ConnectionResetError(self._hung_up()) from None
-            except BaseException:
+            except BaseException:  # cancelled by the timeout as well: nobody else knows of this connection yet
                 link.abort()
                 raise
+        # Not before: the answers to the log-in would have gone to `received`, which knows nothing of it.
         link.hand_to(received)
         return link
 
@@ -60,7 +65,7 @@ class Dialer:
         if "path" in self._options:
             return (await loop.create_unix_connection(Link, str(self._options["path"])))[1]
         context = encryption_of(self._url)
-        patience = HANDSHAKE_TIMEOUT if context else None
+        patience = HANDSHAKE_TIMEOUT if context else None  # asyncio refuses a number where there is no TLS
         address = (self._host, self._port)
         try:
             link = (await loop.create_connection(Link, *address, ssl=context, ssl_handshake_timeout=patience))[1]
@@ -74,13 +79,17 @@ class Dialer:
         return link
 
     async def _greet(self, link: Link, *, master: bool) -> None:
-        """Log in, and make sure that the server is ready."""
+        """Log in, and make sure that the server is ready.
+
+        All of it leaves in one write, and Redis answers in order: where the password is wrong, its refusal of AUTH is
+        what is raised, not those of the commands behind it.
+        """
         *_, role = await asyncio.gather(
             *(link.call(*command) for command in self._login()),
             link.inquire("CLIENT", "SETNAME", self._name),
             # A server that cannot save refuses even PING, and yet carries messages.
             link.inquire("PING", tolerating=("MISCONF",)),
-            link.inquire("ROLE"),  # where it is forbidden, hope
+            link.inquire("ROLE"),  # where it is forbidden the answer is None, and the server is taken for a master
         )
         if master:
             check_role(role)
@@ -104,7 +113,7 @@ class Dialer:
 
 
 def check_role(role: object) -> None:
-    """Raise `RedisRefused` for the answer that a replica gives to ROLE."""
+    """Raise `RedisRefused` if this answer to ROLE is that of a replica or a sentinel; None passes."""
     match role:
         case [b"slave", *_]:
             raise RedisRefused("READONLY this server is a replica")

@@ -1,4 +1,4 @@
-"""Whether Redis may throw away what it holds when its memory is full: then sets and histories vanish without a word."""
+"""Finds out whether Redis evicts keys when its memory is full: sets and histories would vanish without an error."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from gateway.redis.link import Link
 
 
 async def eviction_of(link: Link) -> str:
-    """Return the `maxmemory-policy` of a server; "" where it may not be asked."""
+    """Return the `maxmemory-policy` of a server; "" where this user may ask for neither CONFIG nor INFO."""
     asked = await link.inquire("CONFIG", "GET", "maxmemory-policy")
     if asked:
         return str(asked[1].decode())
-    # Managed servers hide CONFIG, and tell it here.
+    # Managed servers often hide CONFIG; INFO says the same there.
     told = await link.inquire("INFO", "memory") or b""
     lines = (line.partition(b":") for line in told.splitlines())
     return next((value.decode() for name, _, value in lines if name == b"maxmemory_policy"), "")
 
 
 def warning_of(policy: str) -> str:
-    """Say what is wrong with a policy, "" where nothing is."""
+    """Say what is wrong with a policy, "" where nothing is.
+
+    The `volatile-` policies pass: they evict only keys that expire, and the sets are not among them.
+    """
     if not policy.startswith("allkeys-"):
         return ""
     return (

@@ -1,4 +1,4 @@
-"""Every Redis key and topic of the product, and the commands for topics: here and nowhere else."""
+"""Names of all Redis keys and pub/sub topics, and the commands for topics: they are made here and nowhere else."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gateway.protocol.envelope import Target
 from gateway.redis.slots import tag_in
 
 TOPICS_REMEMBERED = 4096
+"""Topics kept, so that a publication need not build the name of its own. Clients choose channels: it is bounded."""
 SOLE_TYPES = {
     **dict.fromkeys(("nodes", "channels", "users"), "set"),
     **dict.fromkeys(("events", "audit", "refusals"), "stream"),
@@ -25,11 +26,12 @@ TYPES = {
     "leaving": "zset",
     "stream": "stream",
 }
-"""What keys hold, by the word behind the prefix: alone, and with a name behind it."""
+"""The Redis type of each key, by the word behind the prefix. `SOLE_TYPES` are those of keys that end with the word,
+`TYPES` those of keys where a name follows."""
 
 
 class Verbs(NamedTuple):
-    """The commands of plain or of sharded pub/sub."""
+    """The pub/sub commands of a single Redis, or the sharded ones of a Redis Cluster."""
 
     publish: bytes
     subscribe: bytes
@@ -41,13 +43,17 @@ SHARDED = Verbs(b"SPUBLISH", b"SSUBSCRIBE", b"SUNSUBSCRIBE")
 
 
 class Keys:
-    """Names keys and topics under a prefix; in a Redis Cluster what belongs to one name shares a slot."""
+    """Names keys and topics under a prefix.
+
+    For a Redis Cluster each name is wrapped in a hash tag, so that all keys of one channel (user, node) share a slot
+    and one script may touch them all.
+    """
 
     def __init__(self, prefix: str, *, cluster: bool = False) -> None:
         self.prefix = prefix
         self.cluster = cluster
         self.verbs = SHARDED if cluster else PLAIN
-        """How what goes to a topic is published, and heard."""
+        """The commands with which topics are published and subscribed."""
         self.nodes = f"{prefix}:nodes"
         self.channels = f"{prefix}:channels"
         self.users = f"{prefix}:users"
@@ -58,13 +64,13 @@ class Keys:
         if (known := self._topics.get(target)) is not None:
             return known
         if len(self._topics) >= TOPICS_REMEMBERED:
-            self._topics.clear()
+            self._topics.clear()  # all: to note which were used lately would cost more than to build them again
         name = f":{self._tag(target.name)}" if target.name else ""
         topic = self._topics[target] = f"{self.prefix}:{target.kind}{name}".encode()
         return topic
 
     def beat(self, node: str, tag: str = "") -> bytes:
-        """Name the topic on which a node hears itself; with a tag, in the slot of that tag."""
+        """Name the topic on which a node publishes to itself; with a hash tag, one in the slot of that tag."""
         return f"{self.prefix}:beat:{node}{f':{{{tag}}}' if tag else ''}".encode()
 
     def node(self, id: str) -> str:
@@ -96,11 +102,11 @@ class Keys:
         return f"{self.prefix}:rules"
 
     def book(self, name: str) -> str:
-        """The newest entries of one of the cluster's books: `events`, `audit`, `refusals`."""
+        """The stream of one of the cluster's books: `events`, `audit`, `refusals`."""
         return f"{self.prefix}:{name}"
 
     def revoked(self, id: str) -> str:
-        """There when an operator's session was ended, or a log-in link used, as long as it would have held."""
+        """Exists once an operator logged out, or a log-in link was used, for as long as that would have been valid."""
         return f"{self.prefix}:revoked:{self._tag(id)}"
 
     def position(self, channel: str) -> str:
@@ -108,17 +114,20 @@ class Keys:
         return f"{self.prefix}:position:{self._tag(channel)}"
 
     def seed(self, channel: str) -> str:
-        """What the epochs of channels follow from that have no history yet; in a cluster those of the same slot."""
+        """Random word from which the epochs of channels without a history are derived; in a cluster one for each slot.
+
+        The scripts that read and append need it beside the channel's keys, hence in the same slot.
+        """
         if not self.cluster:
             return f"{self.prefix}:seed"
         return f"{self.prefix}:seed:{{{tag_in(key_slot(self.stream(channel).encode()))}}}"
 
     def sent(self, channel: str, sender: str) -> str:
-        """Number of the last message that a sender appended to a channel's history, for a while."""
+        """Number of the last message that a process appended to a channel's history; expires after a minute or so."""
         return f"{self.prefix}:sent:{self._tag(channel)}:{sender}"
 
     def tabs(self, channel: str) -> str:
-        """Of users with several connections in a channel: how many beside the first."""
+        """For users with several connections in a channel: how many they have beyond the first."""
         return f"{self.prefix}:tabs:{self._tag(channel)}"
 
     def leaving(self, channel: str) -> str:
@@ -127,36 +136,36 @@ class Keys:
 
     @property
     def leaving_channels(self) -> str:
-        """Channels with somebody leaving, by the time (ms) of the first."""
+        """Channels in which somebody is leaving, by the time (ms) at which the first of them is due."""
         return f"{self.prefix}:leaving"
 
     def counted(self, channel: str) -> str:
-        """There while the online count of a channel was published a few seconds ago."""
+        """Exists for three seconds after the online count of a channel was published, by whichever node."""
         return f"{self.prefix}:counted:{self._tag(channel)}"
 
     def claim(self, node: str) -> str:
-        """Held by whoever writes or removes all that a node holds."""
+        """Names the process that is writing, or removing, everything a node holds: one at a time."""
         return f"{self.prefix}:claim:{self._tag(node)}"
 
     def reaped(self, node: str) -> str:
-        """There when others have removed, and announced the end of, what a node held."""
+        """Exists when others have removed what a node held and announced its users as gone."""
         return f"{self.prefix}:reaped:{self._tag(node)}"
 
     @property
     def database(self) -> str:
-        """A word by which nodes of the same database know each other, for a while."""
+        """A random word that all nodes on the same database read, and so recognize each other by."""
         return f"{self.prefix}:database"
 
     def rival(self, node: str) -> str:
-        """There while a process lives that has this node's name and not its lease."""
+        """Names a living process that has this node's name but not its lease; expires unless that one renews it."""
         return f"{self.prefix}:rival:{self._tag(node)}"
 
     def mark(self, tag: str) -> str:
-        """A random word, lost with the data of the master of a cluster that serves the tag: nodes notice by it."""
+        """A random word on the master of a cluster that serves the tag: when it is lost, so is that master's data."""
         return f"{self.prefix}:mark:{self._tag(tag)}"
 
     def type_of(self, key: str) -> str:
-        """Tell what a key holds, as Redis calls it; "" for what is no key of ours."""
+        """Return the type that a key should have, as the command TYPE names it; "" for a key that is not ours."""
         if not key.startswith(f"{self.prefix}:"):
             return ""
         kind, colon, name = key.removeprefix(f"{self.prefix}:").partition(":")
@@ -169,5 +178,5 @@ class Keys:
 
 
 def keys_of(settings: Settings) -> Keys:
-    """Return the keys and topics of the cluster that settings are about; a node that is alone has the same, unused."""
+    """Make the keys for these settings; a node that is alone (`memory://`) gets them too, and does not use them."""
     return Keys(settings.prefix, cluster=RedisAddress.parse(settings.redis_url).kind == "cluster")

@@ -1,4 +1,4 @@
-"""One connection to one Redis server, spoken to without waiting.
+"""One pipelined connection to one Redis server, as an asyncio protocol: commands are sent without waiting.
 
 Not redis-py's asyncio client, for two reasons, measured by `scripts/redis-link` on 2026-11-29 with redis-py 8.1.0 and
 Python 3.11. A message that is read costs 17 times the CPU there (7 rounds, 8 to 20). And it decides by itself what only
@@ -19,13 +19,17 @@ from gateway.errors import GatewayError
 
 Command = tuple[str | bytes | int | float, ...]
 Received = Callable[[list[Any]], None]
-"""Takes a batch of replies."""
+"""Takes the replies that were read at once, in order; pub/sub messages are among them."""
 
 
 class Reply(Protocol):
-    """Where an answer goes: a future, or what stands in for one."""
+    """Where an answer goes: a future, or an object with the same three methods, called by the link itself.
 
-    def done(self) -> bool: ...
+    Such an object is called while the link reads its socket: it must neither block nor raise.
+    """
+
+    def done(self) -> bool:
+        """Return True when nobody wants the answer any more; then neither of the others is called."""
 
     def set_result(self, value: Any, /) -> None: ...
 
@@ -47,7 +51,7 @@ _WORDLESS = {
     "ERR max number of clients": "MAXCLIENTS",
     "ERR This instance has cluster support disabled": "NOCLUSTER",
 }
-"""Errors that matter here and have no code of their own: how they begin, and what they are called here."""
+"""Errors that Redis gives no code of their own: how their text begins, and the code we use for them."""
 
 
 class RedisRefused(GatewayError):
@@ -58,15 +62,16 @@ class RedisRefused(GatewayError):
     command: Command = ()
     """What was refused, where that is known."""
     told = False
-    """Whether the witness of its link has heard of it."""
+    """Whether it was reported as a trouble already (`Troubles.refused`), so that it is not counted twice."""
 
     def __init__(self, text: str) -> None:
-        # A server that does not know AUTH, or HELLO, repeats what it was given with it: the password.
+        # A server that does not know AUTH, or HELLO, repeats the arguments in its error, the password among them; and
+        # this text goes to the log.
         super().__init__(text.partition(", with args beginning with")[0])
 
     @property
     def elsewhere(self) -> bool:
-        """Whether another server of the cluster has to be asked, or this one a little later."""
+        """Whether the slot is not served here now: another server has to be asked, or this one a little later."""
         return self.word in ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
 
     @property
@@ -79,10 +84,10 @@ class RedisRefused(GatewayError):
 
 
 class Witness(Protocol):
-    """Hears how servers take commands."""
+    """Observes which commands a server refuses, and which it takes."""
 
     is_troubled: bool
-    """Whether it wants to hear of commands that were taken, too."""
+    """Whether it wants to hear of commands that were taken, too; looked at for each reply."""
 
     def refused(self, error: RedisRefused, at: str) -> None: ...
 
@@ -90,32 +95,42 @@ class Witness(Protocol):
 
 
 class Link(asyncio.Protocol):
-    """Pipelines commands: what is sent in one loop tick leaves in one write, replies come in order."""
+    """Pipelines commands: what is sent in one loop tick leaves in one write, and replies come in the order of sending.
+
+    Nothing here waits for the socket: what it does not take stays in the transport's buffer, so whoever sends has to
+    bound what is under way. When the connection breaks, everyone who waits gets `LinkLost`.
+    """
 
     def __init__(self, received: Received | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[None] = self._loop.create_future()
+        """Done once the connection is gone. Many wait for it: by `asyncio.shield` or `asyncio.wait`."""
         self.address = ""
         """`host:port` of the server."""
         self.begun = self.heard = self._loop.time()
-        """When it was made, and when anything last came."""
+        """Loop times at which it was made, and at which anything last came."""
         self._received = received
-        """Takes whole batches of replies, where pushes come unasked; else they go to the futures of `send`."""
+        """Takes all replies where pub/sub messages come among them; else they go to the `Reply` of each `send`."""
+        # What is no RESP must raise an OSError: asyncio then closes the connection, and does not log it as our fault.
         self._reader = hiredis.Reader(replyError=RedisRefused, protocolError=ConnectionError)
         self._transport: asyncio.Transport | None = None
         self._unsent: list[bytes] = []
         self._replies: deque[tuple[Reply, Command]] = deque()
-        """Who waits, and for the answer to what; that is empty where a refusal is no trouble."""
+        """Who waits, and for the answer to which command; the command is empty where a refusal is no trouble."""
         self.witness: Witness | None = None
-        """Hears of every refusal, whoever asked and whatever becomes of the answer."""
+        """Told of every refusal, even where nobody waits for the answer any more."""
         self.lacking: set[str] = set()
-        """What was asked and is refused, and can be done without."""
+        """Commands that Redis refused to this user and that we can do without, such as `CLIENT SETNAME`."""
         self._asked: float | None = None
-        """Since when a sign of life is due."""
+        """Loop time since which an answer is due that proves the server alive; None when none is."""
         self.paused = False
+        """Whether reading has stopped, so that silence is our own doing."""
 
     def send(self, reply: Reply, *command: str | bytes | int | float) -> None:
-        """Send a command whose answer, or `LinkLost` or `RedisRefused`, goes to `reply`."""
+        """Send a command; `reply` gets the answer, `RedisRefused`, or `LinkLost`, which may come before this returns.
+
+        Not for a link with `received`, which would take the answer.
+        """
         if self.lost.done():
             _fail(reply, LinkLost("the connection to Redis is lost"))
             return
@@ -129,13 +144,16 @@ class Link(asyncio.Protocol):
         return reply
 
     async def call(self, *command: str | bytes | int | float) -> Any:
-        """Send one command and wait for its answer."""
+        """Send one command and wait for its answer, for as long as the link lasts.
+
+        Raises `RedisRefused` and `LinkLost`.
+        """
         return await self.request(*command)
 
     async def inquire(self, *command: str, tolerating: Collection[str] = ()) -> Any:
-        """Ask what can be done without: None where it is forbidden or unknown, or refused for one of these reasons.
+        """Ask for something that we can do without: return None where Redis forbids the command or does not know it.
 
-        Raises other refusals.
+        So it does for refusals whose code is in `tolerating`. Raises other refusals, and `LinkLost`.
         """
         reply: asyncio.Future[Any] = self._loop.create_future()
         self.wonder(reply, *command)
@@ -150,7 +168,7 @@ class Link(asyncio.Protocol):
             return None
 
     def wonder(self, reply: Reply, *command: str) -> None:
-        """Send a command that may be refused without harm."""
+        """Send a command as `send` does, but report no trouble when it is refused."""
         if self.lost.done():
             _fail(reply, LinkLost("the connection to Redis is lost"))
             return
@@ -158,21 +176,22 @@ class Link(asyncio.Protocol):
         self.write(*command)
 
     def write(self, *command: str | bytes | int | float) -> None:
-        """Send a command whose answer comes to `received`."""
-        if not self._unsent:
+        """Send a command whose answer comes to `received`; over a lost link it is dropped without a word."""
+        if not self._unsent:  # else it is scheduled already: all of one tick leave in one system call
             self._loop.call_soon(self._flush)
         self._unsent.append(_packed(command))
 
     def hand_to(self, received: Received | None) -> None:
-        """Give replies to `received` from now on."""
+        """Give replies to `received` from now on. Nothing may be under way: its answer would go there, too."""
         self._received = received
 
     def abort(self) -> None:
-        """Break the connection at once: what waits is answered with `LinkLost`."""
+        """Break the connection. `lost` is done, and whoever waits gets `LinkLost`, in the next tick of the loop."""
         if self._transport is not None:
             self._transport.abort()
 
     def _flush(self) -> None:
+        # The connection may have broken since the tick began: whoever waits has been told, or is about to be.
         unsent, self._unsent = self._unsent, []
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(unsent))
@@ -181,10 +200,11 @@ class Link(asyncio.Protocol):
 
     @property
     def owes_answer(self) -> bool:
+        """Whether a question noted by `ask` has not been answered."""
         return self._asked is not None
 
     def ask(self) -> None:
-        """Note that a question was sent which a living server answers."""
+        """Note that a question was sent which every living server answers; `answered` is to follow."""
         self._asked = self._loop.time()
 
     def answered(self) -> None:
@@ -192,25 +212,28 @@ class Link(asyncio.Protocol):
         self._asked = None
 
     def silence(self) -> tuple[float, float]:
-        """For how long nothing has come though an answer is due, and for how long that answer is due."""
+        """Return two times in seconds: for how long nothing at all has come, and for how long an answer has been due.
+
+        Both are 0 while none is due, or while we do not read: then silence says nothing of the server.
+        """
         if self._asked is None or self.paused:
             return 0.0, 0.0
         now = self._loop.time()
         return now - max(self._asked, self.heard), now - self._asked
 
     def pause(self) -> None:
-        """Read no more, so that what is not read waits in Redis."""
+        """Stop reading: what is not read fills the buffers of the socket, and then waits in Redis."""
         if self._transport is not None and not self.paused:
             self.paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Read again."""
+        """Read again; harmless where reading had not stopped."""
         if self._transport is not None and self.paused:
             self.paused = False
             self._transport.resume_reading()
             if self._asked is not None:
-                self.ask()
+                self.ask()  # its answer may stand behind all that was not read: its time counts from now on
 
     # ---- asyncio.Protocol
 
@@ -229,9 +252,10 @@ class Link(asyncio.Protocol):
             self._settle(replies)
 
     def _settle(self, replies: list[Any]) -> None:
+        """Give replies to those who wait, in the order in which they asked."""
         witness = self.witness
         for value in replies:
-            reply, command = self._replies.popleft()
+            reply, command = self._replies.popleft()  # before anyone is told, who may send at once
             if isinstance(value, RedisRefused):
                 value.command = command
                 if witness is not None and command:
@@ -245,6 +269,8 @@ class Link(asyncio.Protocol):
                 reply.set_result(value)
 
     def connection_lost(self, error: Exception | None) -> None:
+        # Lost first: whoever is told below, and sends something else over this link, is refused at once, and does not
+        # append to the queue that is being emptied.
         self._transport = None
         self.lost.set_result(None)
         while self._replies:
@@ -254,7 +280,7 @@ class Link(asyncio.Protocol):
 def _packed(command: Command) -> bytes:
     try:
         packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
-    except UnicodeEncodeError:  # a lone surrogate, which no check has found: not worth a node
+    except UnicodeEncodeError:  # a lone surrogate that no check has caught: it must not end a task of the node
         legible = tuple(part.encode(errors="replace") if isinstance(part, str) else part for part in command)
         return _packed(legible)
     return packed

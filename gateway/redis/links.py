@@ -1,4 +1,4 @@
-"""The ways from a process to its Redis: opened once, for all parts that talk to it."""
+"""What all parts of a process share to reach its Redis: keys, dialers, the store, and what is wrong."""
 
 from __future__ import annotations
 
@@ -19,23 +19,29 @@ from gateway.redis.trouble import Troubles
 
 
 class Links:
-    """The names of keys, the ways to the servers that have them, and what is wrong there."""
+    """One process's Redis: names of keys, ways to the servers that hold them, and the troubles met there.
+
+    Making it connects nothing: the backplane runs its own links and the topology, presence runs the store.
+    """
 
     def __init__(self, settings: Settings, address: RedisAddress, scripts: Sequence[Script]) -> None:
         is_cluster = address.kind == "cluster"
         self.url = settings.redis_url
         self.name = f"{settings.prefix}-{settings.node_id}"
-        """What Redis is to call our connections."""
+        """The name of our connections in CLIENT LIST."""
         self.keys = keys_of(settings)
         self.troubles = Troubles(settings.prefix, is_cluster=is_cluster)
-        """What is wrong, whoever meets it."""
+        """Gathers what is wrong with Redis, from all parts."""
         self.topology = Topology(address, self.name, self.troubles) if is_cluster else None
-        """The masters of a Redis Cluster, kept fresh by the backplane; None where one server has all keys."""
+        """The masters of a Redis Cluster, up to date while the backplane runs; None where one server has all keys."""
         self.store = self._open_store(scripts)
-        """For sets and books; kept connected by presence."""
+        """Holds the sets and the books; connected while presence runs."""
 
     def dialer(self, purpose: str = "") -> Dials:
-        """Make what opens links to the only server, or to the master that sentinels name."""
+        """Make a dialer for the only server, or for the master that sentinels name; not for a cluster.
+
+        `purpose` is added to the name of its connections.
+        """
         return open_dialer(self.url, f"{self.name}-{purpose}" if purpose else self.name)
 
     def _open_store(self, scripts: Sequence[Script]) -> Store:
@@ -47,7 +53,7 @@ class Links:
 def open_links(settings: Settings, scripts: Sequence[Script] = ()) -> Links | None:
     """Make the links that `redis_url` asks for, None for a node that is alone; nothing is connected yet.
 
-    `scripts` are what will be called by way of the store. Raises `InvalidSettings`, as `check_redis` does.
+    `scripts` are those that will be called over the store. Raises `InvalidSettings` as `check_redis` does.
     """
     address = check_redis(settings)
     return Links(settings, address, scripts) if address is not None else None

@@ -1,4 +1,4 @@
-"""What stands behind the `?` of a Redis URL: redis-py's options, among them those of TLS."""
+"""Reads the options of a Redis URL (`?ssl_ca_certs=...`) as redis-py does, and makes the TLS context of them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
 
 def check(address: RedisAddress) -> None:
-    """Try what redis-py would make of it, without connecting. Raises `ValueError`, saying what was wrong."""
+    """Let redis-py parse the URLs, and load the files for TLS, without connecting. Raises `ValueError`: the reason."""
     for url in filter(None, (address.url, address.sentinel_url)):
         try:
             ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
             encryption_of(url)
-        except TypeError as error:  # with the name of an argument at its end
+        except TypeError as error:  # "... unexpected keyword argument NAME" is all that redis-py says
             raise ValueError(f"expected options that redis-py knows, got {str(error).rpartition(' ')[2]}") from None
         except (OSError, RedisError) as error:
             raise ValueError(str(error)) from None
 
 
 def options_of(url: str) -> dict[str, Any]:
-    """Return what redis-py would make a connection of, and the `connection_class` that it would take."""
+    """Return the arguments of redis-py's connection for this URL, with its `connection_class` among them."""
     return dict(parse_url(url))
 
 
 def encryption_of(url: str) -> SSLContext | None:
-    """Return what encrypts connections, with its files as they are now; None without TLS.
+    """Return the TLS context for connections, with the certificates as they are on disk now; None without TLS.
 
     Raises `OSError`, naming the files, and `RedisError` for options that make no sense.
     """
@@ -50,7 +50,10 @@ def encryption_of(url: str) -> SSLContext | None:
 
 @lru_cache(maxsize=8)
 def _encryption(url: str, changed: tuple[int, ...]) -> SSLContext:
-    """Make it; that takes some 40 ms, too many for every time a node dials."""
+    """Make the context, which blocks the loop for some 40 ms: too long for every time a node dials.
+
+    `changed` are the times of the files, so that a renewed certificate makes another context.
+    """
     options = options_of(url)
     del options["connection_class"]
     return SSLConnection(**options).ssl_context.get()

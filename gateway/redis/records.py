@@ -1,8 +1,7 @@
-"""What stands in Redis, read with suspicion: whoever may write there may have written anything.
+"""Checks all that is read from Redis keys: whoever may write there may have written anything.
 
-Everything that comes from a key is read here: what it says of itself is checked, what is none of ours is dropped,
-counted and named in the log, and nothing raises. A number has 15 digits at most, so that it is exact in JSON, in Lua
-and in a browser, and none takes long to read.
+What no node can have written is dropped, counted and named in the log, and nothing here raises. A number has 15 digits
+at most, so that it is exact as a double, which is what JSON in browsers and Lua have (2^53 has 16 digits).
 """
 
 from __future__ import annotations
@@ -21,34 +20,39 @@ from gateway.protocol.message import is_connection_id, is_name
 logger = logging.getLogger(__name__)
 
 LOG_PERIOD = 1.0
+"""Seconds between two lines in the log, whatever was found: a stranger must not fill it."""
 AGAIN = 60.0
 """Seconds after which what still stands under a key is counted again: pages look at it every few seconds."""
 KEYS_REMEMBERED = 1000
+"""Keys with something wrong, so that a stranger who spoils many does not fill the memory."""
 DIGITS = 15
+"""Digits of a number that is read, at most."""
 MOST_NAMES = 10_000
 """Names in one list."""
 TEXT_BYTES = 512
+"""Bytes of a name, or of any text for which the caller names no other bound."""
 SHOWN_BYTES = 80
+"""How much of what was found is shown in the log."""
 Entry = tuple[bytes, Mapping[bytes, bytes]]
-"""Of a stream: its id, and fields with their values."""
+"""An entry of a stream: its id, and its fields with their values."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Rejections:
-    """Counts what was found in Redis and is none of the gateway's; the log names it, once a second at most."""
+    """Counts what was found in Redis and no node can have written; the log shows one of these a second at most."""
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
         self._logged = -math.inf
         self._known: dict[str, float] = {}
-        """Keys with something wrong in them, by when that was counted."""
+        """Keys with something wrong in them, and when (monotonic) that was counted last."""
 
     def published(self, where: str, why: object, data: bytes) -> None:
-        """Take note of a payload that was dropped."""
+        """Count a published payload that was dropped; `where` is its topic, `why` what was expected."""
         self._note(f"what was published to {where}", why, data)
 
     def stands(self, key: str, why: object, value: object) -> None:
-        """Take note of what a key holds, however often that is met."""
+        """Count what a key holds: once in `AGAIN` seconds, however often it is met."""
         now = time.monotonic()
         if self._known.get(key, -math.inf) + AGAIN > now:
             return
@@ -58,7 +62,7 @@ class Rejections:
         self._note(f"what stands in {key[:200]}", why, value)
 
     def fault(self, where: str, error: Exception) -> None:
-        """Take note of a payload over which something of ours stumbled, with the place where it did."""
+        """Count a payload on which our own code failed; the log shows the traceback."""
         self._note(f"what was published to {where}", f"{type(error).__name__}: {error}", b"", fault=error)
 
     def _note(self, what: str, why: object, value: object, *, fault: Exception | None = None) -> None:
@@ -76,7 +80,10 @@ def _head(value: object) -> str:
 
 
 class Record:
-    """A hash, or a map of it: fields that are absent, or hold what is none of ours, read as empty."""
+    """The fields of a hash, each read as what it should be.
+
+    A field that is absent, or holds something else, reads as empty (`""`, 0, `()`); the latter is counted.
+    """
 
     def __init__(self, key: str, fields: Mapping[str, bytes | None], rejections: Rejections) -> None:
         self._key = key
@@ -87,7 +94,7 @@ class Record:
 
     @classmethod
     def of_flat(cls, key: str, flat: object, rejections: Rejections) -> Record:
-        """Read the answer to HGETALL."""
+        """Read the answer to HGETALL, in which names and values alternate."""
         parts = flat if isinstance(flat, list) else []
         names = [name.decode(errors="replace") if isinstance(name, bytes) else "" for name in parts[::2]]
         return cls(key, dict(zip(names, parts[1::2], strict=False)), rejections)
@@ -99,7 +106,7 @@ class Record:
         return bool(self._fields)
 
     def text(self, field: str, *, most: int = TEXT_BYTES) -> str:
-        """Read what people wrote: any characters, of a bounded number."""
+        """Read what people wrote: any UTF-8 text of at most so many bytes."""
         value = self._fields.get(field) or b""
         found = _text(value, most)
         if found is None:
@@ -107,7 +114,7 @@ class Record:
         return found or ""
 
     def line(self, field: str, *, most: int = TEXT_BYTES) -> str:
-        """Read what a program wrote: no control characters but the ends of lines."""
+        """Read what a program wrote: text without control characters other than the ends of lines."""
         found = self.text(field, most=most)
         if _CONTROL.search(found.replace("\n", "")):
             self._refuse(field, "expected text without control characters", found)
@@ -123,7 +130,7 @@ class Record:
         return found or ""
 
     def number(self, field: str) -> int:
-        """Read a count, a size or a time."""
+        """Read a whole number that is not negative, such as a count or a time."""
         value = self._fields.get(field) or b""
         if not value:
             return 0
@@ -133,9 +140,9 @@ class Record:
         return 0
 
     def real(self, field: str) -> float:
-        """Read a figure that may have a fraction."""
+        """Read a finite number, which may have a fraction."""
         value = self._fields.get(field) or b"0"
-        try:
+        try:  # bounded before it is read: any number of digits makes a float
             found = float(value) if len(value) <= 32 else math.nan
         except ValueError:
             found = math.nan
@@ -145,7 +152,7 @@ class Record:
         return 0.0
 
     def names(self, field: str) -> tuple[str, ...]:
-        """Read a JSON array of names."""
+        """Read a JSON array of names; what is no name is left out."""
         value = self._fields.get(field) or b"[]"
         try:
             found = orjson.loads(value)
@@ -165,12 +172,12 @@ class Record:
 
 
 def names_in(key: str, members: object, rejections: Rejections) -> list[str]:
-    """Read the members of a set that are names, of channels, users, nodes or connections."""
+    """Return those members of a set that are names of channels, users, nodes or connections."""
     return sorted_out(key, members, rejections)[0]
 
 
 def sorted_out(key: str, members: object, rejections: Rejections) -> tuple[list[str], list[bytes]]:
-    """Read the members of a set; return those that are names, and what else was among them."""
+    """Return the members of a set in two lists: those that are names, and what else was among them."""
     names: list[str] = []
     others: list[bytes] = []
     for member in members if isinstance(members, list | set) else ():
@@ -184,7 +191,7 @@ def sorted_out(key: str, members: object, rejections: Rejections) -> tuple[list[
 
 
 def objects_in(key: str, text: object, rejections: Rejections, *, most: int) -> list[dict[str, object]] | None:
-    """Read a JSON array of objects; None for anything else."""
+    """Return the objects in a JSON array of at most so many; None for anything else. What is no object is left out."""
     try:
         found = orjson.loads(text) if isinstance(text, bytes) else None
     except orjson.JSONDecodeError:
@@ -199,7 +206,7 @@ def objects_in(key: str, text: object, rejections: Rejections, *, most: int) -> 
 
 
 def entries_in(answer: object) -> Iterator[Entry]:
-    """Read the answer to XRANGE: ids, and fields with their values."""
+    """Yield the entries in the answer to XRANGE or XREVRANGE, in its order."""
     for entry in answer if isinstance(answer, list) else ():
         match entry:
             case [bytes(id), [*flat]]:
@@ -207,7 +214,7 @@ def entries_in(answer: object) -> Iterator[Entry]:
 
 
 def place_of(id: bytes) -> tuple[int, int] | None:
-    """Read the id of an entry as offset and time; None where a hand has chosen numbers that no node would."""
+    """Read an entry's id, OFFSET-TIME, as offset and time (ms); None for an id that no node can have made."""
     offset, _, written = id.partition(b"-")
     if not (offset.isdigit() and written.isdigit() and len(offset) <= DIGITS and len(written) <= DIGITS):
         return None
@@ -215,7 +222,7 @@ def place_of(id: bytes) -> tuple[int, int] | None:
 
 
 def is_moment(value: object) -> bool:
-    """Tell whether this may be a time, or a count, in a message between nodes."""
+    """Tell whether a value may be a time or a count; a boolean, which is an int in Python, may not."""
     return type(value) is int and 0 <= value < 10**DIGITS
 
 
@@ -234,6 +241,6 @@ def _name(value: bytes) -> str | None:
 
 
 def values(fields: Sequence[str], found: object) -> dict[str, bytes | None]:
-    """Put the answer to HMGET beside the fields that were asked for."""
+    """Pair the answer to HMGET with the fields that were asked for, of which None has no value."""
     parts = found if isinstance(found, list) else []
     return dict(zip(fields, parts, strict=False))

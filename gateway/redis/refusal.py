@@ -1,4 +1,4 @@
-"""What Redis refuses, and why: the reasons it has, and the names of commands, keys and topics."""
+"""Names what Redis refused, and why: error codes in plain words, and commands without what they carry."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ MEANINGS = {
     "WRONGTYPE": "something else was put under that key by hand",
 }
 
+# Which of these sets an error code is in decides whether what it refused is sent again, and what is taken for its end.
 OF_WRITES = frozenset({"OOM", "MISCONF", "READONLY", "NOREPLICAS"})
-"""Reasons of a server that takes no writes, whichever they are."""
+"""Codes of a server that takes no writes at all, whatever they are."""
 OF_SERVER = OF_WRITES | {"LOADING", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "NOAUTH", "MAXCLIENTS"}
-"""Reasons that say something of the server's state and nothing of the command."""
+"""Codes that tell of the server's state, and not of the command: one trouble, however many commands meet it."""
 PASSING = OF_SERVER - {"NOAUTH", "MAXCLIENTS"} | {"TRYAGAIN", "MOVED", "ASK"}
-"""Refusals after which the command, which was not carried out, may be sent again."""
+"""Codes that pass by themselves: the command was not carried out, and may be sent again."""
 
 REASONS = tuple(
     word.lower()
@@ -59,7 +60,7 @@ REASONS = tuple(
         "OTHER",
     )
 )
-"""What a refusal may be counted as."""
+"""All labels under which refusals are counted: few and fixed, since each is a series in the metrics."""
 
 _LINE = re.compile(r"@user_script: ?(\d+)")
 _NAMED = re.compile(r" \(([A-Z]+)\)$")
@@ -73,7 +74,7 @@ _WRITING = frozenset({"SET", "HSET", "SADD", "XADD", "ZADD"})
 
 
 class What(NamedTuple):
-    """A command by its kind: what it does, and to which keys or topics, less their own names."""
+    """A command by its kind: what it does, and to which kinds of keys or topics, without the names in them."""
 
     verb: str
     places: str
@@ -83,15 +84,19 @@ class What(NamedTuple):
 
     @property
     def writes(self) -> bool:
-        """Whether it has written whenever it was taken, so that a server which takes it takes writes."""
+        """Whether it always writes when it is carried out, so that a server which takes it takes writes.
+
+        Most scripts do not: they may have had nothing to do.
+        """
         return self.verb in _WRITING or self.verb in Script.writing
 
 
 def what_of(command: Command, prefix: str) -> What:
-    """Name a command that may hold anything: of its arguments no more than kinds of keys and topics are told."""
+    """Name a command by its kind. It may hold messages or passwords: none is told."""
     words = [_text(part) for part in command[:2]]
     verb = words[0].upper() if words else "a command"
     if verb in _SCRIPTED:
+        # The only script sent as text is the renewal from the other thread: its server may not have been given any.
         name = Script.names.get(words[1], "RENEW" if verb == "EVAL" else "?")
         keys = command[3 : 3 + int(command[2])]
         topics = [command[at + 1] for at, part in enumerate(command[:-1]) if _text(part) in _PUBLISHING]
@@ -104,9 +109,10 @@ def what_of(command: Command, prefix: str) -> What:
 
 
 def refused_in_script(error: RedisRefused) -> str:
-    """Name the command within a script that was refused; "" where it was none, or nobody can tell.
+    """Name the command within a script that was refused; "" where the error is not a script's, or cannot be traced.
 
-    Redis tells the line, in which two may stand; where a script has caught the error, it says itself what it was of.
+    Redis names the line of the script, on which two commands may stand. A script that catches an error and returns it
+    puts the name behind it, in parentheses.
     """
     command, line = error.command, _LINE.search(error.message)
     if not command or _text(command[0]).upper() not in _SCRIPTED:
@@ -124,7 +130,7 @@ def refused_in_script(error: RedisRefused) -> str:
 
 
 def reason_of(error: RedisRefused) -> str:
-    """Return what a refusal is counted as."""
+    """Return the label, one of `REASONS`, under which a refusal is counted."""
     return error.word.lower() if error.word.lower() in REASONS else "other"
 
 
@@ -138,11 +144,11 @@ def _kinds(places: Command, prefix: str) -> str:
 
 
 def _kind(place: str, prefix: str) -> str:
-    """Put `*` for whose a key or topic is: there are as many kinds as the product has, and not as clients name."""
+    """Replace the name in a key or topic by `*`: clients choose names, and the log and the counts must stay bounded."""
     kind, colon, _ = place.removeprefix(f"{prefix}:").partition(":")
     return f"{prefix}:{kind}:*" if colon else place
 
 
 def _text(part: object) -> str:
-    """Read a word, and not much more: the rest may be a message."""
+    """Read the beginning of an argument: it may be a whole message."""
     return part[:200].decode(errors="replace") if isinstance(part, bytes) else str(part)[:200]

@@ -1,4 +1,4 @@
-"""A Lua script: what Redis must decide and do in one step."""
+"""Lua scripts, which Redis carries out in one step: loaded from the package, and called by their hash."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from gateway.redis.link import Command
 
 
 class Script:
-    """A Lua script of a package, from one file or several; called by its hash, once Redis was given the text.
+    """A Lua script from one file or several of a package's `lua/`, joined; those before the last hold functions for it.
 
-    One that `writes` has written something whenever it was carried out.
+    Redis must have been given the `text` (SCRIPT LOAD) before it is called, and forgets it when it is restarted.
+    `writes` is for a script that writes something whenever it is carried out.
     """
 
     names: ClassVar[dict[str, str]] = {}
-    """What each is called, by its hash."""
+    """The name of each, by its hash: for messages about what was refused."""
     texts: ClassVar[dict[str, str]] = {}
-    """What each consists of, by its hash."""
+    """The text of each, by its hash."""
     writing: ClassVar[set[str]] = set()
-    """How those are told that write."""
+    """Those that always write, as `What.verb` names them."""
 
     def __init__(self, package: str, *names: str, writes: bool = False) -> None:
         files = resources.files(package)

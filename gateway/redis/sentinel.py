@@ -1,4 +1,4 @@
-"""Finds the master that sentinels name."""
+"""Redis Sentinel: asks the sentinels of a service which server is the master, and connects to that one."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from gateway.redis.link import Link, LinkLost, Received, RedisRefused
 logger = logging.getLogger(__name__)
 
 ASK_TIMEOUT = 1.0
-"""What one sentinel is given to answer: the next one may be well."""
+"""Seconds that one sentinel is given, log-in included: the next one may be well."""
 
 
 class SentinelDialer:
-    """Opens links to the master of a service; each is asked for anew, and its role made sure of."""
+    """Opens links to the master of a service. For each the sentinels are asked anew, one after the other.
+
+    In a failover a sentinel may still name the old master. So the server's own word counts: one that says it is a
+    replica is not used, and the next sentinel is asked.
+    """
 
     def __init__(self, address: RedisAddress, name: str) -> None:
         self._address = address
         self._name = name
         self._sentinels = list(address.hosts)
-        """Those that answered lately first."""
+        """Those that failed last stand last."""
 
     async def dial(self, received: Received | None = None) -> Link:
         error: Exception = LinkLost("no sentinel answers")
-        for sentinel in tuple(self._sentinels):
+        for sentinel in tuple(self._sentinels):  # a copy: links that dial at the same time change the order
             try:
                 host, port = await self._ask(sentinel)
                 link = await Dialer(self._address.url, self._name, host=host, port=port).dial(received)
@@ -68,6 +72,9 @@ class SentinelDialer:
 
 
 def open_dialer(url: str, name: str) -> Dials:
-    """Make the dialer for one server, or for the master that sentinels name. `name` is the connections'."""
+    """Make the dialer for one server, or for the master that sentinels name. `name` is shown in CLIENT LIST.
+
+    Raises `ValueError` for a URL that cannot be parsed.
+    """
     address = RedisAddress.parse(url)
     return SentinelDialer(address, name) if address.kind == "sentinel" else Dialer(url, name)

@@ -1,4 +1,4 @@
-"""Where sets and books are kept: one Redis server."""
+"""The store of sets and books: what every store promises, and the one over a single Redis server."""
 
 from __future__ import annotations
 
@@ -23,51 +23,58 @@ class RefusedCommand(Unavailable):
 
 
 class WrongType(RefusedCommand):
-    """A key holds what no node writes there: a string instead of a set, say."""
+    """A key holds another type than the command needs: somebody has written a string instead of a set, say."""
 
 
 Misplaced = Callable[[Command], None]
-"""Hears of a command that met a key of a wrong type."""
+"""Called with a command that met a key of a wrong type."""
 
 
 class Store(Protocol):
-    """Takes writes in order, and answers questions, over however many servers."""
+    """Takes writes in order, and answers questions, over however many servers.
+
+    A question overtakes the writes that wait: where it must see a write, await the write first.
+    """
 
     whole: bool
     """Whether all keys live on one server, so that one script may touch any of them."""
     tags: Sequence[str]
-    """A hash tag in a slot of each server, where they are several."""
+    """A hash tag in a slot of each master of a cluster; empty for a single server, or while no master is known."""
     connected: list[Callable[[Link], Awaitable[None]]]
-    """Who hears of every new link to the only server, before anything is written over it."""
+    """Called with every new link to a single server, and awaited before anything is written over it."""
     rearranged: list[Callable[[], None]]
-    """Who hears that other masters of a cluster answer than before, or one that was restarted: they may not have all
-    there was."""
+    """Called when other masters of a cluster answer than before, or one was restarted: they may have lost data."""
     misplaced: list[Misplaced]
-    """Who hears of a command that met a key of a wrong type."""
+    """Called with each command that met a key of a wrong type."""
 
-    async def run(self) -> None: ...
+    async def run(self) -> None:
+        """Be connected, and connect again whenever that is lost, until cancelled."""
 
     def write(self, turn: str, key: str, command: Command, read: Read | None = None) -> Awaitable[Any]:
-        """Note a command on `key`; the future is what `read` makes of the answer, and need not be awaited.
+        """Note a command on `key`; what comes back is what `read` makes of the answer, and need not be awaited.
 
-        Those of one `turn` (a connection id, say) are carried out one after the other, in order, and again
-        after a broken connection, so every one must bear being repeated.
+        The commands of one `turn` (a connection id, say) are carried out in the order of the calls, at least once: one
+        whose connection broke is sent again, so each must bear being repeated. The result is None for a command that
+        Redis refused for good, and raises `Unavailable` for one that was dropped because too many waited. Cancelling it
+        does not take it back, and may let the next of its turn overtake it: limit the wait by `asyncio.wait`.
         """
 
     async def ask(self, key: str, command: Command) -> Any:
         """Send a command on `key` at once, ahead of the writes that wait, and return the answer.
 
-        Raises `Unavailable`, and `WrongType`, which is one, where a hand has put something else under the key.
+        Waits for as long as the link lasts, and a frozen Redis may answer after minutes: who cannot wait sets a limit.
+        Raises `Unavailable` when Redis is away, refuses, or the link breaks, after which the command may have been
+        carried out or not. `WrongType`, which is one of these, says that the key holds something else.
         """
 
     async def flushed(self) -> None:
-        """Wait until everything noted is written."""
+        """Wait until everything noted is written; while Redis is away that takes as long as the outage."""
 
     def take_overflow(self) -> bool:
         """Tell, once, whether writes had to be dropped since this was last asked."""
 
     def server(self, key: str) -> str:
-        """Name the server that has a key, as `host:port`; "" where none is known, or only the URL tells.
+        """Return the address, `host:port`, of the server that has a key; "" while there is none, or for a Unix socket.
 
         May be called by any thread.
         """
@@ -89,7 +96,7 @@ class SingleStore:
         self._dialer = dialer
         self._troubles = troubles
         self._scripts = scripts
-        """What every server is given before it is asked for anything."""
+        """Given to every server before it is asked for anything."""
         self.connected: list[Callable[[Link], Awaitable[None]]] = []
         self.rearranged: list[Callable[[], None]] = []
         self.misplaced: list[Misplaced] = []
@@ -99,11 +106,13 @@ class SingleStore:
         await stay_connected(self._dialer, self._use, "presence", self._troubles)
 
     async def _use(self, link: Link) -> None:
+        # Before anybody may ask: a restarted Redis knows no scripts.
         await load_scripts(link, self._scripts)
         self._troubles.notice("eviction", warning_of(await eviction_of(link)))
         self._troubles.does_without(link.lacking)
         for hear in self.connected:
-            await hear(link)  # who hears of it may ask at once: nothing is waited for in between
+            await hear(link)
+        # A hearer that woke somebody finds the link in use: nothing is awaited from its last step until then.
         await self._writer.use(link)
 
     def _misplaced(self, command: Command) -> None:
@@ -136,15 +145,17 @@ class SingleStore:
 
 
 async def run_of(link: Link) -> str:
-    """Name the run of the server that a link leads to: another one may not have what the last one had."""
+    """Return the id of the run of the server that a link leads to: another run may not have the data of the last one.
+
+    Where INFO is forbidden each link counts as another run, so that everything is written again.
+    """
     info = await link.inquire("INFO", "server") or b""
     found = dict(line.split(b":", 1) for line in info.split(b"\r\n") if b":" in line)
-    # Where INFO is forbidden any new link may lead to another server.
     return found.get(b"run_id", b"").decode() or secrets.token_hex(8)
 
 
 def refusal_of(command: Command, error: RedisRefused, misplaced: Misplaced) -> RefusedCommand:
-    """Make what is raised for a refusal, and pass on word of a key that is to be mended."""
+    """Make the error to raise for a refusal; `misplaced` hears of it if the key was of a wrong type."""
     if not is_wrong_type(error):
         return RefusedCommand(f"Redis did not answer: {error}")
     misplaced(command)
@@ -152,7 +163,7 @@ def refusal_of(command: Command, error: RedisRefused, misplaced: Misplaced) -> R
 
 
 async def looked(store: Store, key: str, command: Command, nothing: Any, rejections: Rejections) -> Any:
-    """Ask what is there, for whoever only looks: where a key is of a wrong type, nothing is. Raises `Unavailable`."""
+    """Ask as `Store.ask` does, for whoever only looks: where the key is of a wrong type, return `nothing`."""
     try:
         return await store.ask(key, command)
     except WrongType:

@@ -1,4 +1,4 @@
-"""Where sets and books are kept: the masters of a Redis Cluster."""
+"""The store of sets and books over the masters of a Redis Cluster: a queue of writes for each."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from gateway.redis.trouble import Troubles
 RETRY = 0.1
 """Seconds before a write is tried again that the cluster could not take."""
 TRIES = 20
+"""How often a question is asked: for 2 s, time for a look at the layout and a new link, but not for a failover."""
 
 
 class ClusterStore:
     """One writer for each master; what a master does not serve (any more) goes to the one that does.
 
-    There is no order between masters, so the writes of one turn go out one at a time: the next when the
-    one before is answered. Those of different turns do not wait for each other.
+    There is no order between masters, so the writes of one turn go out one at a time: the next when the one before is
+    answered. Those of different turns do not wait for each other, and may be carried out in any order.
     """
 
     whole = False
@@ -46,16 +47,16 @@ class ClusterStore:
         self.misplaced: list[Misplaced] = []
         self._troubles = troubles
         self._scripts = scripts
-        """What every master is given before it is asked for anything."""
+        """Given to every master before it is asked for anything."""
         self._writers: dict[str, Writer] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._runs: dict[str, str] = {}
-        """Which run of each master the last link led to."""
+        """The run of each master to which the last link led: another one was restarted, and may have lost its data."""
         self.tags: Sequence[str] = ()
         self._homeless: list[Write] = []
-        """Writes on keys that nobody serves at the moment."""
+        """Writes on keys that no master serves at the moment; sent when the layout has changed."""
         self._turns: dict[str, deque[Write]] = {}
-        """Of every turn with a write under way: what waits behind it."""
+        """For every turn with a write under way: what waits behind that."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -68,6 +69,7 @@ class ClusterStore:
 
     def write(self, turn: str, key: str, command: Command, read: Read | None = None) -> asyncio.Future[Any]:
         write = Write(command, read, asyncio.get_running_loop().create_future(), key)
+        # Done only when it is answered, by whichever master in the end: one that has to move keeps its turn waiting.
         write.done.add_done_callback(lambda _: self._next(turn))
         if (waiting := self._turns.get(turn)) is not None:
             waiting.append(write)
@@ -83,7 +85,7 @@ class ClusterStore:
             if link is not None:
                 try:
                     return await answer_of(link, command, self._scripts)
-                except LinkLost:
+                except LinkLost:  # asked again: every question must bear that, too
                     self._topology.suspect()
                 except RedisRefused as refusal:
                     if not refusal.elsewhere:
@@ -109,6 +111,7 @@ class ClusterStore:
     # ----
 
     def _next(self, turn: str) -> None:
+        """Send the next write of a turn, whose last one has been answered, or forget the turn."""
         if waiting := self._turns[turn]:
             self._send(waiting.popleft())
             return
@@ -117,6 +120,7 @@ class ClusterStore:
             self._idle.set()
 
     def _send(self, write: Write) -> None:
+        """Give a write to the master that serves its key now, or keep it until one does."""
         with suppress(Unavailable):
             if (writer := self._writers.get(self._topology.shard_of(write.key))) is not None:
                 writer.add(write)
@@ -130,12 +134,17 @@ class ClusterStore:
         return None
 
     def _moved(self, write: Write, refusal: RedisRefused) -> None:
-        """Try a write again that was refused because its slot is, or will soon be, somewhere else."""
+        """Try a write again that was refused because its slot is, or will soon be, somewhere else.
+
+        Not at once: by then the topology has looked, and else the old master would refuse it as fast as we ask.
+        """
         self._topology.suspect()
         asyncio.get_running_loop().call_later(RETRY, self._send, write)
 
     def _rearrange(self, tasks: asyncio.TaskGroup) -> None:
+        """Make the writers those of the masters that there are now. Waits for nothing."""
         masters, first_time = self._topology.masters, not self._writers
+        # New masters first: what those that are gone had not answered may be theirs now.
         for shard in masters - self._writers.keys():
             writer = self._writers[shard] = Writer(self._moved, self._misplaced)
             dialer = self._topology.dialer(shard)
@@ -143,6 +152,7 @@ class ClusterStore:
                 stay_connected(dialer, partial(self._use, shard, writer), f"presence at {shard}", self._troubles)
             )
         for shard in self._writers.keys() - masters:
+            # Cancelled at its next step, in which it settles nothing any more: what is taken here is sent by others.
             self._tasks.pop(shard).cancel()
             self._homeless += self._writers.pop(shard).take()
             self._runs.pop(shard, None)

@@ -1,4 +1,4 @@
-"""Which master of a Redis Cluster serves what."""
+"""The layout of a Redis Cluster: which master serves which slots, asked from its members and kept up to date."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ from gateway.redis.trouble import Troubles
 
 logger = logging.getLogger(__name__)
 
+# All in seconds.
 REFRESH = 5.0
+"""Time between two looks while nobody suspects anything: a master that hangs up or says MOVED is noticed at once."""
 HURRY = 0.2
-"""The shortest time between two looks, however many ask for one."""
+"""The longest pause before a look that somebody asked for; between two looks there is at least half of it."""
 ASK_TIMEOUT = 1.0
+"""How long one member is given to answer, log-in included: the next one may be well."""
 
 Layout = list[str]
-"""By slot: the address of its master, empty where there is none."""
+"""The address of the master of each slot, "" where there is none."""
 
 
 class View(NamedTuple):
-    """The cluster as one member sees it."""
+    """The cluster as one member sees it; of two views that of the higher epoch is the newer one."""
 
     epoch: int
     slots: Layout
@@ -39,7 +42,7 @@ class View(NamedTuple):
 class Topology:
     """Knows the masters of a cluster and the slots of each; kept fresh by `run`.
 
-    A master is named by its address, `host:port`. Whoever finds that it has changed says so by `suspect`.
+    A master is named by its address, `host:port`. Whoever meets a sign of change (MOVED, a lost link) calls `suspect`.
     """
 
     def __init__(self, address: RedisAddress, name: str, troubles: Troubles) -> None:
@@ -48,7 +51,7 @@ class Topology:
         self._troubles = troubles
         self._slots: Layout = [""] * SLOTS
         self._members: list[str] = [_joined(host) for host in address.hosts]
-        """Whom to ask: who answered last first."""
+        """Whom to ask, in this order: those that failed, or were behind, stand last."""
         self._epoch = -1
         self._link: Link | None = None
         self._suspected = asyncio.Event()
@@ -58,6 +61,7 @@ class Topology:
 
     @property
     def masters(self) -> set[str]:
+        """The addresses of all masters that serve slots; empty until the first look."""
         return set(self._slots) - {""}
 
     def shard_of(self, key: str | bytes) -> str:
@@ -71,27 +75,30 @@ class Topology:
         return self._slots[slot]
 
     def tag_of(self, shard: str) -> str:
-        """Find a hash tag whose slot is served by a shard."""
+        """Return a hash tag whose slot is served by a master; "" for one that serves none.
+
+        So many numbers are tried that even one with a single slot is missed with a probability of e^-64.
+        """
         return next((str(n) for n in range(64 * SLOTS) if self._slots[key_slot(b"%d" % n)] == shard), "")
 
     async def changed(self, since: int) -> int:
-        """Wait until the version is another than `since`; return it."""
+        """Wait until the version differs from `since`, and return it; changes meanwhile are told as one."""
         while self.version == since:
             await self._changed.wait()
         return self.version
 
     def suspect(self, hint: str = "") -> None:
-        """Have the layout looked at soon: asking at `hint`, who may know better than others."""
+        """Have the layout looked at soon; `hint` is the address of a member to ask first, if one was named."""
         if hint:
             self._ask_first(hint)
         self._suspected.set()
 
     def dialer(self, shard: str) -> ShardDialer:
-        """Make what opens links to one master, as long as it is one."""
+        """Make a dialer for one master."""
         return ShardDialer(self, shard)
 
     def plain_dialer(self, member: str) -> Dialer:
-        """Make what opens links to a member, whatever it is."""
+        """Make a dialer for any member, master or replica."""
         host, port = _split(member)
         return Dialer(self._address.url, self._name, host=host, port=port)
 
@@ -101,8 +108,9 @@ class Topology:
         """Keep looking, until cancelled."""
         try:
             while True:
-                self._suspected.clear()
+                self._suspected.clear()  # before the look: whoever suspects something during it wants another one
                 pause = REFRESH if await self._look() else HURRY
+                # In any case, and not the same for all nodes: a slot that moves is met by all of them at once.
                 await asyncio.sleep(random.uniform(HURRY / 2, HURRY))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
@@ -111,7 +119,10 @@ class Topology:
             self._hang_up()
 
     async def _look(self) -> bool:
-        """Take the layout of the first member whose view is not behind what is known; tell whether one answered."""
+        """Take the layout of the first member whose view is not behind what is known; tell whether there are masters.
+
+        If all that answer are behind, the newest of their views is taken: the cluster may have been made anew.
+        """
         best: View | None = None
         failure: OSError | LinkLost | RedisRefused = LinkLost()
         for member in tuple(self._members):
@@ -139,7 +150,7 @@ class Topology:
             async with asyncio.timeout(ASK_TIMEOUT):
                 self._link = self._link or await self._reach(member)
                 return await _view(self._link)
-        except BaseException:
+        except BaseException:  # a timeout as well: an answer that comes late must not be taken for the next one's
             self._hang_up()
             raise
 
@@ -149,7 +160,7 @@ class Topology:
             self._link = None
 
     async def dial_any(self) -> Link:
-        """Connect to any member. Raises what the last one gave as the reason."""
+        """Connect to any member, whatever its role. Raises what the last one raised: see `Dials.dial`."""
         failure: Exception = LinkLost("no member answers")
         for member in tuple(self._members):
             try:
@@ -162,6 +173,7 @@ class Topology:
         return await self.plain_dialer(member).dial(master=False)
 
     def _take(self, view: View) -> None:
+        """Make a view the layout that is known; the members it names, and those of the URL, are asked from now on."""
         self._epoch = view.epoch
         known = [*view.members, *map(_joined, self._address.hosts)]
         self._members = [*(member for member in self._members if member in known), *known]
@@ -170,7 +182,7 @@ class Topology:
             self._slots = view.slots
             self.version += 1
             logger.info("the cluster has %s masters, epoch %s", len(self.masters), view.epoch)
-            self._changed.set()
+            self._changed.set()  # wakes those who wait now; those who come later compare versions
             self._changed.clear()
 
     def _ask_first(self, member: str) -> None:
@@ -190,16 +202,21 @@ class ShardDialer:
     async def dial(self, received: Received | None = None) -> Link:
         try:
             return await self._topology.plain_dialer(self._shard).dial(received)
-        except BaseException:  # whoever gave up waiting included
+        except BaseException:  # cancelled as well: who gave up waiting met a server that does not answer
             self._topology.suspect()
             raise
 
     async def is_stale(self, link: Link) -> bool:
+        # While no master is known at all, nobody knows of a better one.
         return bool(self._topology.masters) and self._shard not in self._topology.masters
 
 
 async def _view(link: Link) -> View:
-    """Ask a member how it sees the cluster: epoch, layout, members."""
+    """Ask a member how it sees the cluster.
+
+    The epoch is asked first: if the cluster changes in between, a newer layout counts as older, and the next look
+    takes it again. The other way round an old layout would count as new, and keep newer ones out.
+    """
     state, ranges = await asyncio.gather(link.call("CLUSTER", "INFO"), link.call("CLUSTER", "SLOTS"))
     fields = dict(line.split(b":", 1) for line in state.splitlines() if b":" in line)
     slots, members = [""] * SLOTS, dict[str, None]()

@@ -1,4 +1,4 @@
-"""What is wrong with Redis, in words that an operator can act on."""
+"""Keeps track of what is wrong with Redis, for the log, `/readyz` and the pages, in words an operator can act on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from gateway.redis.refusal import MEANINGS, OF_SERVER, OF_WRITES, What, reason_o
 logger = logging.getLogger(__name__)
 
 LAPSE = 10.0
-"""Seconds after which a trouble is over that nobody has met again: what lasts is met every few seconds."""
+"""Seconds after which a trouble is over that nobody has met again. What lasts is met sooner: a link is dialled again
+after a second at most, the lease is renewed every 3 s, a cluster is looked at every 5 s."""
 
 Failure = OSError | TimeoutError | LinkLost | RedisRefused
 
@@ -24,9 +25,9 @@ class Outage(NamedTuple):
 
     text: str
     noted: float
-    """When it was met last."""
+    """Loop time at which it was met last."""
     is_refusal: bool
-    """Whether Redis is there, and says no."""
+    """Whether Redis answers, and refuses."""
 
 
 class Refusal:
@@ -35,20 +36,20 @@ class Refusal:
     def __init__(self, text: str, noted: float) -> None:
         self.text = text
         self.noted = noted
-        """When it was met last."""
+        """Loop time at which it was met last."""
         self.met: set[What] = set()
-        """What was refused."""
+        """The kinds of commands that were refused."""
         self.told = False
         """Whether the log says so."""
 
 
 class Troubles:
-    """What is wrong now: with links, by their names, and what Redis refuses, whoever asked for it.
+    """All that is wrong now: links that do not work, by their names, and what Redis refuses, whoever asked for it.
 
     Each outage of a link is logged when it begins, with each of its causes once, and when it is over; so is each
-    refusal. What a server refuses because of its own state is one, however many commands meet it. While the log is
-    silent, as it is until a node is up, nothing counts as logged: what lasts is told afterwards, and of what does not
-    nobody hears that it is over.
+    refusal. What a server refuses because of its own state is one, however many commands meet it. While the log shows
+    no warnings, as it is until a node is up, nothing counts as logged: what lasts is logged afterwards, and of what
+    passed before nothing is ever logged, not even that it is over.
     """
 
     def __init__(self, prefix: str = "", *, is_cluster: bool = False) -> None:
@@ -64,12 +65,12 @@ class Troubles:
         self.counts: Counter[str] = Counter()
         """How often Redis refused something, by reason."""
         self.notices: dict[str, str] = {}
-        """What is no trouble yet, and will be; by what it is about."""
+        """Texts about what may become a trouble, such as a policy of eviction, by what they are about."""
 
     # ---- links
 
     def note(self, what: str, failure: Failure) -> None:
-        """Take down why `what` does not work at the moment; may be repeated."""
+        """Note that the link named `what` does not work, and why; to be repeated whenever that is met."""
         if isinstance(failure, RedisRefused) and not failure.told:
             self.counts[reason_of(failure)] += 1
         name = self.named(failure)
@@ -80,12 +81,12 @@ class Troubles:
             logger.warning("%(what)s: %(why)s%(said)s", {"what": what, "why": name, "said": _said(failure)})
 
     def clear(self, what: str) -> None:
-        """Take down that `what` works; costs nothing where it did."""
+        """Note that the link named `what` works; costs next to nothing where it did before."""
         if self._now.pop(what, None) is not None and self._logged.pop(what):
             logger.warning("%(what)s: works again", {"what": what})
 
     def forget(self, name: str) -> None:
-        """Drop everything whose name begins so: that link is wanted no more."""
+        """Drop what was noted of a link, `NAME (place)` included, without a word: it is no longer wanted."""
         for what in [what for what in self._now if what == name or what.startswith(f"{name} (")]:
             del self._now[what], self._logged[what]
 
@@ -95,7 +96,7 @@ class Troubles:
     # ---- commands
 
     def refused(self, error: RedisRefused, at: str) -> None:
-        """Take down what a server refused. A cluster's redirections and unknown scripts are no trouble."""
+        """Note what the server at an address refused. A cluster's redirections and unknown scripts are no trouble."""
         error.told = True
         word, what = error.word, what_of(error.command, self._prefix)
         if word == "NOSCRIPT" or (self._is_cluster and word in ("MOVED", "ASK")):
@@ -114,9 +115,9 @@ class Troubles:
         refusal.met.add(what)
 
     def taken(self, command: Command, at: str) -> None:
-        """Hear that a server took a command, while anything is refused: what it refused before is over, if it was this.
+        """Note that a server took a command. If it refused this kind before, that is over.
 
-        Not where a server that takes no writes took a script, which may have had nothing to write.
+        Not where the server takes no writes and the command is a script, which may have had nothing to write.
         """
         if not command:
             return
@@ -126,36 +127,37 @@ class Troubles:
                 self._over(key)
 
     def proved(self, since: float, at: str) -> None:
-        """Hear that writes that began at this loop time were carried out: the server's state is in no write's way.
+        """Note that writes begun at a loop time were carried out: what was wrong with the server's state is over.
 
-        `at` is that server, or "" where there is one only, whichever it was when it refused something.
+        What was refused after that time stays: the proof is older. `at` is the server's address, or "" where there is
+        only one, which may have had another address when it refused something.
         """
         for key, refusal in [*self._refusals.items()]:
             if at in ("", key[0]) and key[1] in OF_SERVER and refusal.noted < since:
                 self._over(key)
 
     def what(self, command: Command) -> What:
-        """Name a command by its kind."""
+        """Return the kind of a command."""
         return what_of(command, self._prefix)
 
     # ---- what is no trouble
 
     def does_without(self, lacking: Iterable[str]) -> None:
-        """Take down which questions Redis does not answer that can be done without."""
+        """Note which commands Redis refuses that we can do without; each is logged once."""
         new = set(lacking) - self._lacking
         self._lacking |= new
         if new and self._is_announced:
             self._tell_lacking(new)
 
     def notice(self, about: str, text: str) -> None:
-        """Let operators know of something that is no trouble yet; "" when there is nothing to know any more."""
+        """Let operators know of something that is no trouble yet; with "" it is taken back."""
         is_new = self.notices.get(about, "") != text
         self.notices[about] = text
         if text and is_new and self._is_announced:
             logger.warning("%(notice)s", {"notice": text})
 
     def announce(self) -> None:
-        """Log all that, and what comes at once from now on: until a node is up its log is silent."""
+        """Log all notices, and from now on each as it comes. To be called when the node is up, and its log heard."""
         self._is_announced = True
         if self._lacking:
             self._tell_lacking(self._lacking)
@@ -176,20 +178,20 @@ class Troubles:
 
     @property
     def now(self) -> list[str]:
-        """Everything that is wrong, one short line each."""
+        """Everything that is wrong now, one short line each: refusals first, then links by their names."""
         self._lapse()
         links = (f"{what}: {outage.text}" for what, outage in self._now.items())
         return [*dict.fromkeys(refusal.text for refusal in self._refusals.values()), *links]
 
     @property
     def causes(self) -> list[str]:
-        """What is behind all that, each cause once: to those who wait it is one whether it troubles all or some."""
+        """The causes of all that, each once, however many links it troubles."""
         self._lapse()
         refusals = (refusal.text for refusal in self._refusals.values())
         return [*dict.fromkeys((*refusals, *(outage.text for outage in self._now.values())))]
 
     def in_vain(self, url: str, seconds: float) -> str:
-        """Say what somebody met who has waited so long: no Redis, or one that answers, if only to refuse something."""
+        """Say what somebody met who waited that long in vain: no Redis, or one that refused something."""
         self._lapse()
         if self._refusals or any(outage.is_refusal for outage in self._now.values()):
             return f"Redis at {url} has refused for {seconds:g} s what is needed"

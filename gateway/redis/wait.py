@@ -1,4 +1,4 @@
-"""Waiting for Redis, which a process does that can do nothing without it: what for, for how long, and why."""
+"""The wait of a starting process for its Redis, with a limit, and with a reason to show meanwhile."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from gateway.redis.link import RedisRefused
 from gateway.redis.trouble import Troubles
 
 Steps = dict[str, Callable[[], Awaitable[object]]]
-"""What is to be done, in order, by what is waited for meanwhile."""
+"""What is to be done, in order. The keys complete the sentence "waiting for Redis ..."."""
 
 
 class Wait:
-    """The wait of one process for its Redis, for so many seconds at most."""
+    """The wait of one process for its Redis, for `limit` seconds at most."""
 
     def __init__(self, url: str, *, limit: float) -> None:
         self._url = without_password(url)
         self._limit = limit
         self._troubles: Troubles | None = None
-        """What its backplane meets, once it has one."""
+        """What is wrong, as the links note it; None before `go_through`."""
         self._stage = "to be asked"
         self._began = 0.0
 
     @property
     def reason(self) -> str:
-        """What keeps the process from going on."""
+        """What the process waits for, for how long it has, and why, in one line."""
         seconds = asyncio.get_running_loop().time() - self._began if self._began else 0
         return f"waiting for Redis {self._stage}, for {seconds:.0f} s: {self._why}"
 
     @property
     def _why(self) -> str:
-        # There is always something: nothing is known of a server that takes calls and says nothing.
+        # A server that accepts connections and says nothing leaves no trouble at first.
         return (
             "; ".join(self._troubles.causes if self._troubles else ())
             or f"it does not answer (waiting for it {self._stage})"
         )
 
     async def go_through(self, steps: Steps, troubles: Troubles) -> None:
-        """Do all of it. Raises `Unavailable` when Redis stays away for too long, or refuses the log-in."""
+        """Take the steps in order. Raises `Unavailable` when that takes too long, or Redis refuses the log-in."""
         self._troubles = troubles
         self._began = asyncio.get_running_loop().time()
         try:
