@@ -1,4 +1,4 @@
-"""Carries envelopes between nodes."""
+"""Carries envelopes between nodes over Redis pub/sub, and keeps the histories of channels in Redis streams."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = [
 
 
 def open_backplane(settings: Settings, links: Links | None, rejections: Rejections | None = None) -> Backplane:
-    """Make the backplane over these links, or that of a node that is alone; nothing is connected before it is started.
+    """Make the backplane over these links, or the one of a node that is alone; nothing is connected before it runs.
 
-    `rejections` hears of what comes through Redis and is none of ours.
+    `rejections` counts what comes through Redis and no node can have said.
     """
     if links is None:
         return MemoryBackplane(history_total_bytes=settings.history_total_bytes)

@@ -1,4 +1,4 @@
-"""The backplane over a Redis Cluster: a map of shards, each the same pair of links as a Redis that stands alone."""
+"""The backplane over a Redis Cluster, by sharded pub/sub: for each master the same pair of links as for one Redis."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ logger = logging.getLogger(__name__)
 class ClusterBackplane(OverRedis):
     """Carries envelopes by SPUBLISH and SSUBSCRIBE, each over the links to the master that serves the topic.
 
-    What moves when slots do: subscriptions at once, and each tells its gap when the new master has granted it;
-    publications as soon as nothing is under way to the old master, so that their order stays.
+    When slots move, their subscriptions move at once, and each tells its gap when the new master has granted it.
+    Publications follow as soon as nothing is under way to the old master, so that their order stays: what is under way
+    may still be refused there, and then has to go ahead of what came later.
     """
 
     def __init__(self, settings: Settings, links: Links, topology: Topology, rejections: Rejections) -> None:
@@ -38,14 +39,14 @@ class ClusterBackplane(OverRedis):
         self._shared = Shared(settings, links.troubles, rejections)
         self.topology = topology
         self._nowhere = self._new_shard("nowhere", is_late=False)
-        """Never connected: keeps what nobody serves, until somebody does."""
+        """Never connected: keeps subscriptions and publications of slots that no master serves, until one does."""
         self._shards: dict[str, Shard] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._arranged = asyncio.Event()
         self._hears = [self._nowhere] * SLOTS
-        """By slot: the shard that keeps the subscriptions."""
+        """By slot: the shard that has its subscriptions."""
         self._publishes = [self._nowhere] * SLOTS
-        """By slot: the shard that takes publications; follows `_hears`."""
+        """By slot: the shard that takes its publications; follows `_hears` when nothing is under way (`_regroup`)."""
         ledger, timeout = self._shared.ledger, self._shared.timeout
         self._streams = Streams(self._call, self._keys, ledger, timeout=timeout, rejections=rejections)
 
@@ -61,7 +62,8 @@ class ClusterBackplane(OverRedis):
         await reached(self.topology.dial_any)
         await self._arranged.wait()
         while beats := [beat for address, shard in self._shards.items() if (beat := self._beat(address, shard))]:
-            await asyncio.wait(beats, timeout=RETRY)  # and look again: the masters may be others by then
+            # Not for longer: a master that goes meanwhile never grants its beat, and others may have come.
+            await asyncio.wait(beats, timeout=RETRY)
 
     async def publish(self, target: Target, data: bytes) -> int:
         topic = self._keys.topic(target)
@@ -99,12 +101,17 @@ class ClusterBackplane(OverRedis):
         )
 
     def _redirected(self, refusal: RedisRefused | None) -> None:
-        """Hear that a slot has moved; who refused named the new master."""
+        """Have the layout looked at: a slot has moved. The refusal names its new master: `MOVED SLOT HOST:PORT`."""
         words = refusal.message.split() if refusal else []
         self.topology.suspect(words[2] if len(words) > 2 else "")
 
     def _rearrange(self, tasks: asyncio.TaskGroup) -> None:
-        """Make the shards those of the topology."""
+        """Make the shards those of the topology.
+
+        Nothing is awaited in here, so nobody sees slots half moved. First come the new shards, since what moves must
+        have somewhere to go; then subscriptions move; then the links of masters that are gone are closed. Publications
+        come last: `turn` may send them on at once, to the shard that has the subscriptions by now.
+        """
         masters = self.topology.masters
         for address in masters - self._shards.keys():
             shard = self._shards[address] = self._new_shard(address, is_late=self._arranged.is_set())
@@ -120,7 +127,7 @@ class ClusterBackplane(OverRedis):
         self._arranged.set()
 
     def _move_subscriptions(self) -> set[Shard]:
-        """Let each slot be heard at its shard; return who lost slots."""
+        """Move the subscriptions of each slot to its shard; return the shards that lost slots."""
         losers = set()
         for slot in range(SLOTS):
             shard = self._shards.get(self.topology.shard_at(slot), self._nowhere)
@@ -136,7 +143,11 @@ class ClusterBackplane(OverRedis):
         return self._hears[key_slot(topic)] is not shard
 
     def _regroup(self, publishing: Publishing) -> None:
-        """Send on what waits, in order, each to the shard that takes it by now. Nothing is under way here."""
+        """Send on what waits at a shard, in order, each to the shard that takes it by now.
+
+        Called when nothing is under way there. So its slots move now: from here on new publications go to the new
+        shard, behind those that are handed over in this same step.
+        """
         for slot in range(SLOTS):
             if self._publishes[slot].publishing is publishing:
                 self._publishes[slot] = self._hears[slot]
@@ -144,13 +155,17 @@ class ClusterBackplane(OverRedis):
             self._shard_for(publication).publishing.put(publication)
 
     def _shard_for(self, publication: Publication) -> Shard:
+        """Return the shard that is to take a publication: the one a cluster asked for (`ASK`), if it is still there."""
         asking = self._shards.get(publication.asking)
         if asking is None:
             publication.asking = ""
         return asking or self._publishes[key_slot(publication.key)]
 
     def _beat(self, address: str, shard: Shard) -> asyncio.Future[None] | None:
-        """Let a shard's beats go to a topic in a slot of its own."""
+        """Let a shard's beats go to a topic in a slot of its own, another one when that slot has moved away.
+
+        Returns what to wait for until that topic is subscribed, None when it is.
+        """
         topic = shard.pulse.topic
         if not topic or self.topology.shard_at(key_slot(topic)) != address:
             topic = self._keys.beat(self._node, self.topology.tag_of(address))

@@ -1,4 +1,4 @@
-"""What every backplane promises."""
+"""The interface of a backplane, with what each one guarantees: delivery, order, and histories."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ class Arrival(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A part of a channel's history, oldest first, and where the whole stands."""
+    """A part of a channel's history, its messages oldest first, with the position of the whole."""
 
     epoch: str
     offset: int
-    """Of the newest message, 0 before the first one; there may be no message left."""
+    """Offset of the newest message ever, 0 before the first one; there may be no message left."""
     start: int
-    """Where the epoch began: its first message has the next offset."""
+    """Where the epoch began: its first message has the offset behind this one."""
     seen: int | None
-    """The time of the message at the offset that was asked about, None when it is not there."""
+    """The time (ms) of the message at the offset that `seen` asked about, None when that is not there."""
     messages: list[Envelope]
     more: bool
-    """Whether there are further messages behind these."""
+    """Whether there may be further messages behind these; only after a position."""
     same: bool = False
-    """Whether the position that was asked after is one of this history, if under an epoch that it was to have."""
+    """Whether the position asked after belongs to this history: to its epoch, or to one promised before it began."""
 
 
 class Backplane(Protocol):
     """Carries bytes between nodes by target: at most once, in order per target and publisher.
 
-    All nodes see the publications to one target in the same order. Once `subscribe` returns, whatever
-    any node publishes there reaches this one, its own publications included.
+    All nodes see the publications to one target in the same order. Once `subscribe` returns, whatever any node
+    publishes there reaches this one, its own publications included; a subscription that is lost is told as a gap.
     """
 
     @property
@@ -49,11 +49,11 @@ class Backplane(Protocol):
 
     @property
     def troubles(self) -> Troubles:
-        """Where whoever else talks to the same Redis notes what is wrong."""
+        """The troubles themselves, for others who talk to the same Redis."""
 
     @property
     def deaf(self) -> bool:
-        """Whether this node alone is deaf: Redis takes its beats, and they do not come back."""
+        """Whether this node alone hears nothing: Redis takes its beats, and they do not come back."""
 
     @property
     def counters(self) -> BackplaneCounters: ...
@@ -62,34 +62,37 @@ class Backplane(Protocol):
         """Be connected, and connect again whenever that is lost, until cancelled."""
 
     async def ready(self) -> None:
-        """Wait until it is connected, however long that takes. Raises what can only be mended by hand."""
+        """Wait until it is connected and its first topic is subscribed, however long that takes, while `run` works.
+
+        Raises `RedisRefused` for a wrong password, which waiting does not mend.
+        """
 
     async def publish(self, target: Target, data: bytes) -> int:
         """Publish, and wait until that is done; return how many nodes it reached.
 
-        Publications leave in the order of the calls. Raises `Unavailable` when too much waits already,
-        or when it was not taken within the publish timeout; then it is not sent later, unless the
-        connection broke while it was under way.
+        Publications leave in the order of the calls. Raises `Unavailable` when too much waits already, when Redis has
+        not taken it within the publish timeout, or when the connection broke while it was under way. What was not sent
+        by then never is; what was under way may have been carried out, or be carried out yet by a Redis that hangs.
         """
 
     async def append(self, channel: str, envelope: Envelope, rule: Rule, *, known: str = "") -> Position:
         """Publish to a channel and keep the message as its rule says, in one step; return its position.
 
-        A channel's history begins with its first message, in the epoch that `read` has named until then; but not
-        if that is `known` to have been used, by a history that is lost.
+        A channel's history begins with its first message, in the epoch that `read` has named until then; in a fresh one
+        if that epoch is `known` to have been used, by a history that is lost.
 
-        Other than `publish` this is never done twice, and tried again when the connection broke while it
-        was under way; then the position returned may be that of a later message. Raises `Unavailable`.
+        Unlike `publish` this is tried again when the connection broke while it was under way, and is never done twice;
+        then the position returned may be that of a later message. Raises `Unavailable` as `publish` does.
         """
 
     async def read(
         self, channel: str, *, after: Position | None = None, limit: int, seen: int = 0, size: int = 0
     ) -> Page:
-        """Read the first `limit` messages after a position, or the newest ones; nothing is kept of the channel by that.
+        """Read the first `limit` messages after a position, or the newest ones; reading begins no history.
 
-        After a position of another epoch all messages of the present one are. `seen` asks about the
-        message at that offset. `size` is how many bytes they may have, unless there is only one; 0 is any.
-        Raises `Unavailable`.
+        Every message of the present epoch is after a position of another one. `seen` asks about the message at that
+        offset. `size` limits the bytes of all payloads together, 0 does not; one message comes in any case. It takes
+        its turn behind the publications that wait. Raises `Unavailable`.
         """
 
     async def renew(self, channel: str, epoch: str, behind: int) -> None:
@@ -99,19 +102,19 @@ class Backplane(Protocol):
         """
 
     async def subscribe(self, targets: Iterable[Target]) -> None:
-        """Receive what is published there; returns once that is sure. Repeating it is free.
+        """Receive what is published there; return once Redis has confirmed it. Repeating it costs nothing.
 
-        Raises `Unavailable` past the publish timeout; the wish stands until `unsubscribe` all the same.
+        Raises `Unavailable` past the publish timeout; it is subscribed later all the same, until `unsubscribe`.
         """
 
     def unsubscribe(self, targets: Iterable[Target]) -> None:
-        """Receive no more from there, some time soon. Harmless where there was no subscription."""
+        """Stop receiving from there, soon: more may still arrive. Harmless where there was no subscription."""
 
     def batches(self) -> AsyncIterator[list[Arrival]]:
-        """Yield what arrives, as many as came together, in order. For one reader.
+        """Yield what arrives, in order, as much at a time as has gathered. For one reader only.
 
-        After a loss each channel that was subscribed has an arrival at `Target("gap", NAME)`, empty, as soon
-        as its own subscription is sure again: behind the last message before the loss and ahead of the first
-        one after it. What was published there in between did not come. A nameless `GAP` follows when
-        the last of them is back; there is nothing to do about that one but count it.
+        After a loss each channel that was subscribed has an empty arrival at `Target("gap", NAME)` as soon as its own
+        subscription is confirmed again: behind the last message before the loss and ahead of the first one after it.
+        What was published there in between may not have come. A nameless `GAP` follows when the last of them is back;
+        it is for counting only.
         """

@@ -1,4 +1,4 @@
-"""What a backplane counts, read when somebody asks."""
+"""The counters and figures of a backplane, for metrics and pages."""
 
 from __future__ import annotations
 

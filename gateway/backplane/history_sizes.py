@@ -1,4 +1,4 @@
-"""What the histories hold that this process writes to, so that strangers who name channels cannot fill the memory."""
+"""Keeps the histories that this process writes to within `history_total_bytes`: the longest unwritten are dropped."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from gateway.protocol.message import Position
 logger = logging.getLogger(__name__)
 
 OVERHEAD = 4096
-"""Bytes that a history takes beside its messages: Redis makes the first block of a stream this large."""
+"""Bytes counted for a history beside its messages: the first block of a Redis stream (`stream-node-max-bytes`)."""
 LINGER = 24 * 3600
 """Seconds for which a position outlives its messages (`position.lua` says why)."""
 LOG_PERIOD = 60.0
+"""Seconds between two warnings, for all channels together."""
 
 
 class Entry(NamedTuple):
-    """A history as it was after our last message to it."""
+    """A history as it was after our last message to it: position, bytes, and when (monotonic, s) that was."""
 
     position: Position
     size: int
@@ -28,17 +29,19 @@ class Entry(NamedTuple):
 
 
 class Ledger:
-    """The histories by when this process wrote to them last; the ones it has not written to for longest go first.
+    """The histories that this process has written to; those not written to for longest go first.
 
-    Others may write to the same channels, and count them as well: the sum is what is held at most. It takes what has
-    expired for held until its position has, too: this comes first when something has to go, and is no loss.
+    Clients choose channels, so without it they could fill Redis with histories. Other nodes may write to the same
+    channels, and count them too: the sum over all nodes is the most that is held. Messages that have expired count
+    until their position has expired as well, a day later; such histories go first, and are no loss.
     """
 
     def __init__(self, most: int, counters: BackplaneCounters) -> None:
         self._most = most
         self._counters = counters
         self._queues: dict[int, OrderedDict[str, Entry]] = {}
-        """By time to live, of which the rules have few: the first in each is the first to expire."""
+        """By time to live, since the rules have few: in each the first is the one written to least recently, and so
+        also the first to expire."""
         self._size = 0
         self._logged = -math.inf
 
@@ -46,11 +49,15 @@ class Ledger:
         return sum(map(len, self._queues.values()))
 
     def epoch(self, channel: str) -> str:
-        """Return the epoch in which this process wrote to a channel last, "" where it has not, or long ago."""
+        """Return the epoch in which this process last wrote to a channel; "" where it has not, or forgot it."""
         return next((queue[channel].position.epoch for queue in self._queues.values() if channel in queue), "")
 
     def note(self, channel: str, position: Position, size: int, ttl: int, now: float) -> list[tuple[str, Position]]:
-        """Note what a history holds after a message; return those that must go for it, and where they ended."""
+        """Note what a history holds after a message: `size` bytes, kept for `ttl` seconds (0: for good).
+
+        Returns the channels whose histories must be dropped for it, with their last positions as known here; the one
+        just written to is never among them. They are forgotten here at once; dropping them is up to the caller.
+        """
         for queue in self._queues.values():
             self._size -= _held(queue.pop(channel, None))
         self._forget_expired(now)
@@ -70,7 +77,7 @@ class Ledger:
                 self._size -= _held(queue.popitem(last=False)[1])
 
     def trimmed(self, channel: str, messages: int, now: float) -> None:
-        """Count messages that gave way to later ones because of their bytes, and not of their number."""
+        """Count messages that left a channel's history because of `history_bytes`, not of `history`."""
         self._counters.history_trimmed += messages
         if messages:
             self._warn(f"history_bytes keeps fewer messages of {channel} than history says", now)
@@ -81,7 +88,7 @@ class Ledger:
         self._warn(f"all histories together exceed history_total_bytes: that of {channel} was dropped", now)
 
     def _warn(self, what: str, now: float) -> None:
-        """Say it once a minute, for all channels together: strangers must not fill the log either."""
+        """Log it once a minute, for all channels together: strangers must not fill the log either."""
         if now - self._logged >= LOG_PERIOD:
             self._logged = now
             counters = self._counters

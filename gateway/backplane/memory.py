@@ -1,4 +1,4 @@
-"""The embedded backplane: one node, no server; what it carries and the histories are kept in this process."""
+"""The backplane of a node that is alone (`memory://`): what it publishes comes back to it, and histories lie here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ CLASSES = 4096
 
 
 class MemoryBackplane:
-    """Hands this node's publications back to it, by the same rules as Redis would."""
+    """Hands this node's publications back to it, by the same rules as Redis would.
+
+    Nothing waits and nothing is lost here, so nothing raises `Unavailable`, and there are no gaps.
+    """
 
     def __init__(self, *, history_total_bytes: int = 0) -> None:
         self._targets: set[Target] = set()
@@ -47,7 +50,7 @@ class MemoryBackplane:
         return self.put(target, data)
 
     def put(self, target: Target, data: bytes) -> int:
-        """Publish without waiting, which needs no server here."""
+        """Publish without waiting; return 1 if this node subscribes the target, else 0."""
         if target not in self._targets:
             return 0
         self._arrived.append(Arrival(target, data))
@@ -93,14 +96,14 @@ class _Stream:
 
 
 class MemoryStreams:
-    """Keeps what Redis streams would, as long, and as much of it."""
+    """Keeps what Redis streams would, for as long, and as much of it; lost when the process ends."""
 
     def __init__(self, ledger: Ledger | None = None) -> None:
         self._ledger = Ledger(0, BackplaneCounters()) if ledger is None else ledger
         self._streams: dict[str, _Stream] = {}
         self._secret = secrets.token_bytes(16)
         self._forgotten = [0] * CLASSES
-        """How many histories are, in classes of channels: what a channel's next one is called follows from that."""
+        """How many histories of each class are gone: the next epoch of a channel is derived from that."""
 
     def append(self, channel: str, envelope: Envelope, rule: Rule) -> Envelope:
         """Number a message and keep it; return it with its position."""
@@ -143,9 +146,10 @@ class MemoryStreams:
             stream.epoch, stream.start = secrets.token_hex(6), behind
 
     def _promise(self, channel: str) -> str:
-        """Return the epoch that a channel without a history has, and its first message will have.
+        """Return the epoch that a channel without a history has, and that its first message will have.
 
-        Another one once a history of its class is forgotten, which takes a day or a flood: it may have been its own.
+        It changes whenever a history of the channel's class is forgotten, since that may have been its own, and an
+        epoch must not begin twice. That is seldom: it takes a day without messages, or more histories than are kept.
         """
         words = f"{self._forgotten[_class_of(channel)]} {channel}".encode()
         return blake2b(words, digest_size=6, key=self._secret).hexdigest()
@@ -176,7 +180,7 @@ def _class_of(channel: str) -> int:
 
 
 def _keep(stream: _Stream, message: Envelope, rule: Rule) -> int:
-    """Put a message in, and let the oldest go; return how many did because of their bytes."""
+    """Put a message in, and let the oldest go; return how many went because of `history_bytes`."""
     stream.messages.append(message)
     stream.size += _size(message)
     trimmed = 0
@@ -187,7 +191,7 @@ def _keep(stream: _Stream, message: Envelope, rule: Rule) -> int:
 
 
 def _fitting(messages: Iterable[Envelope], size: int) -> tuple[list[Envelope], bool]:
-    """Take as many as have so many bytes together, the first one in any case; tell whether some are left."""
+    """Take as many as have at most `size` bytes together, the first one in any case; tell whether some are left."""
     found: list[Envelope] = []
     room = size or math.inf
     for message in messages:

@@ -1,4 +1,4 @@
-"""The outgoing half of the Redis backplane: a bounded queue that survives an outage."""
+"""The outgoing half of the Redis backplane: a bounded queue of publications that keeps their order over an outage."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from gateway.redis.link import Command, Link, LinkLost, RedisRefused
 from gateway.redis.refusal import PASSING
 
 STALLED = 0.25
-"""A link that owes an answer for so long is sent no more: what waits here can still be taken back."""
+"""Seconds for which a link may owe an answer before it is sent no more: what waits here can still be taken back."""
 FIRST_PAUSE, LAST_PAUSE = 0.01, 1.0
-"""How soon a refused command is tried again."""
+"""Seconds until a refused command is tried again: doubled each time, until Redis takes something."""
 EXPIRY_STEP = 0.05
-"""The queue is looked through for what waited too long no more often than this."""
+"""Seconds between two looks for what has waited too long, at least: each goes through the queues."""
 
 
 class Room:
-    """What may wait for Redis, in all queues of a node together."""
+    """The bound on what may wait for Redis, in all queues of a node together; 0 is no bound."""
 
     def __init__(self, *, messages: int, size: int) -> None:
         self._most_messages = messages
@@ -42,23 +42,24 @@ class Room:
         self.waiting_bytes += size
 
     def leave(self, size: int) -> None:
+        """Count one out again, however it ended."""
         self.waiting -= 1
         self.waiting_bytes -= size
 
 
 def key_of(command: Command) -> bytes:
-    """Return the topic or first key of a command: what its order is kept by, and its slot in a cluster."""
+    """Return the topic or first key of a command: its order is kept by that, and a cluster routes by it."""
     key = command[3 if command[0] in ("EVALSHA", b"EVALSHA") else 1]
     return key if isinstance(key, bytes) else str(key).encode()
 
 
 class Publication:
-    """One command on its way; a link gives it the answer, or word that it broke, once each time it was sent."""
+    """One command on its way, and the `Reply` of the link: for each time it is sent it gets one answer or one error."""
 
     __slots__ = ("answer", "asking", "command", "deadline", "repeatable", "sender", "sent")
 
     sender: Publishing
-    """Where it was sent from: in a cluster it may move."""
+    """The queue that sent it last; in a cluster it may move to another one."""
 
     def __init__(self, command: Command, answer: asyncio.Future[Any], deadline: float, *, repeatable: bool) -> None:
         self.command = command
@@ -67,14 +68,14 @@ class Publication:
         self.answer = answer
         self.sent = 0.0
         self.asking = ""
-        """Where a cluster told us to ask for it, while its slot is on the way there."""
+        """The master that a cluster told us to ask for this one (`ASK`), while the slot is on its way there."""
 
     @property
     def key(self) -> bytes:
         return key_of(self.command)
 
     def done(self) -> bool:
-        """Take the answer even if nobody waits for it any more: the answers keep the order."""
+        """Return False, though nobody may wait any more: what is under way is known only if every answer is taken."""
         return False
 
     def set_result(self, value: object) -> None:
@@ -89,13 +90,13 @@ class Publication:
 
 
 class Publishing:
-    """Publishes in the order of the calls, over whatever link there is; waits while there is none.
+    """Publishes in the order of the calls, over whatever link there is; what is published waits while there is none.
 
-    A PUBLISH is sent once: if the link breaks before its answer, it may or may not have been carried
-    out, and doing it again could double the message. Such a publication fails with `Unavailable`. What
-    is `repeatable` is sent again over the next link, before anything else. (One that failed may even come
-    late: a frozen master of a cluster which has a successor by the time it thaws still carries out what was
-    under way to it, and tells the successor's subscribers. Hence little is sent to whoever does not answer.)
+    A PUBLISH is sent once: if the link breaks before its answer, it may or may not have been carried out, and sending
+    it again could double the message. Such a publication fails with `Unavailable`. What is `repeatable` is sent again
+    over the next link, before anything else. One that failed may even arrive late: a frozen master still carries out,
+    when it thaws, what was under way to it, and if the cluster has given it a successor meanwhile, the successor's
+    subscribers get it. That is why little is sent to a server that does not answer (`STALLED`).
 
     What Redis refuses because of its own state was not carried out, and is sent again until it is taken or
     its time is up: before what came later, and not at all once something later on the same key was taken.
@@ -114,34 +115,40 @@ class Publishing:
         self._timeout = timeout
         self._verb = verb
         self._redirected = redirected
-        """In a cluster: hears of MOVED."""
+        """In a cluster: called with each MOVED."""
         self._regroup = regroup
-        """In a cluster: may take what waits elsewhere, at a moment when nothing is under way."""
+        """In a cluster: called when nothing is under way, to move what waits to other queues, or put it back here."""
         self.link: Link | None = None
         self._waiting: deque[Publication] = deque()
         self._under_way: deque[Publication] = deque()
         """Sent over the present link, in the order in which the answers come."""
         self._refused: list[Publication] = []
+        """What is to be sent again, in order; held back until the last one under way has its answer."""
         self._refused_keys: set[bytes] = set()
+        """Keys on which something was refused: what is taken on one of them now has overtaken it."""
         self._turning = False
-        """Whether nothing is sent until all that is under way is answered."""
+        """Whether `turn` was called: nothing is sent until all that is under way is answered."""
         self._careful = False
-        """Whether the last answer was a refusal: then only one at a time is tried."""
+        """Whether the last answer was a refusal: then only one at a time is sent, since more would overtake it."""
         self._pause = FIRST_PAUSE
         self._retry: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
     @cached_property
     def _loop(self) -> asyncio.AbstractEventLoop:
-        """Asked for once: on CPython 3.11 each time is a system call, which made 7 % of a busy node's time."""
+        """The running loop, asked for once: on CPython 3.11 each time is a system call, 7 % of a busy node's time."""
         return asyncio.get_running_loop()
 
     def publish(self, topic: bytes, data: bytes) -> Coroutine[Any, Any, int]:
-        """Return how many subscribers got it. Raises `Unavailable`: too much waits, or it took too long."""
+        """Publish and return how many subscribers got it. Raises `Unavailable` as `Backplane.publish` does."""
         return self.call((self._verb, topic, data), size=len(data))
 
     async def call(self, command: Command, *, size: int, repeatable: bool = False) -> Any:
-        """Send any command in its turn and return the answer; `size` counts against the bound."""
+        """Send any command in its turn and return the answer; `size` counts against the bound.
+
+        Who is cancelled before it was sent takes it back. Raises `Unavailable` as `Backplane.publish` does; for what is
+        `repeatable` a broken link is no reason to.
+        """
         self._room.take(size)
         deadline = self._loop.time() + self._timeout
         try:  # the future stands in no variable: its error holds this frame, and circles wait for the collector
@@ -154,15 +161,16 @@ class Publishing:
     async def use(self, link: Link) -> None:
         """Send over this link, what waited first, until it is lost."""
         self.link, self._careful = link, False
-        _teach(link)
+        _teach(link)  # ahead of what waits: a new server knows no scripts
         self._go_on()
         try:
-            await asyncio.shield(link.lost)
+            await asyncio.shield(link.lost)  # others wait for it too: who cancels us must not cancel it
         finally:
             self.link = None
 
     def put(self, publication: Publication) -> asyncio.Future[Any]:
         """Send it, or let it wait its turn; return the future of its answer."""
+        # Behind what waits even if it could be sent: nothing overtakes.
         if self._waiting or not self._may_send():
             self._waiting.append(publication)
         else:
@@ -172,12 +180,12 @@ class Publishing:
         return publication.answer
 
     def turn(self) -> None:
-        """Let `regroup` have what waits, as soon as nothing is under way."""
+        """Call `regroup` as soon as nothing is under way, and send nothing before."""
         self._turning = True
         self._go_on()
 
     def take(self) -> list[Publication]:
-        """Hand over what waits, in order."""
+        """Hand over what waits, in order, less what nobody waits for any more."""
         taken = [publication for publication in self._waiting if not publication.answer.done()]
         self._waiting.clear()
         return taken
@@ -185,6 +193,7 @@ class Publishing:
     # ---- sending
 
     def _may_send(self) -> bool:
+        """Tell whether the next one may be sent now; not while the server is slow, and one by one after a refusal."""
         if self.link is None or self.link.lost.done() or self._turning or self._retry is not None:
             return False
         if not self._under_way:
@@ -192,7 +201,7 @@ class Publishing:
         return not self._careful and self._loop.time() - self._under_way[0].sent < STALLED
 
     def _send(self, publication: Publication) -> None:
-        if publication.answer.done():
+        if publication.answer.done():  # its time is up, or its caller was cancelled
             return
         assert self.link is not None
         publication.sender, publication.sent = self, self._loop.time()
@@ -202,26 +211,26 @@ class Publishing:
         self.link.send(publication, *publication.command)
 
     def _go_on(self) -> None:
-        """Do what has become possible."""
+        """Do what has become possible: look at what was refused when nothing is under way, then send what waits."""
         if not self._under_way and (self._turning or self._refused):
             self._start_over()
         while self._waiting and self._may_send():
             self._send(self._waiting.popleft())
 
     def _start_over(self) -> None:
-        """Put what was refused back in front, and let a cluster look at it all."""
+        """Put what was refused back in front of what waits, and let a cluster move it all."""
         self._waiting.extendleft(reversed(self._refused))
         self._refused.clear()
         self._refused_keys.clear()
         if self._regroup is not None:
-            self._turning = True  # what it puts back waits here, until it is through
+            self._turning = True  # what it puts back waits here until all is moved, and so stays in order
             self._regroup(self)
         self._turning = False
 
     # ---- answers, in the order of sending
 
     def taken(self, publication: Publication, value: object) -> None:
-        """Take the answer of Redis."""
+        """Take the answer of Redis to what was sent first. Called by the publication."""
         self._under_way.popleft()
         if not publication.answer.done():
             publication.answer.set_result(value)
@@ -231,7 +240,7 @@ class Publishing:
         self._go_on()
 
     def failed(self, publication: Publication, error: Exception) -> None:
-        """Take a refusal, or word that the link broke."""
+        """Take a refusal, or word that the link broke, of what was sent first. Called by the publication."""
         # A link answers in the order of sending; when it breaks it is lost first, so that nothing more is sent over it,
         # and then tells all that are left, in the same order. So what is collected here is in order too, and goes back
         # in front of what waits once the last one under way has its word, not earlier.
@@ -246,8 +255,9 @@ class Publishing:
         self._go_on()
 
     def _refuse(self, publication: Publication, error: RedisRefused) -> None:
+        """Keep what was refused for now, to send it again after a pause; fail what was refused for good."""
         if error.word == "NOSCRIPT":
-            if not self._refused and self.link is not None:
+            if not self._refused and self.link is not None:  # once for all that were under way
                 _teach(self.link)
         elif error.word not in PASSING:
             publication.fail(error)
@@ -279,7 +289,10 @@ class Publishing:
     # ---- time
 
     def _expire(self) -> None:
-        """Fail what waited too long. What is under way keeps its place: its answer may come yet."""
+        """Fail what waited too long. What is under way keeps its place: its answer may come yet, and keeps the order.
+
+        All have the same timeout, so that those that end first stand first; nearly so after slots of a cluster moved.
+        """
         self._expiry = None
         now = self._loop.time()
         error = f"Redis did not answer within {self._timeout:g} s"
@@ -296,13 +309,13 @@ class Publishing:
 
 
 def _teach(link: Link) -> None:
-    """Give Redis the scripts: it may be new, or have been told to forget them."""
+    """Give Redis the scripts, without waiting: what is sent behind them finds them there."""
     for script in SCRIPTS:
         link.send(_Ignored(), b"SCRIPT", b"LOAD", script.text)
 
 
 class _Ignored:
-    """Takes an answer that says nothing."""
+    """Takes an answer that does not matter."""
 
     def done(self) -> bool:
         return True

@@ -1,7 +1,7 @@
-"""Asks other nodes: the one that holds a connection to act on it, or all of them what they hold.
+"""Requests between nodes, over the backplane: to the node that holds a connection, or to all of them.
 
-A connection id names its node, so a question goes straight there, over the backplane, and the answer
-straight back.
+A connection id contains the name of its node, so a question goes straight there without a look-up in Redis, and the
+answer straight back. Answers are matched by number: each question has its own.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from gateway.protocol.message import is_name, node_of
 logger = logging.getLogger(__name__)
 
 Act = Callable[[str, dict[str, Any]], Awaitable[object]]
-"""Does what another node asks: a verb and its arguments."""
+"""Carries out what another node asks, given a verb and its arguments; what it returns, or raises, is the answer."""
 
 
 _SILENCE = object()
+"""Instead of an answer, which may be None."""
 BRIEFLY = 0.1
-"""Seconds that a node which was silent is given to answer several nodes' question, until it has answered again."""
+"""Seconds for which `ask_all` waits for a node that was silent the last time, until it has said something again."""
 
 
 class Heard(NamedTuple):
-    """What came of a question to several nodes."""
+    """The answers to a question to several nodes."""
 
     answers: dict[str, Any]
     """By node."""
@@ -46,19 +47,20 @@ class Remote:
         self._act = act
         self._timeout = timeout
         self._hint = hint
-        """Why a node may not answer, for whoever is told that."""
+        """Appended to the message that a node did not answer: why that may be."""
         self._numbers = count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._silent: set[str] = set()
-        """Nodes that let the last question to them pass, and have said nothing since."""
+        """Nodes that did not answer the last question of `ask_all` in time, and no other one since."""
         self.in_vain = 0.0
-        """Seconds waited, in all, for answers that did not come, after those that did."""
+        """Seconds spent in all waiting for answers that did not come, after the last one that did."""
 
     async def ask(self, verb: str, connection_id: str, **arguments: object) -> Any:
-        """Have the connection's node do something; return what came of it.
+        """Have the connection's node do something; return its answer.
 
-        Raises what doing it raised there, `ConnectionNotFound` when there is no such node, and
-        `Unavailable` when no answer came in time: then it may have been done or not.
+        Only for connections of other nodes. Raises what was raised there, if it is a `GatewayError`;
+        `ConnectionNotFound` when there is no such node, or the id is this node's own; and `Unavailable` when no answer
+        came within the timeout, after which it may have been done or not.
         """
         node = node_of(str(connection_id))
         if not node or node == self.node:
@@ -75,11 +77,10 @@ class Remote:
     async def ask_all(
         self, nodes: Collection[str], verb: str, *, within: float, patient: bool = False, **arguments: object
     ) -> Heard:
-        """Ask several nodes the same, this one included if it is among them; return what came in so many seconds.
+        """Ask several nodes the same, this one too if it is among them; return what came within so many seconds.
 
-        A node that was silent when it was last asked is waited for but briefly, unless `patient`, so that one that
-        hangs does not make everybody who asks wait each time. Raises nothing: a node that refuses or fails is among
-        the silent ones.
+        A node that was silent when it was last asked is waited for only briefly, unless `patient`: one that hangs would
+        make everybody who asks wait each time. Raises nothing for a node that refuses or fails: it is among the silent.
         """
         time = asyncio.get_running_loop().time
         last = time()
@@ -120,19 +121,22 @@ class Remote:
         """Return what a node answers, however long it takes; `_SILENCE` when there is no such node."""
         number = next(self._numbers)
         question = {"ask": verb, "number": number, "from": self.node, **arguments}
+        # Before it is published: the answer may come before PUBLISH itself is answered, over another link.
         self._asked[number] = answer = asyncio.get_running_loop().create_future()
         try:
             if not await self._backplane.publish(Target("node", node), pack_map(question)):
-                self._silent.discard(node)  # it is gone, which takes no waiting, and another may come by its name
+                # Nobody subscribes its topic: it is gone, which takes no waiting. Another may come with its name.
+                self._silent.discard(node)
                 return _SILENCE
             return await answer
         finally:
             del self._asked[number]
 
     async def heard(self, data: bytes) -> None:
-        """Take what another node said: a question, or the answer to one of ours.
+        """Take what another node said: a question, which is carried out and answered, or the answer to one of ours.
 
-        Raises `InvalidEnvelope` for what no node says; then nothing was done, and nobody is answered.
+        Raises `InvalidEnvelope` for what no node says, in which case nothing was done and nobody is answered, and
+        `Unavailable` when the answer could not be published.
         """
         match unpack_map(data):
             case {"ask": str(verb), "number": int(number), "from": str(node), **arguments} if is_name(node):

@@ -1,4 +1,4 @@
-"""The Lua scripts of histories: what must be decided and done in one step."""
+"""The Lua scripts of histories: appending, reading, and giving up are each decided and done in one step."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ RENEW = Script("gateway.backplane", "position", "renew")
 DROP = Script("gateway.backplane", "position", "drop")
 
 SCRIPTS = (APPEND, READ, RENEW, DROP)
-"""What every server is given as soon as it is connected."""
+"""Given to every server as soon as a link to publish over is up."""

@@ -1,4 +1,4 @@
-"""One Redis master as a node uses it: a link to publish, a link to hear, and a beat that proves both."""
+"""One Redis master as a node uses it: a link to publish, a link that subscribes, and a heartbeat over both."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from gateway.redis.signing import Signing
 from gateway.redis.trouble import Troubles
 
 AWAY = 0.5
-"""Without a link to publish over for longer than this, it was Redis that was away; for less, see `_was_away`."""
+"""Without a link to publish over for more seconds than this, it was Redis that was away; for less, see `_was_away`."""
 HEAD_START = 1.0
-"""What every node is given to subscribe again, before what waited is published: after Redis was away, or at a master
-that came while we ran."""
+"""Seconds that all nodes are given to subscribe again before what waited is published, after Redis was away, or at a
+master that came while we ran: else it would reach only those that were faster. All dial again within about a second."""
 
 
 class Shared:
-    """What all shards of a backplane share."""
+    """What all shards of a backplane share: one inbox, one bound on what waits, one set of counters."""
 
     def __init__(self, settings: Settings, troubles: Troubles, rejections: Rejections) -> None:
         self.rejections = rejections
@@ -47,7 +47,7 @@ class Shared:
 
 
 class OverRedis(ABC):
-    """What the backplanes over one Redis and over a cluster do alike: histories, and to say how they fare."""
+    """What the backplanes over one Redis and over a cluster have in common: histories, arrivals, and figures."""
 
     _shared: Shared
     _streams: Streams
@@ -55,7 +55,7 @@ class OverRedis(ABC):
     @property
     @abstractmethod
     def _pulses(self) -> Collection[Pulse]:
-        """That of each master."""
+        """The pulse of each master."""
 
     async def append(self, channel: str, envelope: Envelope, rule: Rule, *, known: str = "") -> Position:
         return await self._streams.append(channel, envelope, rule, known=known)
@@ -93,7 +93,12 @@ class OverRedis(ABC):
 
 
 class Shard:
-    """The only master, or one of a cluster."""
+    """The only master, or one of a cluster: its queue of publications, its subscriptions and its pulse.
+
+    There are two links, since Redis takes few commands over one that subscribes; either may be lost alone. `is_late` is
+    for a master that came while the node ran. `redirected` and `regroup` are for a cluster: see `Subscriptions` and
+    `Publishing`.
+    """
 
     def __init__(
         self,
@@ -110,7 +115,7 @@ class Shard:
         self._shared = shared
         self._links = 0
         self._left = asyncio.get_running_loop().time() - AWAY if is_late else 0.0
-        """When the last link to publish over was lost, or had gone silent for good."""
+        """Loop time at which the last link to publish over was lost, or went silent for good; 0 without one."""
         self.publishing = Publishing(
             shared.room,
             timeout=shared.timeout,
@@ -148,7 +153,10 @@ class Shard:
             tasks.create_task(self.pulse.run(subscriptions))
 
     def beat_at(self, topic: bytes) -> asyncio.Future[None] | None:
-        """Choose the topic of the beats; return what to wait for until it is subscribed."""
+        """Choose the topic of the beats; return what to wait for until it is subscribed, None when it is.
+
+        Shield it, or use `asyncio.wait`: others may wait for the same.
+        """
         if self.pulse.topic and self.pulse.topic != topic:
             self.subscriptions.unsubscribe(self.pulse.topic)
         self.pulse.topic = topic
@@ -162,10 +170,15 @@ class Shard:
             await self.publishing.use(link)
         finally:
             now = asyncio.get_running_loop().time()
+            # A link that broke after a long silence was of no use since it was heard last: that is when Redis went.
             self._left = link.heard if now - link.heard > SILENT else now
 
     def _was_away(self, link: Link) -> bool:
-        """Whether others lost their links as well: where ours to hear broke too, it was hardly our way to Redis."""
+        """Tell whether it was Redis that was away, so that other nodes lost their links as well.
+
+        A link that is back within `AWAY` may have been the only one to break, and then nobody should wait. But if the
+        link that subscribes is away too, or was made since, both broke, which says that Redis did.
+        """
         if not self._left:
             return False
         hearing = self.subscriptions.link
@@ -177,4 +190,4 @@ class Shard:
 
     def _count(self) -> None:
         self._links += 1
-        self._shared.counters.reconnects += self._links > 2
+        self._shared.counters.reconnects += self._links > 2  # the first two are no losses

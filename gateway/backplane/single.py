@@ -1,4 +1,4 @@
-"""The backplane of a cluster of nodes: Redis pub/sub on one server, or on the master that Sentinel names."""
+"""The backplane over one Redis server, or the master that Sentinel names, by plain pub/sub."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ from gateway.redis.records import Rejections
 from gateway.redis.refusal import is_password_refused
 
 RETRY = 0.25
+"""Seconds, in the mean, between two attempts to reach a Redis while a node starts."""
 
 
 class RedisBackplane(OverRedis):
-    """Carries envelopes by PUBLISH and SUBSCRIBE; no pattern subscriptions, no reads per message."""
+    """Carries envelopes by PUBLISH and SUBSCRIBE: one command for each message, and one topic for each target.
+
+    No pattern subscriptions: Redis would match each message with every one of them.
+    """
 
     def __init__(self, settings: Settings, links: Links, rejections: Rejections) -> None:
         self._keys = links.keys
@@ -40,7 +44,7 @@ class RedisBackplane(OverRedis):
     async def ready(self) -> None:
         await reached(self._dialer.dial)
         if beat := self._shard.beat_at(self._beat_topic):
-            await asyncio.shield(beat)
+            await asyncio.shield(beat)  # others may wait for the same
 
     def publish(self, target: Target, data: bytes) -> Coroutine[Any, Any, int]:
         topic = self._keys.topic(target)
@@ -62,7 +66,10 @@ class RedisBackplane(OverRedis):
 
 
 async def reached(dial: Callable[[], Awaitable[Link]]) -> None:
-    """Wait until Redis can be reached. Raises `RedisRefused` when it refuses the password."""
+    """Wait until Redis can be reached, however long that takes. Raises `RedisRefused` when it refuses the password.
+
+    Other refusals pass, or can be mended without starting anew: a server that is loading, or has too many clients.
+    """
     while True:
         try:
             (await dial()).abort()

@@ -1,9 +1,9 @@
-"""Histories of channels in Redis streams, written and read by scripts.
+"""Histories of channels in Redis streams, appended to and read by Lua scripts.
 
-An entry's id is OFFSET-TIME, so that `XRANGE gateway:stream:lobby 18 +` is what came after offset 17; its
-fields are `message`, as clients read it, and `exclude` where the message skips connections. Epoch and
-newest offset are in a key of their own, which the first message makes. Until then a channel has an epoch
-that follows from a seed, of which there is one in a Redis, or in each slot of a cluster.
+An entry's id is OFFSET-TIME (ms), so that `XRANGE gateway:stream:lobby 18 +` is what came after offset 17; its fields
+are `message`, as clients read it, and `exclude` where the message skips connections. Epoch and newest offset are in a
+key of their own, which the first message makes. Until then a channel has an epoch that is derived from a seed, a key
+of which there is one in a Redis, or in each slot of a cluster.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from gateway.redis.link import Command
 from gateway.redis.records import Entry, Rejections, entries_in, place_of
 
 SLACK = 60
-"""Seconds, beyond the publish timeout, for which Redis knows what a sender sent last."""
+"""Seconds, beyond the publish timeout, for which Redis knows the last number of a sender: past the timeout nothing is
+sent again, and the rest is for what is still on its way."""
 
 
 class Call(Protocol):
-    """Sends a command in its turn (`Publishing.call`)."""
+    """Sends a command in its turn and returns the answer: `Publishing.call`, of the right shard in a cluster."""
 
     async def __call__(self, command: Command, *, size: int, repeatable: bool = False) -> Any: ...
 
@@ -41,9 +42,8 @@ class Call(Protocol):
 class Streams:
     """Appends to and reads from the streams of one Redis, or of a cluster.
 
-    Each append carries a number of this sender's, and Redis takes a channel's only in rising order: what a
-    broken link made us send again is done once. That needs the commands of one channel to be sent in the order
-    of the calls.
+    Each append carries a number, and Redis takes those of one process to one channel only in rising order: so one that
+    a broken link made us send again is carried out once. That needs `call` to keep the order of each channel.
     """
 
     def __init__(self, call: Call, keys: Keys, ledger: Ledger, *, timeout: float, rejections: Rejections) -> None:
@@ -105,14 +105,17 @@ class Streams:
         await self._call(RENEW(keys, _new_epoch(), epoch, behind), size=0, repeatable=True)
 
     async def _drop(self, channel: str, end: Position) -> None:
-        """Give up a history, unless another node has written to it since we did."""
+        """Drop a history, unless another node has written to it since we did: then it is that node's to keep.
+
+        Never fails: the history counts as gone here, and expires by itself if its rule has a `ttl`.
+        """
         keys = self._keys.position(channel), self._keys.stream(channel)
-        with suppress(Unavailable):  # it expires anyway
+        with suppress(Unavailable):
             if await self._call(DROP(keys, _new_epoch(), end.offset), size=0, repeatable=True):
                 self._ledger.dropped(channel, time.monotonic())
 
     def _messages(self, channel: str, epoch: str, entries: Iterable[Entry]) -> Iterator[Envelope]:
-        """Read entries, oldest first, but not what was put among them by hand."""
+        """Yield the messages in entries, oldest first, and skip what was put among them by hand."""
         last = 0
         for id, fields in entries:
             place = place_of(id)

@@ -1,4 +1,6 @@
--- Numbers a message, keeps it, and publishes it. What the same sender sent before is not done twice.
+-- Numbers a message, keeps it, and publishes it, in one step: members see messages in the order of their offsets. What the
+-- same sender has sent before is not done twice: with a number that is not above its last one nothing happens, and the
+-- answer is the newest position.
 -- KEYS  position, stream, the sender's last sequence number, seed
 -- ARGV  new epoch, sequence number, how long (s) it is remembered, time (ms), history, history_bytes, ttl, epoch that
 --       the sender knows to have been used, PUBLISH or SPUBLISH, topic, envelope, fields of the entry...
@@ -22,6 +24,8 @@ local sent = redis.pcall('GET', KEYS[3])
 if tonumber(ARGV[2]) <= (type(sent) == 'string' and tonumber(sent) or 0) then
   return {epoch, offset, bytes, 0}
 end
+-- Noted before it is kept. For its own state (OOM, MISCONF) Redis refuses a script only at its first write, so nothing of
+-- that kind comes between the two, after which the same number would be taken for done.
 redis.call('SET', KEYS[3], ARGV[2], 'EX', ARGV[3])
 offset = offset + 1
 
@@ -36,7 +40,7 @@ end
 local size, most, most_bytes = size_of(ARGV, 12), tonumber(ARGV[5]), tonumber(ARGV[6])
 local trimmed = 0
 
--- Lets the oldest go until there is room for one more, some at a time: what a hand has put among them is no matter.
+-- Lets the oldest go until there is room for one more, some at a time; entries put among them by hand do no harm.
 local function make_room()
   local length = redis.pcall('XLEN', KEYS[2])
   if type(length) ~= 'number' then
@@ -82,7 +86,7 @@ elseif failure then
   redis.call('DEL', KEYS[2])
   bytes = size
   for _, entry in ipairs(ours) do
-    if #entry[2] <= 20 then -- one of a hand's may have more than a call can take
+    if #entry[2] <= 20 then -- one put there by hand may have more fields than a call can take
       redis.call('XADD', KEYS[2], entry[1], unpack(entry[2]))
       bytes = bytes + size_of(entry[2], 1)
     end
@@ -104,6 +108,8 @@ else
   redis.call('PERSIST', KEYS[2])
   redis.call('PERSIST', KEYS[1])
 end
+-- Last, so that nothing is told that could not be kept. The envelope is a msgpack array of four ('\148'): the parts of the
+-- position, which are known only here, and what the node has packed.
 local place = cmsgpack.pack(epoch) .. cmsgpack.pack(offset) .. cmsgpack.pack(tonumber(ARGV[4]))
 redis.call(ARGV[9], ARGV[10], '\148' .. place .. ARGV[11])
 return {epoch, offset, bytes, trimmed}

@@ -9,7 +9,7 @@ local LINGER = 24 * 3600
 -- whoever writes it. It stays for good, since in a cluster whose slots move a call with a key that is not there waits.
 local PERIOD = 1800
 
--- Returns the seed; where there is none, or what a hand has put there, one is made of what was drawn at random. Fails
+-- Returns the seed; where there is none, or somebody has overwritten it, one is made of what was drawn at random. Fails
 -- where it cannot be read, or written.
 local function seed_at(key, random)
   local found = redis.pcall('GET', key)

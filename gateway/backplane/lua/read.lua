@@ -1,5 +1,5 @@
 -- Reads from a channel's history: the first entries after a position, or the newest ones. Makes no key but the seed, of
--- which there is one for many channels, and mends what a hand has spoiled.
+-- which there is one for many channels, and mends what was spoiled by hand.
 -- KEYS  position, stream, seed
 -- ARGV  new epoch, limit, most bytes (0 is any), offset to look up, [epoch and offset to read after]
 -- Returns {epoch, offset, first offset's predecessor, id at the offset to look up, entries, whether there are more,
