@@ -1,4 +1,4 @@
-"""Who is connected, where, across the cluster."""
+"""Presence: which connections, members and online users there are in the whole cluster, and on which node."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ def open_presence(
     vital: Callable[[], Vital] = Vital,
     reaped: Callable[[str, int], None] = lambda node, removed: None,
 ) -> Presence:
-    """Make the presence over these links, or that of a node that is alone; nothing is connected before it runs.
+    """Make the presence over these links, or the one of a node that is alone; nothing is connected before it runs.
 
-    `rejections` hears of what stands there and is none of ours. `vital` tells how this node is, which the others may
-    read. `reaped` hears of each dead node that this one has cleaned up after, and how many connections that were.
+    `rejections` counts what is found in Redis and no node can have written. `vital` returns how this node is, for the
+    others to read. `reaped` is called with the id of each dead node that this one cleaned up after, and how many
+    connections it had.
     """
     if links is None:
         assert isinstance(backplane, MemoryBackplane)  # as `open_backplane` makes it where there are no links

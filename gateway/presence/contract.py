@@ -1,4 +1,4 @@
-"""What every presence promises."""
+"""The interface of presence, with what each one guarantees, and what a node tells of itself."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from gateway.protocol.envelope import Envelope, pack
 from gateway.redis.records import Record
 
 SILENT = 6.5
-"""Seconds without a renewed lease after which a node is called lost: two in a row are missing."""
+"""Seconds without a renewed lease after which a node is called lost: the renewals at 3 s and at 6 s are missing."""
 SERVING = ("ok", "degraded")
 """States of a node to which clients should be sent."""
 TROUBLE_BYTES, STATE_BYTES = 4096, 20
-"""Of what a node says of itself."""
+"""Bytes of `trouble` and `state` that are read of a node, at most."""
 
 
 class Vital(NamedTuple):
-    """How a node was when it took its last sample. Rates are a second, times in seconds."""
+    """How a node was when it took its last sample. Rates are per second, times in seconds."""
 
     at: int = 0
     """When that was, in ms since the epoch by the node's own clock."""
@@ -34,21 +34,21 @@ class Vital(NamedTuple):
     memory: int = 0
     """Resident bytes."""
     loop_lag: float = 0.0
-    """The most by which the event loop was late within the last minute."""
+    """The most by which the event loop was late, within the last minute."""
     lag: float = 0.0
-    """From a beat's publication until it was heard; while none comes, since one did."""
+    """From the publication of a beat through Redis until it was heard; while none comes, since the last one came."""
     waiting: int = 0
     """Publications that Redis has not answered yet."""
     received: float = 0.0
     published: float = 0.0
     delivered: float = 0.0
     p50: float = 0.0
-    """Of fan-outs: from their arrival until the last socket was written."""
+    """The median, and below the 99th percentile, of fan-outs: from arrival until the last socket was written."""
     p99: float = 0.0
     taps: int = 0
     """Observers on this node."""
     rejected: int = 0
-    """Payloads and values found in Redis that were none of ours, since the node started."""
+    """Payloads and values found in Redis that no node can have written, since the node started."""
 
     @property
     def serves(self) -> bool:
@@ -80,73 +80,85 @@ class NodeInfo(NamedTuple):
 
 
 class Registry(Protocol):
-    """Notes what happens to connections: in the cluster's sets of connections, members and users.
+    """Writes what happens to connections into the cluster's sets of connections, members and users.
 
-    Changes of one node are made in the order of the calls, which only note them down: what comes back
-    is awaited by whoever wants to know that it is done, and is done all the same if nobody does.
+    The calls only note a change down, and never wait. The changes of one connection are made in the order of the calls,
+    and repeated where Redis may have missed them. What comes back can be awaited to know that the change is made; it is
+    made all the same if nobody does. When too many wait for Redis they are dropped: those who wait get `Unavailable`,
+    and everything is written anew when it is back.
     """
 
     def open(self, connection: ConnectionInfo, agent: str) -> Awaitable[Any]:
-        """Note a new connection, or what has changed of one."""
+        """Note a new connection, or one whose name or channels have changed. `agent` is its User-Agent."""
 
     async def reserve(self, connection: ConnectionInfo, agent: str, most: int) -> bool:
-        """Note a new connection of an identified user who has fewer than `most`; tell whether that is so.
+        """Note a new connection of an identified user if that one has fewer than `most`; tell whether it was.
 
-        Decided in one step for the whole cluster. `open` is to follow, or `lose`. Raises `Unavailable`.
+        Decided by Redis in one step, for the whole cluster. If so, `open` is to follow, or `lose`. After an error it
+        may have been noted, or be yet: `lose` undoes that. Raises `Unavailable`.
         """
 
     def join(self, connection: ConnectionInfo, channel: str) -> Awaitable[bool]:
-        """Note a member; tell the others if it is its user's first there. True if that created the channel."""
+        """Note a member; announce its user to the others if this is its first connection there.
+
+        True if that created the channel.
+        """
 
     def leave(self, connection: ConnectionInfo, channel: str) -> Awaitable[bool]:
-        """Note that a member left of its own will; tell the others if it was its user's last there.
+        """Note that a member left, or was taken out; announce at once that its user is gone if it was the last there.
 
         True if that emptied the channel.
         """
 
     def lose(self, connection: ConnectionInfo) -> Awaitable[Any]:
-        """Note that a connection is gone, from all its channels.
+        """Note that a connection has ended, and take it out of all its channels.
 
-        With a `presence_grace` its user is announced as gone only if not back by then, on any node.
+        With a `presence_grace` its user is announced as gone only if not back by then, on whichever node; the sets are
+        right at once.
         """
 
 
 class Listing(Protocol):
-    """Tells what the cluster looks like. Raises `Unavailable` while Redis is away."""
+    """Reads what the cluster looks like. Everything raises `Unavailable` while Redis is away.
+
+    Nothing is a snapshot: what comes or goes while it is read may be there or not.
+    """
 
     def connections(self) -> AsyncIterator[ConnectionInfo]:
-        """Yield every connection of the cluster; one that comes or goes meanwhile may be missed."""
+        """Yield every connection of the cluster, node by node."""
 
     def members(self, channel: str) -> AsyncIterator[ConnectionInfo]:
         """Yield the connections in a channel."""
 
     def online(self, channel: str) -> AsyncIterator[str]:
-        """Yield the user ids online in a channel, each once."""
+        """Yield the ids of the users online in a channel, each once."""
 
     async def channel_counts(self, channels: Sequence[str]) -> list[tuple[int, int]]:
-        """Count the members, and the users online, of each channel."""
+        """Return the number of members, and that of users online, of each channel, in the order given."""
 
     async def user_counts(self, users: Sequence[str]) -> list[int]:
-        """Count the connections of each identified user."""
+        """Return the number of connections of each identified user, in the order given."""
 
     async def node_ids(self) -> list[str]:
         """Return the ids of the nodes, those that died a moment ago included."""
 
-    async def count(self) -> Counts: ...
+    async def count(self) -> Counts:
+        """Count all that the sets hold; of a node that died a moment ago, too."""
 
-    async def nodes(self) -> list[NodeInfo]: ...
+    async def nodes(self) -> list[NodeInfo]:
+        """Return the nodes that have a lease, each as it last reported itself, by their ids."""
 
 
 class Presence(Registry, Listing, Protocol):
     """A node's own place in the cluster, with all that it writes and reads there."""
 
     async def run(self) -> None:
-        """Carry out what is noted down, until cancelled."""
+        """Be connected, carry out what is noted, and look after this node and dead ones, until cancelled."""
 
     async def ready(self) -> None:
-        """Wait until this node is in the set of nodes.
+        """Wait until this node is in the set of nodes, for some 12 s if the lease of a crashed process has to run out.
 
-        Raises `CannotStart` when another process that lives has its name.
+        Raises `CannotStart` when another living process has its name.
         """
 
     @property
@@ -154,7 +166,7 @@ class Presence(Registry, Listing, Protocol):
         """What is wrong with this node's place in the cluster, as short lines for people."""
 
     async def database(self) -> str:
-        """Return a word that all nodes on this database share, and no others; "" for a node that is alone.
+        """Return a word that all nodes on this database and prefix share, and no others; "" for a node that is alone.
 
         It may change when Redis has lost its data. Raises `Unavailable`.
         """
@@ -166,7 +178,10 @@ class Presence(Registry, Listing, Protocol):
         """
 
     async def close(self) -> None:
-        """Carry out what is still noted down, and take this node out of the set of nodes."""
+        """Carry out what is still noted, and take this node out of the set of nodes.
+
+        Waits for Redis without a limit; the caller sets one. Raises `Unavailable`.
+        """
 
 
 def announcement(user: str, channel: str, *, connected: bool, exclude: str = "") -> bytes:
@@ -176,13 +191,13 @@ def announcement(user: str, channel: str, *, connected: bool, exclude: str = "")
 
 
 def as_fields(vital: Vital) -> tuple[str, ...]:
-    """Write the figures as names and values, as they stand in the node's hash."""
+    """Return the figures as alternating names and values, as they are written into the node's hash."""
     written = vital._asdict() | {"trouble": "\n".join(vital.trouble)}
     return tuple(str(part) for pair in written.items() for part in pair)
 
 
 def of_record(record: Record) -> Vital:
-    """Read the figures of a node; it may run another version, and tell fewer of them, or more."""
+    """Read the figures from a node's hash; another version may have written fewer of them, or more."""
     known = Vital()._asdict().items()
     return Vital()._replace(**{name: _read(record, name, default) for name, default in known if name in record})
 

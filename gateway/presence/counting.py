@@ -1,4 +1,4 @@
-"""Channels with too many users to announce each: they are told how many there are, once a second at most."""
+"""Channels above `presence_max`: instead of each user, the number of users is announced, once a second at most."""
 
 from __future__ import annotations
 
@@ -11,29 +11,33 @@ from gateway.protocol import codec
 from gateway.protocol.envelope import Envelope, pack
 
 PERIOD = 1.0
+"""Seconds between two rounds. That only one node tells in each second is decided in Redis (`count.lua`)."""
 TOO_SOON = -1
-"""Instead of a count: it was told less than a second ago, before it changed. Even less: it was told since."""
+"""Returned instead of a count that was published less than a second ago, before this change: ask again. Anything less
+says that it was published since the change, by whichever node."""
 
 
 class Counting:
-    """Publishes `online-count` for the channels whose count has changed."""
+    """Publishes `online-count` for the channels whose number of users has changed."""
 
     def __init__(self, size: Callable[[str, float], Awaitable[int]], backplane: Backplane) -> None:
         self._size = size
-        """Counts the online users of a channel that changed so many seconds ago, if that is to be told now."""
+        """Returns the number of users online in a channel that changed so many seconds ago, or see `TOO_SOON`."""
         self._backplane = backplane
         self._changed: dict[str, float] = {}
-        """Channels, and when they last changed."""
+        """Channels whose count has to be published, and the loop times of their last changes."""
         self._wake = asyncio.Event()
 
     def add(self, channel: str) -> None:
-        """Note that the count of a channel has changed."""
+        """Note that the number of users of a channel has changed. Costs no round trip, however often it is called."""
         self._changed[channel] = asyncio.get_running_loop().time()
         self._wake.set()
 
     async def run(self) -> None:
+        """Publish what has changed, until cancelled; what Redis does not take is tried again in the next round."""
         while await self._wake.wait():
             self._wake.clear()
+            # Taken before anything is published: a change that comes meanwhile is for the next round.
             changed, self._changed = self._changed, {}
             for channel, at in changed.items():
                 await self._publish(channel, at)

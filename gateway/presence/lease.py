@@ -1,4 +1,4 @@
-"""A node's own place in the cluster: its lease, and everything written again when Redis no longer has it."""
+"""A node's lease, by which others know that it lives, and the rewriting of all it holds when Redis has lost that."""
 
 from __future__ import annotations
 
@@ -29,19 +29,22 @@ from gateway.version import __version__
 logger = logging.getLogger(__name__)
 
 PERIOD = 3.0
+"""Seconds between two renewals: of the 10 s of a lease, two may fail."""
 RETRY = 0.2
+"""Seconds until a renewal that Redis did not take is tried again."""
 AT_ONCE = 100
 """Connections that are written before the loop turns and Redis has answered: a few milliseconds."""
 LOST, SHARED, FOREIGN = 0, 2, -1
+"""What `renew.lua` answers when not all is well (1)."""
 
 
 class Lease:
     """Keeps this node known to the others.
 
-    Idle cost is one renewal every 3 s, and in a cluster a look at each master, however many connections there
-    are. What Redis holds of this node is written anew, all of it, when the lease is gone (the node was frozen,
-    or Redis lost its data), when one master of a cluster has lost its mark and so its data, when another server
-    answers (failover, restart), and when writes had to be dropped.
+    Idle cost is one renewal every 3 s, and in a cluster a look at each master, however many connections there are. What
+    Redis holds of this node is written anew, all of it, when the lease is gone (the node was frozen, or Redis lost its
+    data), when one master of a cluster has lost its mark and so its data, when another server answers (failover,
+    restart), and when writes had to be dropped.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class Lease:
         vital: Callable[[], Vital] = Vital,
         proved: Callable[[float, str], None] = lambda since, at: None,
     ) -> None:
-        """`proved` hears of each renewal: a server (all, if "") has carried out writes since a loop time."""
+        """`proved` is called after each renewal: since a loop time a server, or the only one (""), has taken writes."""
         self._node = node
         self._proved = proved
         self._store, self._keys = store, keys
@@ -77,45 +80,50 @@ class Lease:
         self._ended = False
         self._turn = asyncio.Lock()
         self.registered = asyncio.Event()
-        """Set once this node is in the set of nodes for the first time, or will not be: see `refusal`."""
+        """Set once this node is in the set of nodes for the first time, or never will be: see `refusal`."""
         self.refusal = ""
-        """Why this node cannot start."""
+        """Why this node cannot start, "" while nothing says so."""
         self.registering = False
         """Whether everything is being written: Redis does not have all of it yet."""
         self.steady_since = 0.0
-        """Loop time since when every renewal came in time: as long as the others could renew theirs."""
+        """Loop time since when every renewal came in time, so that the others could renew theirs as well."""
 
     async def connected(self, link: Link) -> None:
-        """Look at the server a new link leads to: another one than before may not have what the last one had."""
+        """Have everything written anew if a new link leads to another run of Redis than the one before."""
         server = await run_of(link)
         self._must_register |= self._server not in ("", server)
         self._server = server
         self._due.set()
 
     def register_again(self) -> None:
-        """Have everything written anew, soon."""
+        """Have everything written anew, at once or behind the renewal under way. Any number of calls count as one."""
         self._must_register = True
         self._due.set()
 
     async def run(self) -> None:
+        """Renew, or register, until `end` is called, this node may not start, or it is cancelled."""
         while not self._ended and not self.refusal:
-            self._due.clear()
+            self._due.clear()  # before the work: what calls for it during that is done next
             try:
                 async with self._turn:
                     await self._renew()
                 await self._wait(PERIOD)
             except Unavailable:
-                self._renewed = 0.0
+                self._renewed = 0.0  # so that the next success counts as late: others may have met the same
                 await self._wait(RETRY)
         self.registered.set()
 
     def renewal(self) -> Command:
-        """Make a command that renews the lease if it is still this incarnation's, whatever the state of the loop."""
+        """Make a command that renews the lease if it is still this process's. May be called by any thread.
+
+        It carries its script as text: nobody has given that to the connection over which it goes.
+        """
         keys, incarnation = (self._key, self._rival_key), self._incarnation
         return ("EVAL", RENEW.text, len(keys), *keys, incarnation, SECONDS, self._node, "version", __version__)
 
     async def end(self) -> None:
         """Take this node out of the set of nodes, for good, unless another has its name. Raises `Unavailable`."""
+        # First, and then behind the renewal under way: none that follows may bring the lease back.
         self._ended = True
         self._due.set()
         async with self._turn:
@@ -130,7 +138,8 @@ class Lease:
             pass
 
     async def _renew(self) -> None:
-        if self._ended:
+        """Renew the lease, or register when Redis may not have what this node holds. Raises `Unavailable`."""
+        if self._ended:  # while it waited for its turn
             return
         began = asyncio.get_running_loop().time()
         self._must_register |= self._store.take_overflow()
@@ -138,20 +147,22 @@ class Lease:
         if state != LOST and await self._marks.are_lost():
             state = LOST
         if state == LOST:
-            self._renewed, self.steady_since = 0.0, began  # others may have lost theirs with it
+            self._renewed, self.steady_since = 0.0, began  # others may have lost theirs with it: nobody is reaped yet
             await self.register()
         elif state == FOREIGN and not self._duplicates.present:
-            await self.register()  # what the others have removed with the lease
+            await self.register()  # once: the others may have removed what is held here before that one came
         elif state != FOREIGN:
             self._duplicates.note(self._duplicates.said_of(None) if state == SHARED else "")
         if state != FOREIGN:
             self._proved(began, "" if self._store.whole else self._store.server(self._key))
         now = asyncio.get_running_loop().time()
+        # Late by a whole period, or answered late: Redis was slow, or this loop, and others may have been as well.
         if began - self._renewed > 2 * PERIOD or now - began > PERIOD:
             self.steady_since = now
         self._renewed = now
 
     async def _still_held(self) -> int:
+        """Renew the lease with the figures of now; return what `renew.lua` answers."""
         # The set of nodes is written each time, too: a reaper that was itself frozen may end its work late.
         keys = (self._key, self._rival_key, *((self._keys.nodes,) if self._store.whole else ()))
         command = RENEW(keys, self._incarnation, SECONDS, self._node, *self._vital())
@@ -161,10 +172,10 @@ class Lease:
         return state
 
     async def register(self) -> None:
-        """Write all this node holds, and remove what it does not hold. Raises `Unavailable`.
+        """Write all that this node holds, and remove what it does not hold. Raises `Unavailable`.
 
-        Announces nothing: nobody came or went. But when the others have reaped this node meanwhile they
-        have seen its users leave, and see them return.
+        Announces nothing: nobody came or went. But if the others have reaped this node meanwhile, they have seen its
+        users leave, and now see them return. What fails half-way is begun again with the next renewal.
         """
         self._must_register = False  # whatever calls for it from now on calls for it again
         self.registering = True
@@ -184,6 +195,7 @@ class Lease:
         is_held = holder is not None and not holder.has_ended
         if is_held:
             self._stand_beside(holder)
+        # The claim keeps reapers out: without a lease this node counts as dead until `_take`.
         async with self._claims.held(self._node):
             reaped = self._keys.reaped(self._node)
             was_reaped = await self._store.ask(reaped, ("GET", reaped))
@@ -193,14 +205,19 @@ class Lease:
                 await self._take(holder)
             await self._store.ask(self._keys.nodes, ("SADD", self._keys.nodes, self._node))
             await self._rules.write()
-            # Beside another one: as it came it has removed, and announced as gone, what is written here.
+            # Announced where this node was reaped, or stands beside another one: that one, as it came, has removed what
+            # is written here, and announced it as gone.
             await self._write_all(silent=not was_reaped and not is_held)
-            await self._store.ask(reaped, ("DEL", reaped))  # now, and not before: what fails half-way is begun anew
+            # Last: if something fails before this, the next attempt still has to announce what the others saw leave.
+            await self._store.ask(reaped, ("DEL", reaped))
         if ghosts or len(self._hub):
             logger.warning("registered anew: %s connections, %s ghosts removed", len(self._hub), ghosts)
 
     def _stand_beside(self, holder: Holder | None) -> None:
-        """Bear that another process has the lease; a node that starts waits, and gives up when that one lives."""
+        """Note that another process has the lease; a node that starts must wait, and is refused if that one lives.
+
+        Raises `Unavailable` for one that must wait.
+        """
         if holder is None:
             return
         if self.registered.is_set():
@@ -211,14 +228,18 @@ class Lease:
         raise Unavailable("the lease of an earlier process of this name has not run out")
 
     async def _take(self, ended: Holder | None) -> None:
+        """Take the lease, also from a process that is known to have ended. Raises `Unavailable` if another has it."""
         known = ended.incarnation if ended else ""
         fields = ("process", own_process(), *self._vital())
-        # One step: of two that start at the same time, one has it.
+        # One step: of two that start at the same time, one gets it.
         if not await self._store.ask(self._key, TAKE((self._key,), self._incarnation, SECONDS, known, *fields)):
             raise Unavailable("another process of this name was faster")
 
     async def _write_all(self, *, silent: bool) -> None:
-        """Write every connection, some at a time: the loop turns, and neither lease nor claim runs out meanwhile."""
+        """Write every connection, `AT_ONCE` at a time: the loop turns, and neither lease nor claim runs out meanwhile.
+
+        Those that come meanwhile are written by whoever opens them. Raises `Unavailable` when the claim is lost.
+        """
         everybody = list(self._hub)
         for start in range(0, len(everybody), AT_ONCE):
             some = everybody[start : start + AT_ONCE]
@@ -229,7 +250,7 @@ class Lease:
                 await self._store.ask(self._key, ("EXPIRE", self._key, SECONDS))
 
     def _write(self, connection: Connection, *, silent: bool) -> Iterator[Awaitable[object]]:
-        if connection.id not in self._hub.connections:  # gone while others were written
+        if connection.id not in self._hub.connections:  # gone while others were written: it must not come back
             return
         known = connection.info()
         if silent:

@@ -1,4 +1,4 @@
-"""Reads the sets, page by page."""
+"""Reads the cluster's sets, page by page, so that a large one neither blocks Redis nor sits in one reply."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ from gateway.redis.store import Store, looked
 SECONDS = 10
 """How long a node's lease lasts, by Redis' clock."""
 PAGE = 500
+"""Members that Redis is asked to look at in one step of SSCAN."""
 MOST_NODES = 4096
-"""Nodes that are asked or shown: a set of millions was written by no nodes."""
+"""Nodes that are asked or shown, at most: a set with more has been written by hand."""
 
 
 async def pages(store: Store, key: str, rejections: Rejections) -> AsyncIterator[list[str]]:
-    """Yield the members of a set that are names, no member twice; one that comes or goes meanwhile may be missed."""
+    """Yield the names among the members of a set, none twice; one that comes or goes meanwhile may be missed.
+
+    All names are remembered until the end, since SSCAN may yield some of them again.
+    """
     async for names, _ in raw_pages(store, key, rejections):
         yield names
 
 
 async def raw_pages(store: Store, key: str, rejections: Rejections) -> AsyncIterator[tuple[list[str], list[bytes]]]:
-    """Yield the same, and beside them what only a hand can have put into the set."""
+    """Yield the same names, and with each page those members that no node can have put into the set."""
     cursor, seen = b"0", set[str]()
     while True:
         command = ("SSCAN", key, cursor, "COUNT", PAGE)
@@ -40,9 +44,9 @@ async def raw_pages(store: Store, key: str, rejections: Rejections) -> AsyncIter
 
 
 class RedisListing:
-    """Answers what the cluster looks like. Raises `Unavailable` while Redis is away.
+    """Reads what the cluster looks like. Raises `Unavailable` while Redis is away.
 
-    What a hand has put into the keys is left out: a page that shows the rest is of more use than none.
+    What somebody has put into the keys by hand is left out: a page that shows the rest is of more use than none.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class RedisListing:
         self._keys = keys
         self._rejections = rejections
         self._spoiled = spoiled
-        """Hears of a connection whose hash is not as its node wrote it."""
+        """Called with the id of a connection whose hash is not as its node wrote it."""
 
     async def connections(self) -> AsyncIterator[ConnectionInfo]:
         for node in await self.node_ids():
@@ -83,7 +87,7 @@ class RedisListing:
         return Counts(len(nodes), channels, sum(connections), users)
 
     async def node_ids(self) -> list[str]:
-        """Return the ids in the set of nodes: those of nodes that died a moment ago, too."""
+        """Return the ids in the set of nodes, sorted; those of nodes that died a moment ago are among them."""
         key = self._keys.nodes
         found = await looked(self._store, key, ("SMEMBERS", key), [], self._rejections)
         return sorted(names_in(key, found, self._rejections))[:MOST_NODES]

@@ -1,4 +1,4 @@
-"""Presence of a node that is alone."""
+"""The presence of a node that is alone (`memory://`): the same sets as in Redis, kept in this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class MemoryPresence:
-    """Keeps the same sets as Redis would, in this process."""
+    """Keeps the same sets as Redis would, in this process. Each change is made at once; nothing need be awaited."""
 
     def __init__(self, settings: Settings, backplane: MemoryBackplane, vital: Callable[[], Vital] = Vital) -> None:
         self._node = settings.node_id
@@ -32,11 +32,11 @@ class MemoryPresence:
         self._started = time.time_ns() // 1_000_000
         self._connections: dict[str, ConnectionInfo] = {}
         self._members: dict[str, dict[str, str]] = {}
-        """Of each channel: connection id to user."""
+        """For each channel: the user of each connection id."""
         self._online: dict[str, Counter[str]] = {}
         self._users: Counter[str] = Counter()
         self._leaving: dict[tuple[str, str], asyncio.TimerHandle] = {}
-        """Who may still come back, by channel and user."""
+        """The timers of users who may still come back, by channel and user."""
         self._counting = Counting(self._size, backplane)
 
     async def run(self) -> None:
@@ -53,7 +53,7 @@ class MemoryPresence:
         return ""
 
     def hold(self) -> None:
-        """Nobody takes this node for dead."""
+        """Do nothing: there is nobody who could take this node for dead."""
 
     async def close(self) -> None:
         pass
@@ -92,6 +92,7 @@ class MemoryPresence:
         return _done(self._take(connection, channel))
 
     def _take(self, connection: ConnectionInfo, channel: str, *, grace: float = 0) -> bool:
+        """Take a connection out of a channel; tell whether that emptied it."""
         members, online = self._members.get(channel, {}), self._online.get(channel, Counter())
         if members.pop(connection.id, None) is None:
             return False
@@ -171,14 +172,14 @@ class MemoryPresence:
 
 
 def _done(value: T) -> Awaitable[T]:
-    """Return what has been done already as something to await."""
+    """Return the result of something that is done already as a future."""
     future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
     future.set_result(value)
     return future
 
 
 def _decrement(counter: Counter[str], name: str) -> bool:
-    """Count one less; tell whether that was the last."""
+    """Count one less; tell whether none is left, in which case the name is removed."""
     counter[name] -= 1
     if counter[name] > 0:
         return False

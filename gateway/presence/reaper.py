@@ -1,7 +1,7 @@
-"""Removes what a dead node left behind, and announces who is gone.
+"""Removes from the sets what a dead node left behind, and so announces its users as gone.
 
-Every node looks for nodes whose lease has run out; a claim lets one of them at a time do the work. All of
-it may be done twice without harm, so a reaper that dies is followed by another, who finds what is left.
+Every node looks for nodes whose lease has run out; a claim lets one of them at a time do the work. All of it may be
+done twice without harm, so a reaper that dies is followed by another one, which finds what is left.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from gateway.redis.store import Store
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 100
-"""Connections that are removed before the loop turns and Redis has answered: some milliseconds."""
+"""Connections that are removed before the loop turns and Redis has answered: a few milliseconds."""
 REMEMBERED = 3600
-"""Seconds for which a node that comes back can still see that it was reaped."""
+"""Seconds for which a node that comes back can still see that it was reaped, and so announces its users again."""
 
 
 class Reaper:
-    """Cleans up after nodes."""
+    """Cleans up after dead nodes, and after earlier processes of this one's name."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Reaper:
         marks: Marks,
         reaped: Callable[[str, int], None],
     ) -> None:
-        """`reaped` hears of each node that was cleaned up after, and how many connections that were."""
+        """`reaped` is called with each node that was cleaned up after, and how many connections it had."""
         self._store = store
         self._keys = keys
         self._registry = registry
@@ -52,11 +52,12 @@ class Reaper:
     async def reap_dead(self, own: str) -> None:
         """Reap every node without a lease that nobody else is reaping. Raises `Unavailable`.
 
-        Where the lease of this node, `own`, is gone as well Redis has lost its data: then nobody is dead.
-        In a cluster it may be the one master that has a node's lease.
+        If the lease of this node, `own`, is gone as well, Redis has lost its data, and nobody is taken for dead. In a
+        cluster the one master that had a node's lease may have lost its data: that is told by its mark.
         """
         known = self._marks.known  # this node may register anew meanwhile, and then remembers what is there now
         dead = await self._dead()
+        # Behind that: had the data been lost before this question, our lease would be gone, too.
         if dead and not await self._is_alive(own):
             return
         for node in dead:
@@ -67,9 +68,10 @@ class Reaper:
                 await self._claims.give_back(node)
 
     async def remove_ghosts(self, node: str, held: Container[str]) -> int:
-        """Remove the node's connections that are not among those `held`; return how many. Needs the claim.
+        """Remove the node's connections that are not among those `held`; return how many. Needs the claim, renews it.
 
-        What a hand has put among them, names of other nodes' connections included, is taken out of this set alone.
+        What was put among them by hand, ids of other nodes' connections included, is taken out of this set alone.
+        Raises `Unavailable`; then some are left.
         """
         key, removed = self._keys.node_connections(node), 0
         async for ids, others in raw_pages(self._store, key, self._rejections):
@@ -84,12 +86,13 @@ class Reaper:
         return removed
 
     async def _dead(self) -> list[str]:
+        """Return the nodes in the set that have no lease; on one server that takes two questions while all is well."""
         key = self._keys.nodes
         nodes, others = sorted_out(key, await self._store.ask(key, ("SMEMBERS", key)), self._rejections)
         if others:
             await self._store.ask(key, ("SREM", key, *others))
         leases = [self._keys.node(node) for node in nodes]
-        if not nodes:  # nor this one: it will be again
+        if not nodes:  # not even this one: Redis has lost the set, and the next renewal writes it again
             return []
         if self._store.whole and await self._store.ask(self._keys.nodes, ("EXISTS", *leases)) == len(nodes):
             return []
@@ -97,17 +100,24 @@ class Reaper:
         return [node for node, is_alive in zip(nodes, alive, strict=True) if not is_alive]
 
     async def _is_alive(self, node: str) -> bool:
-        # One that has its name's lease no more, but lives, says so elsewhere: its connections are no ghosts.
+        """Tell whether a process of this name has said within a lease's time that it lives."""
+        # A process that has lost the lease to another one of its name, but lives, says so under the second key: its
+        # connections are real.
         lease, rival = self._keys.node(node), self._keys.rival(node)
         return bool(await self._store.ask(lease, ("EXISTS", lease, rival)))
 
     async def _reap(self, node: str) -> None:
         reaped = self._keys.reaped(node)
-        if await self._is_alive(node):  # it came back before the claim was ours
+        # Asked again, now that the claim is ours: it may have come back in between. From here on it has to wait for
+        # the claim, and it reads `reaped` behind that.
+        if await self._is_alive(node):
             return
         logger.warning("node %(lost)s has no lease any more: removing what it held", {"lost": node})
+        # Before anything is removed: if this reaper dies half-way and the node comes back, some of its users have been
+        # announced as gone, and it has to announce them again.
         await self._store.ask(reaped, ("SET", reaped, 1, "EX", REMEMBERED))
         removed = await self.remove_ghosts(node, ())
+        # Last: as long as it is in the set, another reaper finds what is left.
         await self._store.ask(self._keys.nodes, ("SREM", self._keys.nodes, node))
         facts = {"lost": node, "connections": removed}
         logger.warning("node %(lost)s is cleaned up: %(connections)s connections", facts)
@@ -116,5 +126,6 @@ class Reaper:
     async def _remove(self, node: str, ids: list[str]) -> None:
         found = await asyncio.gather(*(described(self._store, self._keys, id, self._rejections) for id in ids))
         for id, record in zip(ids, found, strict=True):
+            # Of this node, even if its hash has another name or none: that is the set in which it was found.
             self._registry.lose(info_of(id, record)._replace(node=node))
         await self._store.flushed()

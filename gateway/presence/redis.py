@@ -1,4 +1,4 @@
-"""Presence of a cluster, in Redis sets that a person can read."""
+"""The presence of a cluster in Redis, in sets that a person can read with `redis-cli`; puts its parts together."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from gateway.redis.store import looked
 logger = logging.getLogger(__name__)
 
 DATABASE_REMEMBERED = 3600
-"""Seconds for which a database has its word, when no node renews that any more."""
+"""Seconds for which the word of a database stays after it was last asked for."""
 LOOK = 1.0
-"""How often a node looks for dead ones."""
+"""Seconds between two looks for dead nodes."""
 
 
 class RedisPresence:
-    """Writes what this node knows, reads what all know, and cleans up after nodes that died."""
+    """Writes what this node holds, reads what all hold, and cleans up after nodes that died."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class RedisPresence:
         self._blocking = BlockingLink(links.url, f"{links.name}-standby", lambda: store.server(keys.node(node)))
         self._grace_periods = GracePeriods(store, keys, settings.presence_grace, rejections)
         self._arriving: set[str] = set()
-        """Connections that are counted already and not yet opened."""
+        """Ids of connections that Redis may have counted and the hub does not have yet: no difference to the audit."""
         self.repair = Repair(node, store, keys, hub, self.lease, duplicates, rules, counters, self._arriving)
 
     # ---- life
@@ -104,7 +104,7 @@ class RedisPresence:
 
     async def database(self) -> str:
         key = self._keys.database
-        for _ in range(2):
+        for _ in range(2):  # once more where the word had just expired, or was not one of ours and is removed
             await self._store.ask(key, ("SET", key, secrets.token_hex(8), "NX", "EX", DATABASE_REMEMBERED))
             word = await looked(self._store, key, ("GET", key), b"", self._rejections)
             if word and len(word) == 16 and word.isalnum():
@@ -121,12 +121,15 @@ class RedisPresence:
         await self.lease.end()
 
     def _spoiled(self, id: str) -> None:
-        """Write a connection again whose hash is not as it was written, if it is held here."""
+        """Write a connection again whose hash is not as its node wrote it, if this node holds it."""
         if (connection := self._hub.connections.get(id)) is not None:
             self._registry.open(connection.info(), connection.agent)
 
     async def _reap(self) -> None:
-        """Look for dead nodes, but not before all had a whole lease's time since the last trouble with Redis."""
+        """Look for dead nodes, but not before all nodes had a whole lease's time since the last trouble with Redis.
+
+        In an outage all leases run out, and the first node to find Redis again must not reap the others.
+        """
         while True:
             await asyncio.sleep(LOOK)
             steady = asyncio.get_running_loop().time() - self.lease.steady_since
@@ -138,7 +141,7 @@ class RedisPresence:
                 logger.debug("could not look for dead nodes: %s", error)
 
     async def _size(self, channel: str, changed: float) -> int:
-        """Count a crowd for all nodes: whichever asks first tells."""
+        """Count the users online in a channel, if this is the node that publishes it now: see `Crowds`."""
         counted = self._keys.counted(channel)
         count = COUNT((counted, self._keys.online(channel)), round(changed * 1000))
         size: int = await self._store.ask(counted, count)
@@ -151,6 +154,8 @@ class RedisPresence:
         return self._registry.open(connection, agent)
 
     async def reserve(self, connection: ConnectionInfo, agent: str, most: int) -> bool:
+        # Before Redis is asked: it may count the connection, and the answer come late or never. Then it stays here
+        # until `open` or `lose`.
         self._arriving.add(connection.id)
         has_room = await self._registry.reserve(connection, agent, most)
         if not has_room:

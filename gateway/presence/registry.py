@@ -1,4 +1,4 @@
-"""Writes the sets: which connections there are, and which of them are in which channel."""
+"""Writes the sets: which connections there are, and which channels they are in, with the announcements of users."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from gateway.redis.script import Script
 from gateway.redis.store import Store, looked
 
 FORGOTTEN = 3_600_000
-"""ms after which a farewell whose grace is over is dropped, where no node is left that would announce it."""
+"""ms after which users whose grace is over are forgotten unannounced, where no node is left to announce them."""
 FIELDS = ("node", "user", "name", "channels", "started", "remote")
 
 
 class RedisRegistry:
-    """Notes down what happens to connections, of this node or, when it cleans up, of another.
+    """Notes what happens to connections: of this node, or of another one that it cleans up after.
 
-    On one server a script keeps the sets of all channels and users as well. In a cluster they live
-    elsewhere: they are written next, and looked at once more, because another node may have been faster.
+    Each change of a channel is one script, so that of several nodes exactly one finds that a user came first or left
+    last, and announces it. On one server that script also keeps the sets of all channels and users. In a cluster those
+    are on other masters: they are written next, and looked at once more, because another node may have been faster.
     """
 
     def __init__(self, store: Store, keys: Keys, settings: Settings, counting: Counting) -> None:
@@ -41,7 +42,7 @@ class RedisRegistry:
         self._publish = keys.verbs.publish
 
     def open(self, connection: ConnectionInfo, agent: str) -> Awaitable[Any]:
-        """Note a connection, so that whoever cleans up after this node finds it."""
+        """Note a connection, so that whoever cleans up after its node finds it; again when something has changed."""
         id, node, user, named = connection.id, connection.node, connection.user, self._keys
         key, held, tabs = named.connection(id), named.node_connections(node), named.user_connections(user)
         fields = (*_fields(connection), "agent", agent)
@@ -55,7 +56,7 @@ class RedisRegistry:
         return self._store.write(id, held, ("SADD", held, id))
 
     def restore(self, connection: ConnectionInfo, agent: str) -> Iterator[Awaitable[Any]]:
-        """Note a connection and its memberships again, announcing nothing: nobody came."""
+        """Note a connection and its memberships again, announcing nothing: nobody came. Yields what to wait for."""
         if not self._store.whole:
             yield self.open(connection, agent)
             for channel in connection.channels:
@@ -72,7 +73,8 @@ class RedisRegistry:
     async def reserve(self, connection: ConnectionInfo, agent: str, most: int) -> bool:
         """Note a connection as `open` does, if its user has fewer than `most`. Raises `Unavailable`.
 
-        In a cluster the connection is written first: were this node to die, whoever cleans up would find it.
+        In a cluster the connection is written, and that awaited, before it is counted: if this node dies in between,
+        whoever cleans up finds it, and takes it out of the user's set. Else the user had one place less for good.
         """
         id, node, user, named = connection.id, connection.node, connection.user, self._keys
         key, held, tabs = named.connection(id), named.node_connections(node), named.user_connections(user)
@@ -88,7 +90,7 @@ class RedisRegistry:
         return has_room
 
     def join(self, connection: ConnectionInfo, channel: str, *, silent: bool = False) -> Awaitable[bool]:
-        """Note a member. `silent` announces nothing: nobody came, this is only being written again."""
+        """Note a member; True if that created the channel. `silent` announces nothing: it is only written again."""
         id, node, user, named = connection.id, connection.node, connection.user, self._keys
         key, held, channels = named.connection(id), named.node_connections(node), _as_json(connection.channels)
         if not self._store.whole:
@@ -99,7 +101,7 @@ class RedisRegistry:
         return self._change(JOIN, connection, channel, own_keys=own, arguments=(*told, node))
 
     def leave(self, connection: ConnectionInfo, channel: str) -> Awaitable[bool]:
-        """Note that a member left of its own will: its user is announced at once."""
+        """Note that a member left, or was taken out, and announce that at once; True if that emptied the channel."""
         key, channels = self._keys.connection(connection.id), _as_json(connection.channels)
         emptied = self._leave(connection, channel, channels, grace=0)
         if not self._store.whole:
@@ -107,7 +109,10 @@ class RedisRegistry:
         return emptied
 
     def lose(self, connection: ConnectionInfo) -> Awaitable[Any]:
-        """Note that a connection is gone, from all its channels: its user may come back within the grace."""
+        """Note that a connection has ended, in all its channels: its user may come back within the grace.
+
+        May be repeated. First the memberships and last the node's set: until all is done it can be found there.
+        """
         id, user = connection.id, connection.user
         held, key = self._keys.node_connections(connection.node), self._keys.connection(id)
         for channel in connection.channels:
@@ -120,13 +125,17 @@ class RedisRegistry:
     # ----
 
     def _note(self, id: str, key: str, held: str, node: str, *fields: str | int) -> None:
-        """Write the connection first, and then where it is: whoever cleans up finds every channel it is in."""
+        """Note, in a cluster, the connection and its node ahead of what refers to it.
+
+        From the node's set inwards: whatever this process no longer gets to write, whoever cleans up finds all that it
+        has written before, and every channel that the connection may be in.
+        """
         self._store.write(id, self._keys.nodes, ("SADD", self._keys.nodes, node))
         self._store.write(id, held, ("SADD", held, id))
         self._store.write(id, key, ("HSET", key, *fields))
 
     def _word(self, connection: ConnectionInfo, channel: str, *, connected: bool) -> bytes:
-        """Make the announcement, empty where the channel does not tell who is there."""
+        """Make the announcement; empty where the channel's rule tells nobody who is there."""
         if not self._rule(channel).presence:
             return b""
         return announcement(connection.user, channel, connected=connected, exclude=connection.id)
@@ -141,7 +150,7 @@ class RedisRegistry:
     def _told(
         self, connection: ConnectionInfo, channel: str, channels: str, word: bytes
     ) -> tuple[str | bytes | int, ...]:
-        """What both scripts are told, in the order of their first arguments."""
+        """Return the arguments that both scripts begin with, in their order."""
         id, user, topic = connection.id, connection.user, self._keys.topic(Target("channel", channel))
         return (id, user, channel, channels, self._publish, topic, word, self._presence_max)
 
@@ -154,7 +163,7 @@ class RedisRegistry:
         own_keys: tuple[str, ...],
         arguments: tuple[str | bytes | int, ...],
     ) -> Awaitable[bool]:
-        """Have a script carried out, which is told its own keys where one server has them all."""
+        """Have a script carried out on a channel; on one server it also gets the keys that are not the channel's."""
         keys = self._of_channel(channel)
         command = script((*keys, self._keys.channels, *own_keys) if self._store.whole else keys, *arguments)
         return self._store.write(connection.id, keys[0], command, partial(self._changed, script, channel))
@@ -164,6 +173,7 @@ class RedisRegistry:
         return named.members(channel), named.online(channel), named.tabs(channel), named.leaving(channel)
 
     def _changed(self, script: Script, channel: str, answer: list[int]) -> bool:
+        """Do what the script's answer asks for; tell whether it created, or emptied, the channel."""
         first_or_last, crowded = bool(answer[0]), bool(answer[1])
         if crowded:
             self._counting.add(channel)
@@ -172,7 +182,7 @@ class RedisRegistry:
         return first_or_last
 
     def _index(self, script: Script, channel: str, first_or_last: bool, answer: list[int]) -> None:
-        """Keep the sets that one script cannot reach in a Redis Cluster."""
+        """Keep the sets that the channel's script cannot reach in a Redis Cluster."""
         is_repeated = answer[3:] == [1]  # the answer that told of the end was lost, maybe, with its link
         index = self._keys.channels
         if script is JOIN:
@@ -194,7 +204,11 @@ class RedisRegistry:
             self._drop_from(self._keys.users, user, self._keys.user_connections(user))
 
     def _drop_from(self, index: str, name: str, unless: str) -> None:
-        """Take a name out of an index, and put it back if what it names has come to life meanwhile."""
+        """Take a name out of an index, and put it back if what it names has come to life meanwhile.
+
+        `unless` is the key whose existence says so. Another node may have made it, and put the name in, before our SREM
+        is carried out. It is looked at behind that; whoever comes later still puts the name in again.
+        """
 
         def put_back(exists: int) -> None:
             if exists:
@@ -217,14 +231,17 @@ def _as_json(channels: tuple[str, ...]) -> str:
 
 
 async def described(store: Store, keys: Keys, id: str, rejections: Rejections) -> Record:
-    """Fetch what was written of a connection, for `info_of`. Raises `Unavailable`."""
+    """Fetch what was written of a connection, for `info_of`; all fields are absent if there is none.
+
+    Raises `Unavailable`.
+    """
     key = keys.connection(id)
     found = await looked(store, key, ("HMGET", key, *FIELDS), [], rejections)
     return Record(key, values(FIELDS, found), rejections)
 
 
 def info_of(id: str, record: Record) -> ConnectionInfo:
-    """Read what was written of a connection; what a hand has spoiled is as good as absent."""
+    """Read what was written of a connection; what no node can have written counts as absent."""
     user = record.name("user") or id
     channels, started, remote = record.names("channels"), record.number("started"), record.line("remote")
     return ConnectionInfo(id, record.name("node"), user, record.text("name"), channels, started, remote)

@@ -1,4 +1,4 @@
-"""Compares what Redis holds of this node with what the node holds, once a minute, and has it repaired."""
+"""Compares, once a minute, what Redis holds of this node with what the node holds, and has differences repaired."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ from gateway.redis.store import Store
 logger = logging.getLogger(__name__)
 
 PERIOD = 60.0
+"""Seconds between two looks, more or less a tenth, lest all nodes look at the same moment."""
 AGAIN = 1.0
+"""Seconds until a difference is looked at again."""
 SOON = 5.0
-"""Seconds until the next look, after one that Redis refused: the refusal is no passing one, and is told as long as
-it is met."""
+"""Seconds until the next look, after one that Redis refused: the refusal lasts, and is shown for as long as it is met,
+within the ten seconds after which a trouble lapses."""
 SURE = 3
 """A difference must be seen this often in a row: joins under way look like one."""
 SAMPLE = 10
 """Channels looked at each time, in rotation, so that the cost does not grow with the connections."""
 MEMBERS = 100
+"""Members looked at in each of these."""
 
 
 class Repair:
-    """Finds what no event told: a replica that was behind when it became master, a hand in the keys."""
+    """Finds what no event tells: a replica that was behind when it became master, or keys changed by hand."""
 
     def __init__(
         self,
@@ -51,7 +54,7 @@ class Repair:
     ) -> None:
         self._node = node
         self._arriving = arriving
-        """Connections that Redis may have and the hub does not have yet."""
+        """Connections that Redis may have and the hub does not have yet (`RedisPresence.reserve`)."""
         self._store = store
         self._keys = keys
         self._hub = hub
@@ -61,9 +64,10 @@ class Repair:
         self._counters = counters
         self._position = 0
         self._is_refused = False
-        """Whether something was refused that the last look asked."""
+        """Whether Redis refused something that the last look asked."""
 
     async def run(self) -> None:
+        """Look every minute until cancelled."""
         while True:
             await asyncio.sleep(SOON if self._is_refused else PERIOD * random.uniform(0.9, 1.1))
             self._is_refused = False
@@ -72,7 +76,10 @@ class Repair:
                 await self._rules.mend()
 
     async def check(self) -> bool:
-        """Compare, and have this node registered again if that finds anything; tell whether it did."""
+        """Compare, and have this node registered again if that finds a difference; tell whether it did.
+
+        Takes some seconds where there is one, and as long as an outage while Redis is away.
+        """
         sample, self._position = self._sample()
         difference: str | None = ""
         for _ in range(SURE):
@@ -91,6 +98,8 @@ class Repair:
         return channels[start : start + SAMPLE], start + SAMPLE
 
     async def _difference(self, sample: list[str]) -> str | None:
+        """Describe the first difference that is found; None where there is none."""
+        # Read before Redis is asked: the question stands behind the writes of all that is held by now.
         held, arriving = len(self._hub), len(self._arriving)
         stored = await self._answer(self._keys.node_connections(self._node), "SCARD")
         # Beside another process of this name more is stored than is held here, and none of that is ours to remove.
@@ -111,9 +120,9 @@ class Repair:
         return all(await self._answer(key, "SMISMEMBER", *names) or ())
 
     async def _answer(self, key: str, *rest: str) -> Any:
-        """Ask behind the writes that wait, so that the answer is about the same moment.
+        """Ask behind the writes that wait, so that the answer is about the same moment; None where Redis refuses.
 
-        What Redis refuses is no difference. A key that is no set is mended by whoever hears of the refusal.
+        What is refused is no difference. A key that is no set is mended by `Mending`, which hears of the refusal.
         """
         command: Command = (rest[0], key, *rest[1:])
         answer = await self._store.write(self._node, key, command)

@@ -1,4 +1,4 @@
-"""The rules of channels in Redis: whoever publishes without being a node keeps history as nodes do."""
+"""The rules of channels as nodes write them to Redis, by which publishers that are no nodes keep history as well."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from gateway.redis.records import Rejections, is_moment, objects_in
 from gateway.redis.store import Store, looked
 
 MOST = 1000
+"""Rules that are read, at most."""
 _FIELDS = {"match", "history", "ttl"}
 
 
 class Rules:
-    """What the nodes are set to, all of them alike. Raises `Unavailable` while Redis is away."""
+    """The rules that the nodes go by, all of them the same. Everything raises `Unavailable` while Redis is away."""
 
     def __init__(self, store: Store, keys: Keys, rejections: Rejections, rules: Sequence[Rule] = ()) -> None:
         self._store = store
@@ -27,15 +28,15 @@ class Rules:
         self._has_any = bool(rules)
 
     async def write(self) -> None:
-        """Let the others know the rules of this node."""
+        """Let others know the rules of this node; whichever node registers last is believed."""
         await self._store.ask(self._key, ("SET", self._key, self._text) if self._has_any else ("DEL", self._key))
 
     async def read(self) -> tuple[Rule, ...]:
-        """Return the rules of the node that wrote them last; none when there are none."""
+        """Return the rules of the node that wrote them last, less those that no node can have written."""
         return tuple(rule for table in await self._tables() or () if (rule := self._rule(table)) is not None)
 
     async def mend(self) -> None:
-        """Write them again if what stands there is none."""
+        """Write them again if what stands there is not a list of rules."""
         if await self._tables() is None:
             await self.write()
 
@@ -44,7 +45,7 @@ class Rules:
         return objects_in(self._key, b"[]" if text is None else text, self._rejections, most=MOST)
 
     def _rule(self, table: dict[str, object]) -> Rule | None:
-        """Read a rule; a node of another version may have written more of it."""
+        """Read a rule, without what a node of another version may have added; None for what is none."""
         try:
             rule = Rule.model_validate({name: value for name, value in table.items() if name in _FIELDS})
         except ValidationError:

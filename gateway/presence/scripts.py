@@ -1,4 +1,4 @@
-"""The Lua scripts of presence: what must be decided and done in one step."""
+"""The Lua scripts of presence: each decides and writes in one step, so that of several nodes only one announces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Presence as seen by somebody who is no node: it reads, and writes nothing."""
+"""Presence for a process that is no node, such as `gateway status`: it reads, and registers nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from gateway.redis.records import Rejections
 
 
 class PresenceView:
-    """Reads what the nodes of a cluster have written. Raises `Unavailable` while Redis is away."""
+    """Reads what the nodes of a cluster have written, while `run` keeps it connected.
+
+    Raises `Unavailable` while Redis is away.
+    """
 
     def __init__(self, links: Links) -> None:
         self._store = links.store
@@ -25,14 +28,14 @@ class PresenceView:
         await self._store.run()
 
     async def rules(self) -> tuple[Rule, ...]:
-        """Return the rules of channels that the nodes go by."""
+        """Return the rules of channels that the nodes go by, as far as they are about history."""
         return await self._rules.read()
 
     async def count(self) -> Counts:
         return await self._listing.count()
 
     async def node_ids(self) -> list[str]:
-        """Return the ids in the set of nodes: those without a lease, too."""
+        """Return the ids in the set of nodes; those that have lost their lease are among them."""
         return await self._listing.node_ids()
 
     async def nodes(self) -> list[NodeInfo]:

@@ -1,4 +1,4 @@
-"""Mends keys under which a hand has put something of another type: what is written there is refused."""
+"""Mends keys that somebody has overwritten with another type, since Redis refuses (WRONGTYPE) what is written there."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from gateway.redis.records import Rejections
 from gateway.redis.store import Store
 
 PERIOD = 1.0
-"""Seconds from one mending to the next: a hand that does it again and again costs no more than this."""
+"""Seconds from one mending to the next: whoever spoils keys again and again costs one registration in each."""
 
 
 class WrongTypes:
     """Removes what is in the way, and has this node write again what belongs there.
 
-    Who has met it writes again, whoever removed it; others find what they lost by their audits.
+    Every node that has met the key writes again, whichever of them removed it; others find what they lost by their
+    audits.
     """
 
     def __init__(self, store: Store, keys: Keys, rejections: Rejections, write_again: Callable[[], None]) -> None:
@@ -32,7 +33,7 @@ class WrongTypes:
         self._due = asyncio.Event()
 
     def misplaced(self, command: Command) -> None:
-        """Take note of a command that met a key of a wrong type."""
+        """Note a command that met a key of a wrong type: all its keys are looked at soon."""
         self._broken.update(dict.fromkeys(keys_of(command)))
         self._due.set()
 
@@ -44,16 +45,16 @@ class WrongTypes:
             try:
                 if any([await self._mend(key) for key in broken]):
                     self._write_again()
-            except Unavailable:
+            except Unavailable:  # all of them again, and what was met meanwhile
                 self._broken.update(broken)
                 self._due.set()
             await asyncio.sleep(PERIOD)
 
     async def _mend(self, key: str) -> bool:
-        """Remove what does not belong there; tell whether it is a key of ours.
+        """Remove what does not belong there; tell whether it is a key of ours, and so has to be written again.
 
-        Nothing is found where another node was faster: it has written its own again, and what we wanted to write
-        was refused before that all the same.
+        That is so even if nothing is in the way any more: another node was faster, and has written what it holds; what
+        this one wanted to write was refused before that.
         """
         if not (expected := self._keys.type_of(key)):
             return False

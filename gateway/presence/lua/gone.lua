@@ -3,6 +3,7 @@
 -- Returns when the next one's grace ends, 0 when nobody is left.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- Looked at again, since the caller has looked: another node may have announced it, or the user is back, or has left anew.
 for i = 4, #ARGV, 2 do
   local ends = redis.call('ZSCORE', KEYS[1], ARGV[i])
   if ends and tonumber(ends) <= now then

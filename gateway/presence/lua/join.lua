@@ -15,11 +15,13 @@ end
 if all_channels then
   redis.call('SADD', all_channels, channel)
 end
+-- A member already: this was sent again, or is only written again. Nobody came, but Redis may have lost the user.
 if redis.call('SADD', members, id) == 0 then
   redis.call('SADD', online, user)
   return {0, 0}
 end
 local created = redis.call('SCARD', members) == 1 and 1 or 0
+-- Whoever comes back within the grace was never announced as gone, and is not announced as new.
 local back = redis.call('ZREM', leaving, user)
 if redis.call('SADD', online, user) == 0 then
   count(tabs, user, 1)

@@ -32,6 +32,7 @@ redis.call('SREM', online, user)
 if announcement == '' then
   return {emptied, 0, 0}
 end
+-- The same bound as in join.lua, which counts the one who comes: here that one is out already.
 local most = tonumber(presence_max)
 if most > 0 and redis.call('SCARD', online) >= most then
   return {emptied, 1, 0}

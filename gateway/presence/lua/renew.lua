@@ -17,7 +17,7 @@ if KEYS[3] then
 end
 local rival = redis.call('GET', KEYS[2])
 if rival == ARGV[1] or redis.call('PTTL', KEYS[2]) < 0 then
-  redis.call('DEL', KEYS[2]) -- it was this process, before it had the lease; or a hand
+  redis.call('DEL', KEYS[2]) -- it was this process, before it had the lease; or it was put there by hand
   rival = false
 end
 return rival and 2 or 1
