@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from functools import partial
 from typing import Any
 
-from gateway.backplane.echo import Pulse
+from gateway.backplane.echo import Echo
 from gateway.backplane.publishing import Publication, Publishing, key_of
 from gateway.backplane.shard import OverRedis, Shard, Shared
 from gateway.backplane.single import RETRY, reached
@@ -47,8 +47,8 @@ class ClusterBackplane(OverRedis):
         """By slot: the shard that has its subscriptions."""
         self._publishes = [self._nowhere] * SLOTS
         """By slot: the shard that takes its publications; follows `_hears` when nothing is under way (`_regroup`)."""
-        ledger, timeout = self._shared.ledger, self._shared.timeout
-        self._streams = Streams(self._call, self._keys, ledger, timeout=timeout, rejections=rejections)
+        sizes, timeout = self._shared.sizes, self._shared.timeout
+        self._streams = Streams(self._call, self._keys, sizes, timeout=timeout, rejections=rejections)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -81,8 +81,8 @@ class ClusterBackplane(OverRedis):
             self._hears[key_slot(topic)].subscriptions.unsubscribe(topic)
 
     @property
-    def _pulses(self) -> Collection[Pulse]:
-        return [shard.pulse for shard in self._shards.values()]
+    def _echoes(self) -> Collection[Echo]:
+        return [shard.echo for shard in self._shards.values()]
 
     async def _call(self, command: Command, *, size: int, repeatable: bool = False) -> Any:
         publishing = self._publishes[key_slot(key_of(command))].publishing
@@ -166,7 +166,7 @@ class ClusterBackplane(OverRedis):
 
         Returns what to wait for until that topic is subscribed, None when it is.
         """
-        topic = shard.pulse.topic
+        topic = shard.echo.topic
         if not topic or self.topology.shard_at(key_slot(topic)) != address:
             topic = self._keys.beat(self._node, self.topology.tag_of(address))
         return shard.beat_at(topic)

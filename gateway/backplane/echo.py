@@ -26,12 +26,12 @@ DEAF = 3.0
 three beats, so that one hiccup of Redis is none."""
 
 
-class Pulse:
+class Echo:
     """Publishes beats, ahead of the publications that wait, and listens for them.
 
     Where Redis takes the beats and none comes back, this node is deaf. A frozen Redis takes none, so that is no
     deafness; nor is a link that has stopped reading because too much is unread. A beat carries a random word of this
-    pulse, so that nobody else can make one, and a number: one that was not sent, or came back already, proves nothing.
+    echo, so that nobody else can make one, and a number: one that was not sent, or came back already, proves nothing.
     """
 
     def __init__(
@@ -140,15 +140,15 @@ class Pulse:
 class _Answer:
     """Takes the answer to a beat."""
 
-    def __init__(self, pulse: Pulse, number: int) -> None:
-        self._pulse = pulse
+    def __init__(self, echo: Echo, number: int) -> None:
+        self._echo = echo
         self._number = number
 
     def done(self) -> bool:
         return False
 
     def set_result(self, receivers: object) -> None:
-        self._pulse.taken(self._number)
+        self._echo.taken(self._number)
 
     def set_exception(self, error: Exception) -> None:
-        self._pulse.refused(error)
+        self._echo.refused(error)

@@ -28,7 +28,7 @@ class Entry(NamedTuple):
     written: float
 
 
-class Ledger:
+class HistorySizes:
     """The histories that this process has written to; those not written to for longest go first.
 
     Clients choose channels, so without it they could fill Redis with histories. Other nodes may write to the same

@@ -14,7 +14,7 @@ from zlib import crc32
 
 from gateway.backplane.contract import Arrival, Page
 from gateway.backplane.counters import BackplaneCounters
-from gateway.backplane.history_sizes import LINGER, Ledger
+from gateway.backplane.history_sizes import LINGER, HistorySizes
 from gateway.config import Rule
 from gateway.protocol.envelope import Envelope, Target, pack
 from gateway.protocol.message import Position
@@ -35,7 +35,7 @@ class MemoryBackplane:
         self._arrived: list[Arrival] = []
         self._wake = asyncio.Event()
         self.counters = BackplaneCounters()
-        self._streams = MemoryStreams(Ledger(history_total_bytes, self.counters))
+        self._streams = MemoryStreams(HistorySizes(history_total_bytes, self.counters))
         self.troubles = Troubles()
         self.trouble: list[str] = []
         self.deaf = False
@@ -98,8 +98,8 @@ class _Stream:
 class MemoryStreams:
     """Keeps what Redis streams would, for as long, and as much of it; lost when the process ends."""
 
-    def __init__(self, ledger: Ledger | None = None) -> None:
-        self._ledger = Ledger(0, BackplaneCounters()) if ledger is None else ledger
+    def __init__(self, sizes: HistorySizes | None = None) -> None:
+        self._sizes = HistorySizes(0, BackplaneCounters()) if sizes is None else sizes
         self._streams: dict[str, _Stream] = {}
         self._secret = secrets.token_bytes(16)
         self._forgotten = [0] * CLASSES
@@ -113,12 +113,12 @@ class MemoryStreams:
         stream.offset += 1
         now = time.monotonic()
         kept = envelope._replace(position=Position(stream.epoch, stream.offset, time.time_ns() // 1_000_000))
-        self._ledger.trimmed(channel, _keep(stream, kept, rule), now)
+        self._sizes.trimmed(channel, _keep(stream, kept, rule), now)
         self._expire_later(channel, stream, rule.ttl)
         assert kept.position is not None
-        for other, _ in self._ledger.note(channel, kept.position, stream.size, rule.ttl, now):
+        for other, _ in self._sizes.note(channel, kept.position, stream.size, rule.ttl, now):
             if self._forget(other):
-                self._ledger.dropped(other, now)
+                self._sizes.dropped(other, now)
         return kept
 
     def read(self, channel: str, after: Position | None, limit: int, seen: int, size: int = 0) -> Page:

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable, Collection
 
 from gateway.backplane.contract import Arrival, Page
 from gateway.backplane.counters import BackplaneCounters
-from gateway.backplane.echo import Pulse
-from gateway.backplane.history_sizes import Ledger
+from gateway.backplane.echo import Echo
+from gateway.backplane.history_sizes import HistorySizes
 from gateway.backplane.inbox import Inbox
 from gateway.backplane.publishing import Publishing, Room
 from gateway.backplane.streams import Streams
@@ -41,7 +41,7 @@ class Shared:
         self.timeout = settings.publish_timeout
         self.counters = BackplaneCounters()
         self.troubles = troubles
-        self.ledger = Ledger(settings.history_total_bytes, self.counters)
+        self.sizes = HistorySizes(settings.history_total_bytes, self.counters)
         self.inbox = Inbox(self.signing, rejections)
         self.room = Room(messages=settings.publish_queue, size=settings.publish_queue_bytes)
 
@@ -54,8 +54,8 @@ class OverRedis(ABC):
 
     @property
     @abstractmethod
-    def _pulses(self) -> Collection[Pulse]:
-        """The pulse of each master."""
+    def _echos(self) -> Collection[Echo]:
+        """The echo of each master."""
 
     async def append(self, channel: str, envelope: Envelope, rule: Rule, *, known: str = "") -> Position:
         return await self._streams.append(channel, envelope, rule, known=known)
@@ -81,14 +81,14 @@ class OverRedis(ABC):
 
     @property
     def deaf(self) -> bool:
-        return any(pulse.deaf for pulse in self._pulses)
+        return any(echo.deaf for echo in self._echoes)
 
     @property
     def counters(self) -> BackplaneCounters:
         counters, room = self._shared.counters, self._shared.room
         counters.refusals = self._shared.troubles.counts
         counters.waiting, counters.waiting_bytes = room.waiting, room.waiting_bytes
-        counters.lag = max((pulse.lag for pulse in self._pulses), default=0.0)
+        counters.lag = max((echo.lag for echo in self._echoes), default=0.0)
         return counters
 
 
@@ -123,14 +123,14 @@ class Shard:
             redirected=redirected,
             regroup=regroup,
         )
-        self.pulse = Pulse(self.publishing, verbs.publish, self._names[0], shared.counters, shared.rejections)
+        self.echo = Echo(self.publishing, verbs.publish, self._names[0], shared.counters, shared.rejections)
         self.subscriptions = Subscriptions(
             shared.inbox,
             shared.troubles,
             shared.counters,
             what=f"subscription{at} (topics)",
             verbs=verbs,
-            beat=self.pulse.heard,
+            beat=self.echo.heard,
             redirected=redirected,
         )
 
@@ -150,16 +150,16 @@ class Shard:
                     ping=subscriptions.ping,
                 )
             )
-            tasks.create_task(self.pulse.run(subscriptions))
+            tasks.create_task(self.echo.run(subscriptions))
 
     def beat_at(self, topic: bytes) -> asyncio.Future[None] | None:
         """Choose the topic of the beats; return what to wait for until it is subscribed, None when it is.
 
         Shield it, or use `asyncio.wait`: others may wait for the same.
         """
-        if self.pulse.topic and self.pulse.topic != topic:
-            self.subscriptions.unsubscribe(self.pulse.topic)
-        self.pulse.topic = topic
+        if self.echo.topic and self.echo.topic != topic:
+            self.subscriptions.unsubscribe(self.echo.topic)
+        self.echo.topic = topic
         return self.subscriptions.want(topic, BEAT)
 
     async def _publish_over(self, link: Link) -> None:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from typing import Any
 
-from gateway.backplane.echo import Pulse
+from gateway.backplane.echo import Echo
 from gateway.backplane.shard import OverRedis, Shard, Shared
 from gateway.backplane.streams import Streams
 from gateway.backplane.subscriptions import granted
@@ -34,7 +34,7 @@ class RedisBackplane(OverRedis):
         self._shared = Shared(settings, links.troubles, rejections)
         self._shard = Shard(self._shared, verbs=self._keys.verbs)
         call, timeout = self._shard.publishing.call, self._shared.timeout
-        self._streams = Streams(call, self._keys, self._shared.ledger, timeout=timeout, rejections=rejections)
+        self._streams = Streams(call, self._keys, self._shared.sizes, timeout=timeout, rejections=rejections)
         self._beat_topic = self._keys.beat(settings.node_id)
 
     async def run(self) -> None:
@@ -61,8 +61,8 @@ class RedisBackplane(OverRedis):
             self._shard.subscriptions.unsubscribe(self._keys.topic(target))
 
     @property
-    def _pulses(self) -> Collection[Pulse]:
-        return (self._shard.pulse,)
+    def _echoes(self) -> Collection[Echo]:
+        return (self._shard.echo,)
 
 
 async def reached(dial: Callable[[], Awaitable[Link]]) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import orjson
 
 from gateway.backplane.contract import Page
-from gateway.backplane.history_sizes import Ledger
+from gateway.backplane.history_sizes import HistorySizes
 from gateway.backplane.scripts import APPEND, DROP, READ, RENEW
 from gateway.config import Rule
 from gateway.errors import InvalidEnvelope, Unavailable
@@ -46,9 +46,9 @@ class Streams:
     a broken link made us send again is carried out once. That needs `call` to keep the order of each channel.
     """
 
-    def __init__(self, call: Call, keys: Keys, ledger: Ledger, *, timeout: float, rejections: Rejections) -> None:
+    def __init__(self, call: Call, keys: Keys, sizes: HistorySizes, *, timeout: float, rejections: Rejections) -> None:
         self._call = call
-        self._ledger = ledger
+        self._sizes = sizes
         self._keys = keys
         self._rejections = rejections
         self._remembered = int(timeout) + SLACK
@@ -73,7 +73,7 @@ class Streams:
             rule.history,
             rule.history_bytes,
             rule.ttl,
-            known or self._ledger.epoch(channel),
+            known or self._sizes.epoch(channel),
             self._keys.verbs.publish,
             self._keys.topic(Target("channel", channel)),
             pack(envelope),
@@ -83,8 +83,8 @@ class Streams:
         )
         epoch, offset, size, trimmed = await self._call(command, size=len(envelope.payload), repeatable=True)
         position, now = Position(epoch.decode(), offset), time.monotonic()
-        self._ledger.trimmed(channel, trimmed, now)
-        for other, end in self._ledger.note(channel, position, size, rule.ttl, now):
+        self._sizes.trimmed(channel, trimmed, now)
+        for other, end in self._sizes.note(channel, position, size, rule.ttl, now):
             await self._drop(other, end)
         return position
 
@@ -112,7 +112,7 @@ class Streams:
         keys = self._keys.position(channel), self._keys.stream(channel)
         with suppress(Unavailable):
             if await self._call(DROP(keys, _new_epoch(), end.offset), size=0, repeatable=True):
-                self._ledger.dropped(channel, time.monotonic())
+                self._sizes.dropped(channel, time.monotonic())
 
     def _messages(self, channel: str, epoch: str, entries: Iterable[Entry]) -> Iterator[Envelope]:
         """Yield the messages in entries, oldest first, and skip what was put among them by hand."""

@@ -141,7 +141,7 @@ class RedisPresence:
                 logger.debug("could not look for dead nodes: %s", error)
 
     async def _size(self, channel: str, changed: float) -> int:
-        """Count the users online in a channel, if this is the node that publishes it now: see `Crowds`."""
+        """Count the users online in a channel, if this is the node that publishes it now: see `Counting`."""
         counted = self._keys.counted(channel)
         count = COUNT((counted, self._keys.online(channel)), round(changed * 1000))
         size: int = await self._store.ask(counted, count)

@@ -122,7 +122,7 @@ class Repair:
     async def _answer(self, key: str, *rest: str) -> Any:
         """Ask behind the writes that wait, so that the answer is about the same moment; None where Redis refuses.
 
-        What is refused is no difference. A key that is no set is mended by `Mending`, which hears of the refusal.
+        What is refused is no difference. A key that is no set is mended by `WrongTypes`, which hears of the refusal.
         """
         command: Command = (rest[0], key, *rest[1:])
         answer = await self._store.write(self._node, key, command)

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.backplane import Backplane, MemoryBackplane
 from gateway.backplane.counters import BackplaneCounters
-from gateway.backplane.history_sizes import LINGER, OVERHEAD, Ledger
+from gateway.backplane.history_sizes import LINGER, OVERHEAD, HistorySizes
 from gateway.config import Rule
 from gateway.protocol import codec
 from gateway.protocol.envelope import Envelope
@@ -253,31 +253,31 @@ class TestStrangers:
 
 class TestLedger:
     @staticmethod
-    def of(most: int) -> Ledger:
-        return Ledger(most, BackplaneCounters())
+    def of(most: int) -> HistorySizes:
+        return HistorySizes(most, BackplaneCounters())
 
     def test_it_forgets_what_has_expired(self) -> None:
         """By its own time to live and the time for which a position stays; what is kept for good stays."""
-        ledger = self.of(0)
+        sizes = self.of(0)
         for number in range(100):
-            ledger.note(f"name-{number}", Position("e", 1), 100, 60, float(number))
-        ledger.note("for-good", Position("e", 1), 100, 0, 200.0)
-        assert len(ledger) == 101
-        ledger.note("late", Position("e", 1), 100, 60, LINGER + 110.0)
-        assert len(ledger) == 100 - 51 + 2
-        ledger.note("later", Position("e", 1), 100, 60, 3.0 * LINGER)
-        assert [ledger.epoch(name) for name in ("for-good", "later", "late", "name-99")] == ["e", "e", "", ""]
+            sizes.note(f"name-{number}", Position("e", 1), 100, 60, float(number))
+        sizes.note("for-good", Position("e", 1), 100, 0, 200.0)
+        assert len(sizes) == 101
+        sizes.note("late", Position("e", 1), 100, 60, LINGER + 110.0)
+        assert len(sizes) == 100 - 51 + 2
+        sizes.note("later", Position("e", 1), 100, 60, 3.0 * LINGER)
+        assert [sizes.epoch(name) for name in ("for-good", "later", "late", "name-99")] == ["e", "e", "", ""]
 
     def test_the_sum_is_never_exceeded(self) -> None:
         """Whatever grows and shrinks; the one in hand stays, however large it is."""
-        ledger = self.of(10 * OVERHEAD)
+        sizes = self.of(10 * OVERHEAD)
         for number in range(50):
-            ledger.note(f"name-{number % 13}", Position("e", number), number * 300 % 5000, number % 3, 0.0)
-            assert ledger._size <= 10 * OVERHEAD
-            entries = [entry for queue in ledger._queues.values() for entry in queue.values()]
-            assert ledger._size == sum(entry.size + OVERHEAD for entry in entries)
-        gone = ledger.note("huge", Position("e", 1), 100 * OVERHEAD, 60, 0.0)
-        assert (len(ledger), len(gone) > 1) == (1, True)
+            sizes.note(f"name-{number % 13}", Position("e", number), number * 300 % 5000, number % 3, 0.0)
+            assert sizes._size <= 10 * OVERHEAD
+            entries = [entry for queue in sizes._queues.values() for entry in queue.values()]
+            assert sizes._size == sum(entry.size + OVERHEAD for entry in entries)
+        gone = sizes.note("huge", Position("e", 1), 100 * OVERHEAD, 60, 0.0)
+        assert (len(sizes), len(gone) > 1) == (1, True)
 
 
 async def test_a_history_in_memory_leaves_nothing_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

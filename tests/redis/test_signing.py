@@ -171,14 +171,14 @@ async def test_a_forged_beat_does_not_end_deafness(redis: RedisServer, redis_url
     node = Embedded(redis_url)
     await node.start()
     try:
-        pulse = node.service.node.backplane._shard.pulse  # type: ignore[attr-defined]
-        await eventually(lambda: pulse._heard_number > 0)
-        heard, rejected = pulse._heard_number, node.service.counters.rejected
-        for data in (b"999999999999", b"x", b"", b"-1", pulse._word + b" 999999", pulse._word + b" -1", pulse._word):
-            await redis.command("PUBLISH", pulse.topic, data)
+        echo = node.service.node.backplane._shard.echo  # type: ignore[attr-defined]
+        await eventually(lambda: echo._heard_number > 0)
+        heard, rejected = echo._heard_number, node.service.counters.rejected
+        for data in (b"999999999999", b"x", b"", b"-1", echo._word + b" 999999", echo._word + b" -1", echo._word):
+            await redis.command("PUBLISH", echo.topic, data)
         await eventually(lambda: node.service.counters.rejected >= rejected + 6)
-        assert pulse._heard_number <= pulse._number
-        assert heard <= pulse._heard_number
+        assert echo._heard_number <= echo._number
+        assert heard <= echo._heard_number
     finally:
         await node.stop()
 
