@@ -54,7 +54,7 @@ class OverRedis(ABC):
 
     @property
     @abstractmethod
-    def _echos(self) -> Collection[Echo]:
+    def _echoes(self) -> Collection[Echo]:
         """The echo of each master."""
 
     async def append(self, channel: str, envelope: Envelope, rule: Rule, *, known: str = "") -> Position:
@@ -93,7 +93,7 @@ class OverRedis(ABC):
 
 
 class Shard:
-    """The only master, or one of a cluster: its queue of publications, its subscriptions and its pulse.
+    """The only master, or one of a cluster: its queue of publications, its subscriptions and its echo.
 
     There are two links, since Redis takes few commands over one that subscribes; either may be lost alone. `is_late` is
     for a master that came while the node ran. `redirected` and `regroup` are for a cluster: see `Subscriptions` and

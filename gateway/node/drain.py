@@ -14,7 +14,7 @@ from gateway.connections.connection import Connection
 from gateway.connections.hub import Hub
 from gateway.errors import GOING_AWAY, RESTART, Unavailable
 from gateway.node.health import Health
-from gateway.node.lifecycle import Reception
+from gateway.node.lifecycle import Lifecycle
 from gateway.operations.journal import Journal
 from gateway.presence import Presence
 
@@ -72,14 +72,14 @@ class Drain:
     def __init__(
         self,
         hub: Hub,
-        reception: Reception,
+        lifecycle: Lifecycle,
         health: Health,
         journal: Journal,
         presence: Presence,
         settings: Settings,
     ) -> None:
         self._hub = hub
-        self._reception = reception
+        self._lifecycle = lifecycle
         self._health = health
         self._journal = journal
         self._presence = presence
@@ -103,7 +103,7 @@ class Drain:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds) as self._limit:
                 await self._send_away()
-                await self._reception.finished()
+                await self._lifecycle.finished()
         self._limit = None
         await self._cut_off()
         await self._clean()
@@ -143,7 +143,7 @@ class Drain:
         # The sockets keep their deadlines by themselves; should one of them fail, the node must end all the same.
         with suppress(TimeoutError):
             async with asyncio.timeout(HASTE):
-                await self._reception.emptied()
+                await self._lifecycle.emptied()
 
     async def _clean(self) -> None:
         try:

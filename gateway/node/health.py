@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol
 
 from gateway.backplane import Backplane
-from gateway.node.startup import Starting
+from gateway.node.startup import Startup
 from gateway.operations.status import Readiness
 
 
@@ -20,8 +20,8 @@ class Part(Protocol):
 class Health:
     """The health of one node, looked at when somebody asks."""
 
-    def __init__(self, starting: Starting, backplane: Backplane, crashed: asyncio.Event) -> None:
-        self.starting = starting
+    def __init__(self, startup: Startup, backplane: Backplane, crashed: asyncio.Event) -> None:
+        self.startup = startup
         self.crashed = crashed
         """Set when a part has failed that was not to fail."""
         self._backplane = backplane
@@ -33,9 +33,9 @@ class Health:
     @property
     def readiness(self) -> Readiness:
         """How this node is placed to serve clients."""
-        if self.starting.is_over or self.crashed.is_set():
+        if self.startup.is_over or self.crashed.is_set():
             return self.condition()
-        return Readiness("starting", [self.starting.reason])
+        return Readiness("starting", [self.startup.reason])
 
     def condition(self) -> Readiness:
         """Say the same of a node that is up, as the others are told."""

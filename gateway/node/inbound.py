@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Reader:
-    """The one reader of this node's backplane."""
+class Inbound:
+    """What comes in over the backplane, of which this is the one reader on a node."""
 
     def __init__(
         self,

@@ -48,7 +48,7 @@ AGENT_LENGTH = 64
 """Of the browser's name that is kept: Redis stores a hash compactly while no value is longer."""
 
 
-class Reception:
+class Lifecycle:
     """Takes connections in and sees them out; the owner to whom their sockets tell what they receive."""
 
     def __init__(

@@ -26,11 +26,11 @@ from gateway.node.drain import Drain
 from gateway.node.gateway_commands import GatewayCommands
 from gateway.node.health import Health
 from gateway.node.history import History
-from gateway.node.inbound import Reader
-from gateway.node.lifecycle import Reception
+from gateway.node.inbound import Inbound
+from gateway.node.lifecycle import Lifecycle
 from gateway.node.membership import Membership
 from gateway.node.rights import Rights
-from gateway.node.startup import Starting
+from gateway.node.startup import Startup
 from gateway.operations.directory import VERBS, Directory
 from gateway.operations.journal import Journal
 from gateway.operations.journal_store import open_journal_store
@@ -58,7 +58,7 @@ class Node:
     processes that share what is drawn by lot here would take each other's connections for ghosts of their own.
     """
 
-    def __init__(self, service: Service, tokens: Tokens, starting: Starting, *, patience: float) -> None:
+    def __init__(self, service: Service, tokens: Tokens, startup: Startup, *, patience: float) -> None:
         """`service` is what handlers are given; `patience` is how many seconds the end of a connection may take."""
         settings, counters = service.settings, service.counters
         self.id = settings.node_id
@@ -69,7 +69,7 @@ class Node:
         # The other nodes.
         links = open_links(settings, SCRIPTS)
         self.backplane = open_backplane(settings, links, self.rejections)
-        self.health = Health(starting, self.backplane, service.crashed)
+        self.health = Health(startup, self.backplane, service.crashed)
         self.vitals = self._make_vitals(counters)
         journal_store = open_journal_store(links, self.rejections, secret=settings.cluster_secret)
         self.journal = Journal(self.id, journal_store, counters, self.rejections)
@@ -95,9 +95,9 @@ class Node:
         self.outbound = self._make_outbound(settings, counters)
         self.commands = self._make_commands(service, tokens)
         self.heartbeat = Heartbeat(settings.heartbeat)
-        self.reception = self._make_reception(service, patience)
-        self.drain = Drain(self.hub, self.reception, self.health, self.journal, self.presence, settings)
-        self.reader = self._make_reader(counters)
+        self.lifecycle = self._make_lifecycle(service, patience)
+        self.drain = Drain(self.hub, self.lifecycle, self.health, self.journal, self.presence, settings)
+        self.inbound = self._make_inbound(counters)
 
     @property
     def held(self) -> Held:
@@ -132,7 +132,7 @@ class Node:
             for run in (
                 self.backplane.run,
                 self.presence.run,
-                self.reader.run,
+                self.inbound.run,
                 self.neighbours.run,
                 self.commands.run,
                 self.delivery.run,
@@ -156,7 +156,7 @@ class Node:
             "to grant subscriptions": partial(self.backplane.subscribe, everybody),
             "to register this node, if no other process has its name": self.presence.ready,
         }
-        await self.health.starting.go_through(steps, self.backplane.troubles)
+        await self.health.startup.go_through(steps, self.backplane.troubles)
         self.journal.event("up", f"version {__version__}")
 
     def _note_crash(self, running: asyncio.Task[None]) -> None:
@@ -228,8 +228,8 @@ class Node:
             tracing=self.tracing,
         )
 
-    def _make_reception(self, service: Service, patience: float) -> Reception:
-        return Reception(
+    def _make_lifecycle(self, service: Service, patience: float) -> Lifecycle:
+        return Lifecycle(
             hub=self.hub,
             membership=self.membership,
             commands=self.commands,
@@ -240,8 +240,8 @@ class Node:
             patience=patience,
         )
 
-    def _make_reader(self, counters: Counters) -> Reader:
-        return Reader(
+    def _make_inbound(self, counters: Counters) -> Inbound:
+        return Inbound(
             backplane=self.backplane,
             delivery=self.delivery,
             history=self.history,

@@ -1,6 +1,6 @@
 """How far this node has passed on one channel's history: which messages are new, duplicates, or missing.
 
-Plain rules. A channel with history that has members here has a track; the subscription brings it messages
+Plain rules. A channel with history that has members here has its progress; the subscription brings it messages
 one by one, and pages read from history bring what the subscription did not.
 """
 
@@ -22,7 +22,7 @@ REMEMBERED = 32
 what was not replicated yet, of one channel seldom more than that; `agreed` knows what to do if it was more."""
 
 
-class Track:
+class Progress:
     """How far one channel's messages have come on their way to its members on this node."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from gateway.connections.counters import Counters
 from gateway.connections.websocket import CLOSE_TIMEOUT
 from gateway.errors import ENDED, GOING_AWAY, Close, InvalidParam, Unavailable
 from gateway.node.node import Node
-from gateway.node.startup import Starting
+from gateway.node.startup import Startup
 from gateway.operations.directory import Directory
 from gateway.operations.operators import Operations
 from gateway.operations.status import Held, Readiness, Status
@@ -45,7 +45,7 @@ class NodeService(Service):
         self.tokens = Tokens(settings)
         self.patience = CLOSE_TIMEOUT
         """Seconds that the end of a connection may take, whatever its client does; to be set before the node runs."""
-        self._starting = Starting(settings)
+        self._startup = Startup(settings)
         self._node: Node | None = None
         """The one that runs, or ran last."""
 
@@ -59,7 +59,7 @@ class NodeService(Service):
     @property
     def readiness(self) -> Readiness:
         if self._node is None:
-            return Readiness("starting", [self._starting.reason])
+            return Readiness("starting", [self._startup.reason])
         return self._node.health.readiness
 
     @property
@@ -83,10 +83,10 @@ class NodeService(Service):
         node = self.node
         with self.handshaking(request):
             channels = (channel,) if channel else ()
-            connection = node.reception.arrival(request, profile, handler)
-            opened = await node.reception.accept(request, channels, connection)
+            connection = node.lifecycle.arrival(request, profile, handler)
+            opened = await node.lifecycle.accept(request, channels, connection)
             connection.placed = channels  # before its first task runs: a review meanwhile is not to take it out
-            request.task.add_done_callback(lambda _: node.reception.abandon(connection))
+            request.task.add_done_callback(lambda _: node.lifecycle.abandon(connection))
             if node.tracing is not None:
                 node.tracing.opened(connection)
             # `wait` leaves it running: the join is made when Redis is back, and the socket is open meanwhile.
@@ -96,32 +96,32 @@ class NodeService(Service):
     async def read_loop(self, conn_id: str) -> web.WebSocketResponse:
         node = self.node
         try:
-            await node.reception.closed(conn_id)
+            await node.lifecycle.closed(conn_id)
         finally:  # still there only if the wait was cancelled: its request handler will not return the response
             if (connection := node.hub.connections.get(conn_id)) is not None:
                 connection.socket.close(GOING_AWAY)
-        return node.reception.release(conn_id)
+        return node.lifecycle.release(conn_id)
 
     @contextmanager
     def handshaking(self, request: web.Request) -> Iterator[None]:
         """Trace what becomes of a request, refuse foreign pages first of all, and tell operators why it is refused."""
         node = self.node
-        with handshaking(node.tracing, request.headers, request.path), node.reception.receiving(request):
+        with handshaking(node.tracing, request.headers, request.path), node.lifecycle.receiving(request):
             yield
 
     def arrival(self, request: web.Request, profile: Profile, handler: Handler) -> Connection:
         """Make the connection that a request asks for, so that its handler may be asked about it; see `serve`."""
-        return self.node.reception.arrival(request, profile, handler)
+        return self.node.lifecycle.arrival(request, profile, handler)
 
     async def serve(
         self, request: web.Request, channels: Sequence[str], connection: Connection
     ) -> web.WebSocketResponse:
         """Do what `upgrade` and `read_loop` do for an arrival, without keeping a task for it; return at once."""
         node = self.node
-        await node.reception.accept(request, channels, connection)
+        await node.lifecycle.accept(request, channels, connection)
         if node.tracing is not None:
             node.tracing.opened(connection)
-        return node.reception.release(connection.id)
+        return node.lifecycle.release(connection.id)
 
     async def disconnect(self, conn_id: str, *, code: int = ENDED.code, reason: str = "") -> None:
         if code != 1000 and not 3000 <= code <= 4999 and code not in (1001, 1008, 1011, 1012, 1013):
@@ -207,7 +207,7 @@ class NodeService(Service):
     def _build(self) -> Node:
         """Make the parts of a node that begins to run, and its name."""
         self.settings = self.settings.named()
-        return Node(self, self.tokens, self._starting, patience=self.patience)
+        return Node(self, self.tokens, self._startup, patience=self.patience)
 
     async def drain(self) -> None:
         if self._node is not None:

@@ -18,7 +18,7 @@ WORDS = 5.0
 """Seconds between two lines about it: six within the default `startup_timeout`."""
 
 
-class Starting:
+class Startup:
     """The start of one node, as far as it needs Redis."""
 
     def __init__(self, settings: Settings) -> None:

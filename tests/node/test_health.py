@@ -10,7 +10,7 @@ import pytest
 from gateway.backplane import Backplane
 from gateway.config import Settings
 from gateway.node.health import Health
-from gateway.node.startup import Starting
+from gateway.node.startup import Startup
 
 
 class Ailing:
@@ -26,8 +26,8 @@ class Patient:
 
     def __init__(self) -> None:
         self.backplane, self.part = Ailing(), Ailing()
-        self.starting = Starting(Settings())
-        self.health = Health(self.starting, cast(Backplane, self.backplane), asyncio.Event())
+        self.startup = Startup(Settings())
+        self.health = Health(self.startup, cast(Backplane, self.backplane), asyncio.Event())
         self.health.parts.append(self.part)
 
 
@@ -47,7 +47,7 @@ async def test_a_node_is_starting_until_it_is_up_or_has_crashed(node: Patient) -
 
 async def test_trouble_is_told_in_order_and_degrades(node: Patient) -> None:
     """Clients are still sent here: they are as well here as anywhere."""
-    node.starting.is_over = True
+    node.startup.is_over = True
     node.part.trouble, node.backplane.trouble = ["sets are wrong"], ["Redis is away", "it was slow"]
     assert node.health.readiness == ("degraded", ["Redis is away", "it was slow", "sets are wrong"])
     assert node.health.readiness.serves
@@ -55,7 +55,7 @@ async def test_trouble_is_told_in_order_and_degrades(node: Patient) -> None:
 
 async def test_the_worst_is_told(node: Patient) -> None:
     """Who ends does not matter as deaf, and who has crashed does not matter as anything else; neither gets clients."""
-    node.starting.is_over = True
+    node.startup.is_over = True
     told = [node.health.readiness.status]
     node.backplane.deaf = True
     told.append(node.health.readiness.status)

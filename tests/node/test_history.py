@@ -322,7 +322,7 @@ async def test_a_join_that_redis_does_not_answer_fails_alone() -> None:
     redis.asked.popleft()[1].set_exception(Unavailable("Redis is away"))
     failed = (await asyncio.gather(node.joins.pop(), return_exceptions=True))[0]
     assert isinstance(failed, Unavailable)
-    assert node.history._tracks["lobby"].readers == 0
+    assert node.history._progress["lobby"].readers == 0
     node.close()
 
 

@@ -14,7 +14,7 @@ from gateway import Connection, Handler, Service
 from gateway.errors import Forbidden, UnknownCommand
 from gateway.protocol.message import Message, Position
 
-KINDS = ("Connection", "WebSocket", "Track", "Upgraded", "Tap", "Publication", "Outbox", "Listener")
+KINDS = ("Connection", "WebSocket", "Progress", "Upgraded", "Tap", "Publication", "Outbox", "Listener")
 """Of these there must be none left when those who needed them are gone."""
 
 
