@@ -139,7 +139,7 @@ class Operations:
             case "series", {"since": int(since)}:
                 return self._vitals.since(since)
             case "rates", {"channels": [*channels]} if all(isinstance(name, str) for name in channels):
-                return self._taps.meter.rates(channels, asyncio.get_running_loop().time())
+                return self._taps.rates.of(channels, asyncio.get_running_loop().time())
             case "state", _:
                 return {"trouble": list(self._vitals.current().trouble)}
             case "log-out", {"session": str(session)}:

@@ -13,7 +13,7 @@ MOST = 20_000
 """Channels counted in one window; further ones are not."""
 
 
-class Meter:
+class Rates:
     """What came from the backplane, by channel: in the window before this one."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Meter:
         if channel in self._counting or len(self._counting) < MOST:
             self._counting[channel] += 1
 
-    def rates(self, channels: Iterable[str], now: float) -> dict[str, float]:
+    def of(self, channels: Iterable[str], now: float) -> dict[str, float]:
         """Return messages a second of those channels that have any; counting begins with the first question."""
         if not self.is_on:
             self.is_on, self._began = True, now

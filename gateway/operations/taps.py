@@ -21,7 +21,7 @@ from typing import NamedTuple
 from gateway.backplane import Target
 from gateway.connections.connection import Connection
 from gateway.errors import InvalidEnvelope, InvalidParam, Unavailable
-from gateway.operations.rates import Meter
+from gateway.operations.rates import Rates
 from gateway.protocol import codec
 from gateway.protocol.envelope import Envelope, pack_map, unpack_map
 from gateway.protocol.message import Message, is_name
@@ -137,7 +137,7 @@ class Taps:
 
     def __init__(self, node: str) -> None:
         self._node = node
-        self.meter = Meter()
+        self.rates = Rates()
         """Counts what arrives."""
         self.here: set[Tap] = set()
         self._wishes: dict[str, _Wish] = {}
@@ -151,7 +151,7 @@ class Taps:
     @property
     def wanted(self) -> bool:
         """Whether anybody may want to see anything; free when nobody does."""
-        return bool(self._wishes) or self.meter.is_on
+        return bool(self._wishes) or self.rates.is_on
 
     # ---- what is seen
 
@@ -275,8 +275,8 @@ class Taps:
 
         They are when a person published it: of everything else the node that wrote it makes the copy.
         """
-        if self.meter.is_on and target.kind == "channel":
-            self.meter.count(target.name, asyncio.get_running_loop().time())
+        if self.rates.is_on and target.kind == "channel":
+            self.rates.count(target.name, asyncio.get_running_loop().time())
         return data[:1] == b"{" and bool(self._wishes)
 
     def report(self, data: bytes, target: Target, envelope: Envelope) -> None:

@@ -15,7 +15,7 @@ from gateway.backplane.echo import LATE, TICK
 from gateway.config import Settings
 from gateway.connections.counters import BOUNDS, Counters
 from gateway.connections.hub import Hub
-from gateway.operations.rates import KEPT_ON, MOST, WINDOW, Meter
+from gateway.operations.rates import KEPT_ON, MOST, WINDOW, Rates
 from gateway.operations.vitals import KEPT, PERIOD, SERIES, Vitals, of_cluster, quantile
 from gateway.presence.contract import Vital, as_fields, of_record
 from gateway.redis.records import Record, Rejections
@@ -135,26 +135,26 @@ def test_a_time_of_which_not_all_have_told_is_left_out() -> None:
     assert of_cluster([a[-1:], b[:0]], since=10)[-1]["at"] == 60, "it is long silent"
 
 
-class TestMeter:
+class TestRates:
     def test_it_counts_only_while_it_is_asked(self) -> None:
         """The first question turns it on; some time after the last one it turns itself off."""
-        meter = Meter()
-        assert meter.rates(["a"], 0) == {}
+        rates = Rates()
+        assert rates.of(["a"], 0) == {}
         for i in range(20):
-            meter.count("a", i / 10)
-        assert meter.rates(["a", "b"], WINDOW) == {"a": 10.0}
-        assert meter.is_on
-        meter.count("a", WINDOW + KEPT_ON + 1)
-        assert not meter.is_on
+            rates.count("a", i / 10)
+        assert rates.of(["a", "b"], WINDOW) == {"a": 10.0}
+        assert rates.is_on
+        rates.count("a", WINDOW + KEPT_ON + 1)
+        assert not rates.is_on
 
     def test_it_remembers_a_bounded_number_of_channels(self) -> None:
         """However many channels there are."""
-        meter = Meter()
-        meter.rates([], 0)
+        rates = Rates()
+        rates.of([], 0)
         for i in range(MOST + 10):
-            meter.count(str(i), 0.5)
-        rates = meter.rates(map(str, range(MOST + 10)), WINDOW)
-        assert len(rates) == MOST
+            rates.count(str(i), 0.5)
+        found = rates.of(map(str, range(MOST + 10)), WINDOW)
+        assert len(found) == MOST
 
 
 async def test_every_node_tells_its_figures_by_its_lease(start_nodes, redis, connect) -> None:
