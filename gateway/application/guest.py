@@ -47,7 +47,7 @@ class _Given(Settings):
 
 
 def settings_of(redis_url: str, *, prefix: str, publish_timeout: float, cluster_secret: str = "") -> Settings:
-    """Make the settings of a visitor; raise `InvalidSettings` that names what was wrong."""
+    """Make the settings of a guest; raise `InvalidSettings` that names what was wrong."""
     settings = load(
         _Given,
         redis_url=redis_url,
@@ -64,7 +64,7 @@ def settings_of(redis_url: str, *, prefix: str, publish_timeout: float, cluster_
 
 
 def own_settings(settings: Settings) -> Settings:
-    """Return the settings of a visitor to the cluster that a node's settings name."""
+    """Return the settings of a guest to the cluster that a node's settings name."""
     return settings_of(
         settings.redis_url,
         prefix=settings.prefix,
@@ -73,7 +73,7 @@ def own_settings(settings: Settings) -> Settings:
     )
 
 
-class Visitor:
+class Guest:
     """A process at the cluster that is no node: it can publish, ask nodes, hear their answers, and read presence."""
 
     def __init__(self, settings: Settings, *, tracing: Tracing | None = None) -> None:
@@ -102,7 +102,7 @@ class Visitor:
         )
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Visitor]:
+    async def running(self) -> AsyncIterator[Guest]:
         """Be connected. Raises `Unavailable` when Redis does not let us in within the publish timeout."""
         task = asyncio.create_task(self._run())
         try:

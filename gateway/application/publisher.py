@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Self, TypeVar
 
-from gateway.application.guest import Visitor, settings_of
+from gateway.application.guest import Guest, settings_of
 from gateway.application.writing import Writing
 from gateway.backplane import Target
 from gateway.errors import GatewayError, Unavailable
@@ -75,15 +75,15 @@ class Publisher(Writing):
         if self._place is not None and self._place.loop is asyncio.get_running_loop():
             await self._place.stack.aclose()
 
-    async def _at_cluster(self) -> Visitor:
+    async def _at_cluster(self) -> Guest:
         place = self._here()
         async with place.opening:  # its first writes may come at the same time: one of them connects, the others wait
             if self._closed:
                 raise GatewayError("this publisher is closed")
-            if place.visitor is None:
-                visitor = Visitor(self._settings, tracing=self._tracing)
-                place.visitor = await place.stack.enter_async_context(visitor.running())
-        return place.visitor
+            if place.guest is None:
+                guest = Guest(self._settings, tracing=self._tracing)
+                place.guest = await place.stack.enter_async_context(guest.running())
+        return place.guest
 
     def _here(self) -> _Place:
         """Return where it is connected: a loop that is closed took all its connections along."""
@@ -113,7 +113,7 @@ class _Place:
         self.loop = loop
         self.opening = asyncio.Lock()
         self.stack = AsyncExitStack()
-        self.visitor: Visitor | None = None
+        self.guest: Guest | None = None
 
 
 class SyncPublisher:

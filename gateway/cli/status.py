@@ -7,7 +7,7 @@ import asyncio
 import time
 from typing import NamedTuple
 
-from gateway.application.guest import Visitor, own_settings
+from gateway.application.guest import Guest, own_settings
 from gateway.cli.options import REDIS_SETTINGS, Commands, add_command
 from gateway.cli.terminal import line_of, table_of, text_of
 from gateway.config import Settings
@@ -34,8 +34,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
 
 async def _look(settings: Settings) -> Picture:
     own = own_settings(settings)
-    async with Visitor(own).running() as visitor:
-        return await look(visitor)
+    async with Guest(own).running() as guest:
+        return await look(guest)
 
 
 class Picture(NamedTuple):
@@ -55,11 +55,11 @@ class Picture(NamedTuple):
         return [*filter(None, map(_trouble, self.nodes)), *others]
 
 
-async def look(visitor: Visitor) -> Picture:
+async def look(guest: Guest) -> Picture:
     """Read what the nodes have written, and ask those that could not. Raises `Unavailable`."""
-    presence = visitor.presence
+    presence = guest.presence
     counts, nodes, ids = await presence.count(), await presence.nodes(), await presence.node_ids()
-    others = await conditions_of(visitor.remote, set(ids) - {node.id for node in nodes})
+    others = await conditions_of(guest.remote, set(ids) - {node.id for node in nodes})
     return Picture(counts, nodes, others)
 
 

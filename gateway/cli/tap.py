@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gateway.application.guest import Visitor, own_settings
+from gateway.application.guest import Guest, own_settings
 from gateway.cli.options import REDIS_SETTINGS, Commands, add_command
 from gateway.cli.terminal import line_of, run_until_signal
 from gateway.config import Settings
@@ -36,7 +36,7 @@ async def _tap(settings: Settings, arguments: argparse.Namespace) -> None:
     own = own_settings(settings)
     fields = {name: getattr(arguments, name) for name in ("channel", "user", "connection", "cmd", "direction")}
     told = 0
-    async with Visitor(own).running() as visitor, visitor.observers.observing(Filter(**fields)) as tap:
+    async with Guest(own).running() as guest, guest.observers.observing(Filter(**fields)) as tap:
         while True:
             _print(await tap.waiting.get())
             if tap.missed > told:

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 
-from gateway.application.guest import Visitor, own_settings
+from gateway.application.guest import Guest, own_settings
 from gateway.cli.options import REDIS_SETTINGS, Commands, add_command
 from gateway.cli.status import as_text, look
 from gateway.cli.terminal import run_until_signal
@@ -38,20 +38,20 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
 async def _top(settings: Settings) -> None:
     own = own_settings(settings)
     is_terminal = sys.stdout.isatty() and not is_dumb_terminal()
-    async with Visitor(own).running() as visitor:
+    async with Guest(own).running() as guest:
         try:
             print(_BEGIN if is_terminal else "", end="")
             while True:
-                text = f"{time.strftime('%H:%M:%S')}  {await _look(visitor)}"
+                text = f"{time.strftime('%H:%M:%S')}  {await _look(guest)}"
                 print(_drawn(text) if is_terminal else text, end="" if is_terminal else "\n\n", flush=True)
                 await asyncio.sleep(PERIOD)
         finally:
             print(_END if is_terminal else "", end="", flush=True)
 
 
-async def _look(visitor: Visitor) -> str:
+async def _look(guest: Guest) -> str:
     try:
-        return as_text(await look(visitor))
+        return as_text(await look(guest))
     except Unavailable as error:
         return str(error)
 

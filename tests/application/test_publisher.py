@@ -431,7 +431,7 @@ print("and on")
 def _waits(publisher: SyncPublisher) -> bool:
     assert publisher._thread is not None
     place = publisher._thread._publisher._place
-    return place is not None and place.visitor is not None and place.visitor.backplane.counters.waiting > 0
+    return place is not None and place.guest is not None and place.guest.backplane.counters.waiting > 0
 
 
 async def _succeeds(call: Awaitable[object]) -> bool:

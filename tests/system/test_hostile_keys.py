@@ -14,7 +14,7 @@ import pytest
 from aiohttp import ClientSession
 from redis.exceptions import ResponseError
 
-from gateway.application.guest import Visitor, settings_of
+from gateway.application.guest import Guest, settings_of
 from gateway.redis.keys import SOLE_TYPES, TYPES, Keys
 from tests.harness.admin import PASSWORD, log_in
 from tests.harness.client import Client, Clients
@@ -303,7 +303,7 @@ async def test_somebody_who_is_no_node_sees_the_cluster_all_the_same(scene: Scen
     for command in (*WRITE.values(), lambda key: ("SET", key, HUGE)):
         await scene.poison(*(each for key in keys for each in (("DEL", key), command(key))))
         own = settings_of(scene.redis.url, prefix="gateway", publish_timeout=10)
-        async with Visitor(own).running() as visitor:
-            await visitor.presence.count()
-            await visitor.presence.nodes()
-            assert await visitor.presence.rules() == ()
+        async with Guest(own).running() as guest:
+            await guest.presence.count()
+            await guest.presence.nodes()
+            assert await guest.presence.rules() == ()
