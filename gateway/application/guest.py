@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from gateway.application.outbound import Outbound
 from gateway.backplane import NODES, TAP, Backplane, Target, open_backplane
-from gateway.backplane.questions import Remote
+from gateway.backplane.questions import Questions
 from gateway.config import Rule, Settings, first_match, load
 from gateway.connections.counters import Counters
 from gateway.errors import ConnectionNotFound, GatewayError, InvalidSettings, Unavailable
@@ -86,14 +86,14 @@ class Guest:
         self.backplane: Backplane = open_backplane(settings, links)
         self.presence = PresenceView(links)
         hint = "" if settings.cluster_secret else "; if the nodes have a cluster_secret, whoever asks them needs it"
-        self.remote = Remote(self.id, self.backplane, _refuse, timeout=settings.publish_timeout, hint=hint)
+        self.questions = Questions(self.id, self.backplane, _refuse, timeout=settings.publish_timeout, hint=hint)
         self._rule: Callable[[str], Rule] = first_match(())
         self._taps = Taps(self.id)
         self.observers = Observers(self.backplane, self._taps)
         self._taps.suppose()
         self.outbound = Outbound(
             backplane=self.backplane,
-            remote=self.remote,
+            questions=self.questions,
             taps=self._taps,
             counters=Counters(),
             tracing=tracing,
@@ -159,7 +159,7 @@ class Guest:
     async def _hear(self, target: Target, data: bytes) -> None:
         match target.kind:
             case "node" if not is_envelope(data):
-                await self.remote.heard(data)
+                await self.questions.heard(data)
             case NODES.kind:
                 self._taps.wished(data)
             case TAP.kind:

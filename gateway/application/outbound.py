@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.backplane import DIRECT, TAP, Backplane, Target
-from gateway.backplane.questions import Remote
+from gateway.backplane.questions import Questions
 from gateway.config import Rule
 from gateway.connections.counters import Counters
 from gateway.errors import Unavailable
@@ -33,7 +33,7 @@ class Outbound:
     def __init__(
         self,
         backplane: Backplane,
-        remote: Remote,
+        questions: Questions,
         taps: Taps,
         counters: Counters,
         *,
@@ -44,7 +44,7 @@ class Outbound:
     ) -> None:
         """`shows_at_once` is for a process that has no `run`, and may end with its next line: no copy waits there."""
         self._backplane = backplane
-        self._remote = remote
+        self._questions = questions
         self._taps = taps
         self._counters = counters
         self._tracing = tracing
@@ -82,7 +82,7 @@ class Outbound:
         if self._has_ended:  # nobody would answer any more
             raise Unavailable("this node has stopped")
         with publishing(self._tracing, Target("connection", connection), payload) as trace:
-            await self._remote.ask("write", connection, payload=payload, **({"trace": trace} if trace else {}))
+            await self._questions.ask("write", connection, payload=payload, **({"trace": trace} if trace else {}))
         if self._taps.wanted:
             await self._show(DIRECT, Envelope(payload, connection=connection))
 

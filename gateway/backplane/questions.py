@@ -38,7 +38,7 @@ class Heard(NamedTuple):
     """Nodes that are gone, did not answer in time, or could not."""
 
 
-class Remote:
+class Questions:
     """This node's questions to others, and its answers to theirs."""
 
     def __init__(self, node_id: str, backplane: Backplane, act: Act, *, timeout: float, hint: str = "") -> None:

@@ -59,7 +59,7 @@ async def look(guest: Guest) -> Picture:
     """Read what the nodes have written, and ask those that could not. Raises `Unavailable`."""
     presence = guest.presence
     counts, nodes, ids = await presence.count(), await presence.nodes(), await presence.node_ids()
-    others = await conditions_of(guest.remote, set(ids) - {node.id for node in nodes})
+    others = await conditions_of(guest.questions, set(ids) - {node.id for node in nodes})
     return Picture(counts, nodes, others)
 
 

@@ -81,8 +81,8 @@ class Owner(Protocol):
         """Hear that nothing more will come, and why if that was not wanted."""
 
 
-class Lifeline:
-    """One link after the other, to the same address."""
+class Connection:
+    """One link after the other, to the same address: what `Connection` is in the browser client."""
 
     def __init__(
         self, url: str, token: Token | None, owner: Owner, *, backoff: Backoff, session: ClientSession | None

@@ -15,7 +15,7 @@ from aiohttp import ClientSession
 from gateway.client.encode import encoded
 from gateway.client.inbox import Inbox
 from gateway.client.link import Link, NotSent, error_of, message_of, no_answer
-from gateway.client.reconnect import Lifeline, State, Welcome
+from gateway.client.reconnect import Connection, State, Welcome
 from gateway.client.retry import CAP, FIRST, Backoff
 from gateway.client.subscription import Counts, Subscription
 from gateway.client.times import LONGEST, checked, limit
@@ -125,7 +125,7 @@ class Client:
         on_state: Callable[[State], None] | None,
         session: ClientSession | None,
     ) -> None:
-        self._lifeline = Lifeline(url, token, self, backoff=backoff, session=session)
+        self._connection = Connection(url, token, self, backoff=backoff, session=session)
         self._first = [check_channel(channel) for channel in channels]
         """To be joined from the start."""
         self._timeout, self._buffer, self._on_state = limit("timeout", timeout), buffer, on_state
@@ -141,12 +141,12 @@ class Client:
     @property
     def state(self) -> State:
         """`idle`, `connecting`, `open`, `waiting` (for the next attempt), `closed` or `failed` (refused for good)."""
-        return self._lifeline.state
+        return self._connection.state
 
     @property
     def welcome(self) -> Welcome | None:
         """What the present connection, or the last one, was welcomed with; None before the first."""
-        return self._lifeline.welcome
+        return self._connection.welcome
 
     # ---- life
 
@@ -169,14 +169,14 @@ class Client:
 
         Whoever iterates reads what came before; what waits to be sent or answered raises `NotConnected`.
         """
-        await self._lifeline.close()
+        await self._connection.close()
 
     async def _start(self) -> Self:
         for channel in self._first:
             self._subscriptions.setdefault(channel, self._subscription(channel))
-        self._lifeline.start()
+        self._connection.start()
         try:
-            await self._lifeline.opened()
+            await self._connection.opened()
         except BaseException:
             await self.close()
             raise
@@ -198,8 +198,8 @@ class Client:
         if known is None or known.refused is not None:
             known = self._subscriptions[channel] = self._subscription(channel)
             # A link that is there has begun to resume, without this channel; the next one will know of it.
-            if self._lifeline.link is not None:
-                known.enter(self._lifeline.link)
+            if self._connection.link is not None:
+                known.enter(self._connection.link)
         await asyncio.shield(known.joined)  # others may wait for the same join, which is not cancelled with one of them
 
     async def leave(self, channel: str) -> None:
@@ -213,7 +213,7 @@ class Client:
             return
         subscription.leave()
         self._left += subscription.counts
-        if (link := self._lifeline.link) is not None:
+        if (link := self._connection.link) is not None:
             try:
                 await link.request("$leave", None, channel, self._timeout)
             except NotConnected:
@@ -274,7 +274,7 @@ class Client:
     async def _over_a_link(self, use: Callable[[Link], Awaitable[T]]) -> T:
         """Use the connection, or the next one if this one turns out to have ended before anything was sent."""
         while True:
-            link = await self._lifeline.opened()
+            link = await self._connection.opened()
             try:
                 return await use(link)
             except NotSent:
@@ -300,13 +300,13 @@ class Client:
 
     def stats(self) -> Stats:
         """Count what was done so far, over all connections."""
-        line, link = self._lifeline, self._lifeline.link
+        connection, link = self._connection, self._connection.link
         counts = sum((channel.counts for channel in self._subscriptions.values()), self._left)
         return Stats(
-            line.state,
-            line.connects,
-            line.sent + (link.sent if link else 0),
-            line.received + (link.received if link else 0),
+            connection.state,
+            connection.connects,
+            connection.sent + (link.sent if link else 0),
+            connection.received + (link.received if link else 0),
             self._dropped,
             counts.duplicates,
             counts.gaps,
@@ -333,7 +333,7 @@ class Client:
     def _taken_out(self, message: Message) -> None:
         """Let go of a channel that the server has taken us out of; whoever wants in asks anew."""
         # A join that the node has yet to answer was asked for since: its answer tells whether we are in.
-        if (link := self._lifeline.link) is not None and link.is_joining(message.channel):
+        if (link := self._connection.link) is not None and link.is_joining(message.channel):
             return
         if (subscription := self._subscriptions.pop(message.channel, None)) is not None:
             reason = message.param.get("reason") if isinstance(message.param, dict) else None

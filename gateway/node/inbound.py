@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from gateway.backplane import DIRECT, GAP, NODES, TAP, Arrival, Backplane, Target
-from gateway.backplane.questions import Remote
+from gateway.backplane.questions import Questions
 from gateway.connections.counters import Counters
 from gateway.errors import GatewayError, InvalidEnvelope
 from gateway.node.delivery import Delivery
@@ -32,7 +32,7 @@ class Inbound:
         delivery: Delivery,
         history: History,
         taps: Taps,
-        remote: Remote,
+        questions: Questions,
         neighbours: Neighbours,
         counters: Counters,
         rejections: Rejections,
@@ -43,13 +43,13 @@ class Inbound:
         self._delivery = delivery
         self._history = history
         self._taps = taps
-        self._remote = remote
+        self._questions = questions
         self._neighbours = neighbours
         self._counters = counters
         self._tasks = asyncio.TaskGroup()
         """Own what is being answered."""
         self._tracing = tracing
-        self._node = remote.node
+        self._node = questions.node
         self._rejections = rejections
 
     async def run(self) -> None:
@@ -128,7 +128,7 @@ class Inbound:
 
     async def _talk(self, data: bytes) -> None:
         try:
-            await self._remote.heard(data)
+            await self._questions.heard(data)
         except InvalidEnvelope as error:
             self._rejections.published("node", error, data)
         except GatewayError as error:

@@ -12,7 +12,7 @@ from gateway.access.tokens import Tokens
 from gateway.application.outbound import Outbound
 from gateway.application.service import Service
 from gateway.backplane import ALL, DIRECT, NODES, Target, open_backplane
-from gateway.backplane.questions import Remote
+from gateway.backplane.questions import Questions
 from gateway.config import Settings, database_of
 from gateway.connections.budget import Budget
 from gateway.connections.counters import Counters
@@ -81,8 +81,8 @@ class Node:
         self.watchdog = Watchdog(self.hub, self.presence.hold, counters, self.beats)
         # What is asked of them, and what they ask.
         self.answers = Answers(service, self.hub, self.tracing)
-        self.remote = Remote(self.id, self.backplane, self.answers.give, timeout=settings.publish_timeout)
-        self.directory = Directory(self.hub, self.presence, self.remote)
+        self.questions = Questions(self.id, self.backplane, self.answers.give, timeout=settings.publish_timeout)
+        self.directory = Directory(self.hub, self.presence, self.questions)
         self.operations = self._make_operations(Revocations(journal_store))
         self.answers.add(VERBS, self.directory.answer)
         self.answers.add(QUESTIONS, self.operations.answer)
@@ -191,7 +191,7 @@ class Node:
     def _make_operations(self, revocations: Revocations) -> Operations:
         return Operations(
             backplane=self.backplane,
-            remote=self.remote,
+            questions=self.questions,
             presence=self.presence,
             vitals=self.vitals,
             journal=self.journal,
@@ -202,7 +202,7 @@ class Node:
     def _make_outbound(self, settings: Settings, counters: Counters) -> Outbound:
         return Outbound(
             backplane=self.backplane,
-            remote=self.remote,
+            questions=self.questions,
             taps=self.taps,
             counters=counters,
             tracing=self.tracing,
@@ -246,7 +246,7 @@ class Node:
             delivery=self.delivery,
             history=self.history,
             taps=self.taps,
-            remote=self.remote,
+            questions=self.questions,
             neighbours=self.neighbours,
             counters=counters,
             rejections=self.rejections,

@@ -130,7 +130,7 @@ class NodeService(Service):
         if connection := node.hub.connections.get(conn_id):
             connection.socket.close(Close(code, reason or (ENDED.reason if code == ENDED.code else "")))
         else:
-            await node.remote.ask("disconnect", conn_id, code=code, reason=reason)
+            await node.questions.ask("disconnect", conn_id, code=code, reason=reason)
 
     # ---- channels
 
@@ -139,7 +139,7 @@ class NodeService(Service):
         node = self.node
         connection = node.hub.connections.get(conn_id)
         if connection is None:
-            return bool(await node.remote.ask("join", conn_id, channel=channel))
+            return bool(await node.questions.ask("join", conn_id, channel=channel))
         return (await node.membership.place(connection, channel)).created
 
     async def join_for(self, connection: Connection, channel: str) -> bool:
@@ -150,7 +150,7 @@ class NodeService(Service):
         node = self.node
         connection = node.hub.connections.get(conn_id)
         if connection is None:
-            return bool(await node.remote.ask("leave", conn_id, channel=channel))
+            return bool(await node.questions.ask("leave", conn_id, channel=channel))
         return await node.membership.leave(connection, channel, "removed")
 
     async def authorize(self, connection: Connection, channel: str, action: Action) -> bool:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from gateway.backplane.inflight import InFlight
-from gateway.backplane.questions import Remote
+from gateway.backplane.questions import Questions
 from gateway.connections.connection import Connection, ConnectionInfo
 from gateway.connections.hub import Hub
 from gateway.errors import ConnectionNotFound, InvalidEnvelope, Unavailable
@@ -80,10 +80,10 @@ class ConnectionDetail(NamedTuple):
 class Directory:
     """The cluster as lists and single entries. Everything raises `Unavailable` while Redis is away."""
 
-    def __init__(self, hub: Hub, presence: Listing, remote: Remote, *, patience: float = PATIENCE) -> None:
+    def __init__(self, hub: Hub, presence: Listing, questions: Questions, *, patience: float = PATIENCE) -> None:
         self._hub = hub
         self._presence = presence
-        self._remote = remote
+        self._questions = questions
         self.patience = patience
         """Seconds that nodes have to answer."""
         self._online = InFlight[tuple[int, list[str] | None]]()
@@ -147,7 +147,7 @@ class Directory:
     async def connection(self, id: str) -> ConnectionDetail:
         """Ask the node that holds a connection all about it. Raises `ConnectionNotFound`."""
         connection = self._hub.connections.get(id)
-        detail = _detail(connection) if connection else await self._remote.ask("detail", id)
+        detail = _detail(connection) if connection else await self._questions.ask("detail", id)
         match detail:
             case [[*fields], str(agent), str(protocol), int(received), bool(is_behind), int(expires)]:
                 return ConnectionDetail(read_info(fields), agent, protocol, received, is_behind, expires)
@@ -163,7 +163,7 @@ class Directory:
             if len(users) == USERS_SHOWN:
                 break
         nodes = await self._presence.node_ids()
-        heard = await self._remote.ask_all(nodes, "members", within=self.patience, channel=name)
+        heard = await self._questions.ask_all(nodes, "members", within=self.patience, channel=name)
         counts = {node: count for node, count in heard.answers.items() if isinstance(count, int) and count}
         return ChannelDetail(name, members, online, sorted(users), counts, heard.silent)
 
@@ -204,7 +204,7 @@ class Directory:
 
     async def _ask(self, nodes: list[str], verb: str, query: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         most = ANSWERS_BYTES // max(1, len(nodes))
-        heard = await self._remote.ask_all(nodes, verb, within=self.patience, query=query, most=most)
+        heard = await self._questions.ask_all(nodes, verb, within=self.patience, query=query, most=most)
         return heard.answers, heard.silent
 
     async def _search(self, work: Sliced[T]) -> T:

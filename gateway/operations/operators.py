@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from gateway.backplane import Backplane
-from gateway.backplane.questions import Remote
+from gateway.backplane.questions import Questions
 from gateway.errors import InvalidEnvelope, InvalidParam, Unavailable
 from gateway.operations.journal import Book, Journal
 from gateway.operations.observers import Observers
@@ -42,7 +42,7 @@ class Operations:
     def __init__(
         self,
         backplane: Backplane,
-        remote: Remote,
+        questions: Questions,
         presence: Listing,
         vitals: Vitals,
         journal: Journal,
@@ -50,7 +50,7 @@ class Operations:
         taps: Taps,
     ) -> None:
         self._backplane = backplane
-        self._remote = remote
+        self._questions = questions
         self._presence = presence
         self._vitals = vitals
         self._journal = journal
@@ -67,13 +67,13 @@ class Operations:
         `since` is the number of a sample: only later ones. What a node does not tell in time is missing.
         """
         nodes = [node] if node else [known.id for known in await self._presence.nodes()]
-        heard = await self._remote.ask_all(nodes, "series", within=WITHIN, since=since)
+        heard = await self._questions.ask_all(nodes, "series", within=WITHIN, since=since)
         return Series(of_cluster(map(_samples, heard.answers.values()), since=since), heard.silent)
 
     @property
     def in_vain(self) -> float:
         """Seconds that this node has waited in all for other nodes that did not answer."""
-        return self._remote.in_vain
+        return self._questions.in_vain
 
     async def node_ids(self) -> list[str]:
         """Return the ids in the set of nodes: those without a lease, too. Raises `Unavailable`."""
@@ -81,7 +81,7 @@ class Operations:
 
     async def conditions(self, nodes: Iterable[str]) -> dict[str, Condition]:
         """Tell how nodes are that have no lease."""
-        return await conditions_of(self._remote, nodes)
+        return await conditions_of(self._questions, nodes)
 
     @property
     def notices(self) -> list[str]:
@@ -98,7 +98,7 @@ class Operations:
         Nodes count while they are asked, what reaches them: where there are members on several, each counts all.
         """
         nodes = [known.id for known in await self._presence.nodes()]
-        heard = await self._remote.ask_all(nodes, "rates", within=WITHIN, channels=list(channels))
+        heard = await self._questions.ask_all(nodes, "rates", within=WITHIN, channels=list(channels))
         rates: dict[str, float] = {}
         for answer in heard.answers.values():
             for name, rate in answer.items() if isinstance(answer, dict) else ():
@@ -116,7 +116,7 @@ class Operations:
 
     async def drain(self, node: str) -> None:
         """Have a node stop as SIGTERM does. Raises `InvalidParam` when it does not answer."""
-        heard = await self._remote.ask_all([node], "drain", within=WITHIN, patient=True)
+        heard = await self._questions.ask_all([node], "drain", within=WITHIN, patient=True)
         if heard.silent:
             raise InvalidParam(f"no node {node!r} answers", field="node")
 
@@ -129,7 +129,7 @@ class Operations:
         await self.revocations.end(session, seconds)
         with suppress(Unavailable):
             nodes = [known.id for known in await self._presence.nodes()]
-            await self._remote.ask_all(nodes, "log-out", within=WITHIN, session=session)
+            await self._questions.ask_all(nodes, "log-out", within=WITHIN, session=session)
 
     # ---- what other nodes ask
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from gateway.backplane.questions import Remote
+from gateway.backplane.questions import Questions
 
 WITHIN = 1.0
 """Seconds that such a node has to answer: most likely it is gone, and a page or a command waits for that."""
@@ -20,10 +20,10 @@ class Condition(NamedTuple):
     trouble: list[str]
 
 
-async def conditions_of(remote: Remote, nodes: Iterable[str]) -> dict[str, Condition]:
+async def conditions_of(questions: Questions, nodes: Iterable[str]) -> dict[str, Condition]:
     """Ask nodes themselves, over the backplane, which needs no write to Redis."""
     asked = sorted(nodes)
-    heard = await remote.ask_all(asked, "state", within=WITHIN) if asked else None
+    heard = await questions.ask_all(asked, "state", within=WITHIN) if asked else None
     return {node: _condition(heard.answers.get(node)) for node in asked} if heard else {}
 
 

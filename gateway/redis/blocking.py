@@ -1,7 +1,8 @@
-"""Renews a node's lease while its event loop is blocked: from another thread, over a connection of its own.
+"""A link that works while the event loop is blocked: used from another thread, over a connection of its own.
 
-There is no such connection while all is well. It is opened for each renewal, to the server that the node's own
-link led to when the loop stopped. redis-py's blocking client serves here: nothing in it needs the loop.
+There is no such connection while all is well. It is opened for each command, which is the renewal of a lease, to the
+server that the node's own link led to when the loop stopped. redis-py's blocking client serves here: nothing in it
+needs the loop.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, cast
 
 from gateway.backplane import Backplane, Target
-from gateway.backplane.questions import BRIEFLY, Remote
+from gateway.backplane.questions import BRIEFLY, Questions
 from gateway.protocol.envelope import pack_map, unpack_map
 
 LONG = 60.0
@@ -17,7 +17,7 @@ class Nodes:
     """Other nodes, as a backplane makes them appear: those that answer do so when asked, or later, or never."""
 
     def __init__(self) -> None:
-        self.remote = Remote("here", cast(Backplane, self), self._refuse, timeout=LONG)
+        self.questions = Questions("here", cast(Backplane, self), self._refuse, timeout=LONG)
         self.delays: dict[str, float | None] = {}
         self.kept: dict[str, list[dict[str, Any]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -33,11 +33,11 @@ class Nodes:
 
     async def answer(self, node: str, question: dict[str, Any], delay: float = 0) -> None:
         await asyncio.sleep(delay)
-        await self.remote.heard(pack_map({"answer": question["number"], "from": node, "result": node}))
+        await self.questions.heard(pack_map({"answer": question["number"], "from": node, "result": node}))
 
     async def ask(self, *, within: float = LONG, patient: bool = False) -> list[str]:
         """Ask them all; return who was silent."""
-        heard = await self.remote.ask_all(list(self.delays), "state", within=within, patient=patient)
+        heard = await self.questions.ask_all(list(self.delays), "state", within=within, patient=patient)
         assert heard.answers == {node: node for node in self.delays if node not in heard.silent}
         return heard.silent
 
@@ -71,7 +71,7 @@ async def test_who_was_gone_begins_anew() -> None:
     nodes.delays = {"slow": None}
     assert await nodes.ask(within=0.05) == ["slow"]
     del nodes.delays["slow"]
-    assert (await nodes.remote.ask_all(["slow"], "state", within=LONG)).silent == ["slow"]
+    assert (await nodes.questions.ask_all(["slow"], "state", within=LONG)).silent == ["slow"]
     nodes.delays["slow"] = 3 * BRIEFLY
     assert await nodes.ask() == []
 
@@ -81,7 +81,7 @@ async def test_waiting_in_vain_is_counted_apart_from_waiting() -> None:
     nodes = Nodes()
     nodes.delays = {"slow": BRIEFLY}
     assert await nodes.ask() == []
-    assert nodes.remote.in_vain == 0
+    assert nodes.questions.in_vain == 0
     nodes.delays = {"silent": None}
     assert await nodes.ask(within=0.05) == ["silent"]
-    assert nodes.remote.in_vain >= 0.05
+    assert nodes.questions.in_vain >= 0.05

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from gateway.application.service import Handler
 from gateway.backplane import MemoryBackplane
-from gateway.backplane.questions import Remote
+from gateway.backplane.questions import Questions
 from gateway.connections.connection import Connection, Profile
 from gateway.connections.hub import Hub
 from gateway.operations.directory import Directory
@@ -47,8 +47,8 @@ def open_directory(count: int) -> Directory:
     async def act(verb: str, arguments: dict[str, Any]) -> object:
         return await directory.answer(verb, arguments)
 
-    remote = Remote(node, MemoryBackplane(), act, timeout=10)
-    directory = Directory(hub, cast(Presence, Counting(hub, node)), remote, patience=60)
+    questions = Questions(node, MemoryBackplane(), act, timeout=10)
+    directory = Directory(hub, cast(Presence, Counting(hub, node)), questions, patience=60)
     return directory
 
 
