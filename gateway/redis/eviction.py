@@ -1,4 +1,4 @@
-"""Finds out whether Redis evicts keys when its memory is full: sets and histories would vanish without an error."""
+"""Finds out whether Redis evicts keys when its memory is full: sets and leases would vanish without an error."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ async def eviction_of(link: Link) -> str:
 
 
 def warning_of(policy: str) -> str:
-    """Say what is wrong with a policy, "" where nothing is.
+    """Say what is wrong with a policy; "" for `noeviction`, and where the policy is not known.
 
-    The `volatile-` policies pass: they evict only keys that expire, and the sets are not among them.
+    The `volatile-` policies evict only keys that expire, but leases are among them: a node whose lease is evicted
+    counts as dead, and the others remove what it holds.
     """
-    if not policy.startswith("allkeys-"):
+    if policy in ("", "noeviction"):
         return ""
+    lost = "sets and histories" if policy.startswith("allkeys-") else "leases of nodes, and histories that expire,"
     return (
-        f"Redis has maxmemory-policy {policy}: when its memory is full it throws away sets and histories of the "
+        f"Redis has maxmemory-policy {policy}: when its memory is full it throws away {lost} of the "
         "gateway, and nobody is told; noeviction refuses writes instead, which is shown"
     )
