@@ -78,10 +78,15 @@ class Writing(ABC):
 
 def _ids(exclude: Collection[str]) -> Collection[str]:
     """Refuse what would exclude nobody: one id is a collection, too, of its characters."""
-    if isinstance(exclude, str):
-        raise InvalidParam(
-            f"expected exclude to be several connection ids, got the string {exclude!a:.200}", field="exclude"
-        )
+    if exclude:
+        try:
+            if isinstance(exclude, str):
+                raise TypeError
+            "".join(exclude).encode()  # a lone surrogate cannot travel
+        except (TypeError, UnicodeEncodeError):
+            raise InvalidParam(
+                f"expected exclude to be several connection ids, got {exclude!a:.200}", field="exclude"
+            ) from None
     return exclude
 
 

@@ -50,7 +50,6 @@ _OTHERWISE = "expected dict, list, str, int, float, bool, None, a dataclass, a p
 DEEPEST = 254
 """Levels that orjson writes."""
 _NULL = re.compile(rb"null")
-_packer = msgpack.Packer()
 _INFINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 """In msgpack: a double whose exponent is that of NaN and Infinity, or something in a text that looks so."""
 _SCALARS = frozenset((str, int, bool, type(None)))
@@ -131,7 +130,7 @@ def is_changed(value: object, written: bytes) -> bool:
     if _NULL.search(written) is None:
         return False
     try:  # msgpack writes every float as it is, in a seventh of the time that looking at each takes here
-        return _INFINITE.search(_packer.pack(value)) is not None and _has_infinite(value)
+        return _INFINITE.search(msgpack.packb(value)) is not None and _has_infinite(value)
     except (TypeError, ValueError, OverflowError):
         return _has_infinite(value)
 

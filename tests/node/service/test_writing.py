@@ -112,6 +112,9 @@ async def test_what_can_be_no_id_is_refused(cluster: EmbeddedCluster) -> None:
         await cluster.a.service.write_connection("x", 1, number)
     with pytest.raises(ConnectionNotFound, match="no connection 42"):
         await cluster.a.service.join(number, "lobby")
+    for wrong in ([number], ["\ud800"], {"a~1", number}):
+        with pytest.raises(InvalidParam, match="expected exclude to be several connection ids"):
+            await cluster.a.service.write_all("x", 1, exclude=wrong)
 
 
 async def test_everyone_is_written_to(cluster: EmbeddedCluster) -> None:
