@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Container
 
+from gateway.errors import Unavailable
 from gateway.presence.claims import Claims
 from gateway.presence.listing import raw_pages
 from gateway.presence.marks import Marks
@@ -67,11 +68,12 @@ class Reaper:
                 await self._reap(node)
                 await self._claims.give_back(node)
 
-    async def remove_ghosts(self, node: str, held: Container[str]) -> int:
+    async def remove_ghosts(self, node: str, held: Container[str], *, is_dead: bool = False) -> int:
         """Remove the node's connections that are not among those `held`; return how many. Needs the claim, renews it.
 
         What was put among them by hand, ids of other nodes' connections included, is taken out of this set alone.
-        Raises `Unavailable`; then some are left.
+        Raises `Unavailable`, also when another process has the claim by now, or a node that `is_dead` has come back;
+        then some are left.
         """
         key, removed = self._keys.node_connections(node), 0
         async for ids, others in raw_pages(self._store, key, self._rejections):
@@ -80,10 +82,23 @@ class Reaper:
                 await self._store.ask(key, ("SREM", key, *others))
             ghosts = [id for id in ids if id not in held and node_of(id) == node]
             for start in range(0, len(ghosts), AT_ONCE):
+                await self._make_sure(node, is_dead=is_dead)
                 await self._remove(node, ghosts[start : start + AT_ONCE])
             removed += len(ghosts)
-            await self._claims.take(node)
+            await self._make_sure(node, is_dead=is_dead)
         return removed
+
+    async def _make_sure(self, node: str, *, is_dead: bool) -> None:
+        """Renew the claim on a node. Raises `Unavailable` when the node is another's to write, or back.
+
+        A process that was frozen for longer than a claim is held goes on where it stood, while the node may have come
+        back, written what it holds and given its own claim back: that must not be removed.
+        """
+        if not await self._claims.take(node):
+            raise Unavailable(f"another process writes, or removes, what node {node} holds")
+        if is_dead and await self._is_alive(node):
+            await self._claims.give_back(node)
+            raise Unavailable(f"node {node} has come back")
 
     async def _dead(self) -> list[str]:
         """Return the nodes in the set that have no lease; on one server that takes two questions while all is well."""
@@ -116,7 +131,7 @@ class Reaper:
         # Before anything is removed: if this reaper dies half-way and the node comes back, some of its users have been
         # announced as gone, and it has to announce them again.
         await self._store.ask(reaped, ("SET", reaped, 1, "EX", REMEMBERED))
-        removed = await self.remove_ghosts(node, ())
+        removed = await self.remove_ghosts(node, (), is_dead=True)
         # Last: as long as it is in the set, another reaper finds what is left.
         await self._store.ask(self._keys.nodes, ("SREM", self._keys.nodes, node))
         facts = {"lost": node, "connections": removed}

@@ -6,10 +6,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.presence import lease
+from gateway.errors import Unavailable
+from gateway.presence import lease, reaper
 from gateway.presence.listing import SECONDS
 from gateway.presence.redis import RedisPresence
+from gateway.presence.registry import described
 from gateway.redis import pipeline
+from gateway.redis.keys import Keys
+from gateway.redis.records import Record, Rejections
+from gateway.redis.store import Store
 from tests.harness.presence import PresenceNode, Somebody
 from tests.harness.redis import RedisServer
 from tests.harness.sets import Held, agrees
@@ -65,6 +70,28 @@ async def test_nobody_is_dead_to_a_node_whose_own_lease_is_gone(redis: RedisServ
     await presence.reaper.reap_dead(node.settings.node_id)
     assert await redis.command("SMEMBERS", "gateway:nodes") == {node.settings.node_id}
     assert not await redis.command("EXISTS", "gateway:node:ghost:connections")
+
+
+async def test_what_a_node_holds_that_comes_back_is_not_removed(
+    redis: RedisServer, node: PresenceNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was frozen while it cleaned up after it goes on no further: a tenth is gone, the rest is not."""
+    presence, dead = node.presence, [f"ghost~{number}" for number in range(10)]
+    await redis.command("SADD", "gateway:node:ghost:connections", *dead)
+    await redis.command("SADD", "gateway:nodes", "ghost")
+
+    async def found_late(store: Store, keys: Keys, id: str, rejections: Rejections) -> Record:
+        await redis.command("HSET", "gateway:node:ghost", "incarnation", "another")
+        return await described(store, keys, id, rejections)
+
+    monkeypatch.setattr(reaper, "AT_ONCE", 1)
+    monkeypatch.setattr(reaper, "described", found_late)
+    assert isinstance(presence, RedisPresence)
+    with pytest.raises(Unavailable, match="node ghost has come back"):
+        await presence.reaper.reap_dead(node.settings.node_id)
+    assert await redis.command("SCARD", "gateway:node:ghost:connections") == len(dead) - 1
+    assert await redis.command("SISMEMBER", "gateway:nodes", "ghost")
+    assert not await redis.command("EXISTS", "gateway:claim:ghost")
 
 
 async def test_writing_everything_again_changes_nothing(redis: RedisServer, node: PresenceNode) -> None:
