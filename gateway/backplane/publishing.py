@@ -206,7 +206,7 @@ class Publishing:
         assert self.link is not None
         publication.sender, publication.sent = self, self._loop.time()
         self._under_way.append(publication)
-        if publication.asking:
+        if publication.asking:  # ASKING holds for one command, the next on this link: nothing may come in between
             self.link.send(_Ignored(), b"ASKING")
         self.link.send(publication, *publication.command)
 
