@@ -7,9 +7,11 @@ import json
 import logging
 import os
 import re
+import select
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -33,6 +35,14 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 def logged(writer: LogWriter, text: str) -> None:
     writer.handle(logging.LogRecord("x", logging.INFO, __file__, 1, text, (), None))
+
+
+def wait_until_full(pipe: int) -> None:
+    """Wait until the kernel takes no more."""
+    until = time.monotonic() + 20
+    while select.select([], [pipe], [], 0)[1]:
+        assert time.monotonic() < until
+        time.sleep(0.005)
 
 
 def read(pipe: int, size: int) -> bytes:
@@ -64,6 +74,8 @@ def test_what_nobody_reads_is_dropped_and_told(pipe: tuple[int, int]) -> None:
     writer, line, count = LogWriter(pipe[1]), "x" * 999, 2 * MOST_WAITING // 1000
     for number in range(count):
         logged(writer, f"{number:04}" + line[4:])
+        if number == 200:  # from here on nothing is written that makes room for a later line
+            wait_until_full(pipe[1])
     dropped = writer.dropped
     assert 0 < dropped < count
     kept = [f"{number:04}" for number in range(count - dropped)]
