@@ -22,8 +22,8 @@ from gateway.presence.registry import RedisRegistry
 from gateway.presence.rules import Rules
 from gateway.presence.scripts import END, RENEW, TAKE
 from gateway.redis.keys import Keys
-from gateway.redis.link import Command, Link
-from gateway.redis.store import Store, run_of
+from gateway.redis.link import Command
+from gateway.redis.store import Store
 from gateway.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,6 @@ class Lease:
         self._started = time.time_ns() // 1_000_000
         self._due = asyncio.Event()
         self._must_register = True
-        self._server = ""
         self._renewed = 0.0
         self._ended = False
         self._turn = asyncio.Lock()
@@ -88,11 +87,8 @@ class Lease:
         self.steady_since = 0.0
         """Loop time since when every renewal came in time, so that the others could renew theirs as well."""
 
-    async def connected(self, link: Link) -> None:
-        """Have everything written anew if a new link leads to another run of Redis than the one before."""
-        server = await run_of(link)
-        self._must_register |= self._server not in ("", server)
-        self._server = server
+    def renew_now(self) -> None:
+        """Renew at once, or behind the renewal under way."""
         self._due.set()
 
     def register_again(self) -> None:

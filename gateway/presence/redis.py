@@ -72,7 +72,7 @@ class RedisPresence:
             node, store, keys, hub, registry, reaper, claims, rules, duplicates, marks, vital=vital, proved=proved
         )
         self._wrong_types = WrongTypes(store, keys, rejections, self.lease.register_again)
-        store.connected.append(self.lease.connected)
+        store.connected.append(self.lease.renew_now)
         store.rearranged.append(self.lease.register_again)
         store.misplaced.append(self._wrong_types.misplaced)
         self._blocking = BlockingLink(links.url, f"{links.name}-standby", lambda: store.server(keys.node(node)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from gateway.errors import Unavailable
@@ -40,10 +41,10 @@ class Store(Protocol):
     """Whether all keys live on one server, so that one script may touch any of them."""
     tags: Sequence[str]
     """A hash tag in a slot of each master of a cluster; empty for a single server, or while no master is known."""
-    connected: list[Callable[[Link], Awaitable[None]]]
-    """Called with every new link to a single server, and awaited before anything is written over it."""
+    connected: list[Callable[[], None]]
+    """Called for every new link, just before anything is written over it."""
     rearranged: list[Callable[[], None]]
-    """Called when other masters of a cluster answer than before, or one was restarted: they may have lost data."""
+    """Called when other servers answer than before, or one was restarted: they may not have the data there was."""
     misplaced: list[Misplaced]
     """Called with each command that met a key of a wrong type."""
 
@@ -80,44 +81,57 @@ class Store(Protocol):
         """
 
 
-class SingleStore:
+class LinkedStore:
+    """What both stores do with each new link, and whom they tell what they met."""
+
+    def __init__(self, troubles: Troubles, scripts: Sequence[Script]) -> None:
+        self._troubles = troubles
+        self._scripts = scripts
+        """Given to every server before it is asked for anything."""
+        self.connected: list[Callable[[], None]] = []
+        self.rearranged: list[Callable[[], None]] = []
+        self.misplaced: list[Misplaced] = []
+        self._runs: dict[str, str] = {}
+        """The run to which the last link led, by shard: another one was restarted, and may have lost its data."""
+
+    async def _use_with(self, writer: Writer, link: Link, *, shard: str = "") -> None:
+        """Prepare a new link to a shard ("" where there is one server), tell of it, and write over it until it ends."""
+        # Before anybody may ask: a restarted Redis knows no scripts.
+        await load_scripts(link, self._scripts)
+        at = f" at {link.address}" if shard else ""
+        self._troubles.notice(f"eviction{at}", warning_of(await eviction_of(link)))
+        run = await run_of(link) if self.rearranged else ""  # who only reads has nothing to write again
+        self._troubles.does_without(link.lacking)
+        if self._runs.setdefault(shard, run) != run:
+            self._runs[shard] = run
+            self._rearranged()
+        for hear in self.connected:
+            hear()
+        # Whoever was woken by that finds the link in use: nothing is awaited in between.
+        await writer.use(link)
+
+    def _rearranged(self) -> None:
+        for hear in self.rearranged:
+            hear()
+
+    def _misplaced(self, command: Command) -> None:
+        for hear in self.misplaced:
+            hear(command)
+
+
+class SingleStore(LinkedStore):
     """One server, standalone or found by Sentinel: one link, one queue."""
 
     whole = True
     tags: Sequence[str] = ()
 
-    def __init__(
-        self,
-        dialer: Dials,
-        troubles: Troubles,
-        *,
-        scripts: Sequence[Script] = (),
-    ) -> None:
+    def __init__(self, dialer: Dials, troubles: Troubles, *, scripts: Sequence[Script] = ()) -> None:
+        super().__init__(troubles, scripts)
         self._dialer = dialer
-        self._troubles = troubles
-        self._scripts = scripts
-        """Given to every server before it is asked for anything."""
-        self.connected: list[Callable[[Link], Awaitable[None]]] = []
-        self.rearranged: list[Callable[[], None]] = []
-        self.misplaced: list[Misplaced] = []
         self._writer = Writer(misplaced=self._misplaced)
 
     async def run(self) -> None:
-        await stay_connected(self._dialer, self._use, "presence", self._troubles)
-
-    async def _use(self, link: Link) -> None:
-        # Before anybody may ask: a restarted Redis knows no scripts.
-        await load_scripts(link, self._scripts)
-        self._troubles.notice("eviction", warning_of(await eviction_of(link)))
-        self._troubles.does_without(link.lacking)
-        for hear in self.connected:
-            await hear(link)
-        # A hearer that woke somebody finds the link in use: nothing is awaited from its last step until then.
-        await self._writer.use(link)
-
-    def _misplaced(self, command: Command) -> None:
-        for hear in self.misplaced:
-            hear(command)
+        await stay_connected(self._dialer, partial(self._use_with, self._writer), "presence", self._troubles)
 
     def write(self, turn: str, key: str, command: Command, read: Read | None = None) -> asyncio.Future[Any]:
         return self._writer.put(command, read)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from gateway.errors import Unavailable
-from gateway.redis.eviction import eviction_of, warning_of
 from gateway.redis.link import Command, Link, LinkLost, RedisRefused
-from gateway.redis.pipeline import Read, Write, Writer, answer_of, load_scripts
+from gateway.redis.pipeline import Read, Write, Writer, answer_of
 from gateway.redis.reconnect import stay_connected
 from gateway.redis.script import Script
-from gateway.redis.store import Misplaced, refusal_of, run_of
+from gateway.redis.store import LinkedStore, refusal_of
 from gateway.redis.topology import Topology
 from gateway.redis.trouble import Troubles
 
@@ -25,7 +24,7 @@ TRIES = 20
 """How often a question is asked: for 2 s, time for a look at the layout and a new link, but not for a failover."""
 
 
-class ClusterStore:
+class ClusterStore(LinkedStore):
     """One writer for each master; what a master does not serve (any more) goes to the one that does.
 
     There is no order between masters, so the writes of one turn go out one at a time: the next when the one before is
@@ -34,24 +33,11 @@ class ClusterStore:
 
     whole = False
 
-    def __init__(
-        self,
-        topology: Topology,
-        troubles: Troubles,
-        *,
-        scripts: Sequence[Script] = (),
-    ) -> None:
+    def __init__(self, topology: Topology, troubles: Troubles, *, scripts: Sequence[Script] = ()) -> None:
+        super().__init__(troubles, scripts)
         self._topology = topology
-        self.connected: list[Callable[[Link], Awaitable[None]]] = []
-        self.rearranged: list[Callable[[], None]] = []
-        self.misplaced: list[Misplaced] = []
-        self._troubles = troubles
-        self._scripts = scripts
-        """Given to every master before it is asked for anything."""
         self._writers: dict[str, Writer] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._runs: dict[str, str] = {}
-        """The run of each master to which the last link led: another one was restarted, and may have lost its data."""
         self.tags: Sequence[str] = ()
         self._homeless: list[Write] = []
         """Writes on keys that no master serves at the moment; sent when the layout has changed."""
@@ -148,9 +134,8 @@ class ClusterStore:
         for shard in masters - self._writers.keys():
             writer = self._writers[shard] = Writer(self._moved, self._misplaced)
             dialer = self._topology.dialer(shard)
-            self._tasks[shard] = tasks.create_task(
-                stay_connected(dialer, partial(self._use, shard, writer), f"presence at {shard}", self._troubles)
-            )
+            use = partial(self._use_with, writer, shard=shard)
+            self._tasks[shard] = tasks.create_task(stay_connected(dialer, use, f"presence at {shard}", self._troubles))
         for shard in self._writers.keys() - masters:
             # Cancelled at its next step, in which it settles nothing any more: what is taken here is sent by others.
             self._tasks.pop(shard).cancel()
@@ -162,21 +147,3 @@ class ClusterStore:
             self._send(write)
         if not first_time:
             self._rearranged()
-
-    def _rearranged(self) -> None:
-        for hear in self.rearranged:
-            hear()
-
-    def _misplaced(self, command: Command) -> None:
-        for hear in self.misplaced:
-            hear(command)
-
-    async def _use(self, shard: str, writer: Writer, link: Link) -> None:
-        await load_scripts(link, self._scripts)
-        self._troubles.notice(f"eviction at {link.address}", warning_of(await eviction_of(link)))
-        run = await run_of(link)
-        self._troubles.does_without(link.lacking)
-        if self._runs.setdefault(shard, run) != run:
-            self._runs[shard] = run
-            self._rearranged()
-        await writer.use(link)
