@@ -207,6 +207,7 @@ class NodeService(Service):
     def _build(self) -> Node:
         """Make the parts of a node that begins to run, and its name."""
         self.settings = self.settings.named()
+        self._startup = Startup(self.settings)  # that an earlier run was up says nothing of this one
         return Node(self, self.tokens, self._startup, patience=self.patience)
 
     async def drain(self) -> None:

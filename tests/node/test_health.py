@@ -10,6 +10,7 @@ import pytest
 from gateway.backplane import Backplane
 from gateway.config import Settings
 from gateway.node.health import Health
+from gateway.node.service import NodeService
 from gateway.node.startup import Startup
 
 
@@ -65,3 +66,18 @@ async def test_the_worst_is_told(node: Patient) -> None:
     told.append(node.health.readiness.status)
     assert told == ["ok", "deaf", "draining", "crashed"]
     assert not node.health.readiness.serves
+
+
+async def test_who_runs_again_is_starting_again() -> None:
+    """That it was up before says nothing of now."""
+    service, told = NodeService(Settings(redis_url="memory://")), []
+    for _ in range(2):
+        running = service.running()
+        entering = asyncio.create_task(running.__aenter__())
+        await asyncio.sleep(0)  # it waits for its parts, which have not begun
+        told.append(service.readiness.status)
+        await entering
+        told.append(service.readiness.status)
+        await running.__aexit__(None, None, None)
+        told.append(service.readiness.status)
+    assert told == ["starting", "ok", "draining"] * 2
