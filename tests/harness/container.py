@@ -71,14 +71,14 @@ class Container(Addressed):
         )
 
     async def start(self, deadline: float = 30.0) -> None:
-        """Start it, and return when `/healthz` answers 200."""
+        """Start it, and return when `/readyz` answers 200: nobody is sent to it before, though it is alive."""
         self.process.start()
 
-        async def healthy() -> bool:
+        async def ready() -> bool:
             self.process.assert_running()
-            return (await http.get(self.url("/healthz"))).status == 200
+            return (await http.get(self.url("/readyz"))).status == 200
 
-        await eventually(healthy, deadline, tolerating=(OSError, ClientError), what=f"{self.process.name} is healthy")
+        await eventually(ready, deadline, tolerating=(OSError, ClientError), what=f"{self.process.name} is ready")
 
     async def probe(self, probe: Mapping[str, Any]) -> int:
         """Do as the kubelet does once; return the status, or 0 when there was no answer in time."""
